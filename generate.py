@@ -1,0 +1,44 @@
+"""Generate candidates for a target: `python generate.py target=1.0 num_samples=10000`."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from matdesinne.config import config_folder, entry_point
+
+
+@hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
+@entry_point
+def main(config: DictConfig) -> None:
+    """Compose, sample, select, localize, write."""
+    import torch
+    from hydra.utils import instantiate
+
+    from matdesinne.exploration.figures import draw_candidates
+    from matdesinne.files import write_json
+    from matdesinne.pipeline import InverseDesign
+    from matdesinne.structures import write_extxyz
+
+    design = InverseDesign.load(
+        config.run,
+        instantiate(config.selection, _convert_="all"),
+        instantiate(config.localization, _convert_="all"),
+        config.accepted_error,
+    ).to(config.accelerator)
+    target = instantiate({"target": config.target}, _convert_="all")["target"]
+    run = design.run(target, config.num_samples, torch.Generator().manual_seed(config.seed))
+
+    folder = Path(config.folder)
+    run.candidates.write_parquet(folder / "candidates.parquet")
+    run.candidates.write_csv(folder / "candidates.csv")
+    if config.structures and design.prototype is not None:
+        write_extxyz(run.candidates, design.prototype, folder / "candidates.extxyz")
+    write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
+    draw_candidates(run, folder / "candidates.png")
+    print(run.report())
+    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""MatDesINNe: inverse design of materials with invertible neural networks and surrogate gradients."""
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

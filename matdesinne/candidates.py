@@ -1,0 +1,152 @@
+"""The table that every stage takes and returns: designs, what was asked of them, what is predicted for them."""
+
+from __future__ import annotations
+
+__all__ = ["Candidates"]
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from matdesinne.errors import DatasetError
+from matdesinne.files import atomic_path
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property, Target
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Frozen table of n candidate designs for one target, in physical units.
+
+    Args:
+        space: names, units and bounds of the columns of `designs`.
+        properties: names and units of the columns of the predictions.
+        designs: shape [n, dx].
+        target: what was asked for.
+        mean: predicted properties, shape [n, dy].
+        std: spread of the prediction (standard deviation over the ensemble), shape [n, dy].
+        stage: the last stage that these rows went through: ``"sampled"``, ``"selected"`` or ``"localized"``.
+    """
+
+    space: DesignSpace
+    properties: Sequence[Property]
+    designs: Float[Tensor, "n dx"]
+    target: Target
+    mean: Float[Tensor, "n dy"]
+    std: Float[Tensor, "n dy"]
+    stage: str
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.designs.shape[0]
+
+    def take(self, rows: Bool[Tensor, " n"] | Int[Tensor, " m"], stage: str | None = None) -> Candidates:
+        """Keep some rows.
+
+        Args:
+            rows: a mask, or row numbers.
+            stage: new stage of the kept rows; unchanged when omitted.
+        """
+        return replace(
+            self,
+            designs=self.designs[rows],
+            mean=self.mean[rows],
+            std=self.std[rows],
+            stage=stage or self.stage,
+        )
+
+    @property
+    def error(self) -> Float[Tensor, "n dy"]:
+        """Distance of each prediction to the target in the units of the properties; 0 inside an interval."""
+        return self.target.residual(self.mean).abs()
+
+    def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
+        """The table as ``{name: (unit, values)}``, in the order in which files hold it."""
+        table: dict[str, tuple[str, list[float] | list[str]]] = {}
+        for i, parameter in enumerate(self.space.parameters):
+            table[parameter.name] = (parameter.unit, self.designs[:, i].tolist())
+        for j, prop in enumerate(self.properties):
+            suffix = "" if len(self.properties) == 1 else f"_{prop.name}"
+            table[f"target{suffix}"] = (prop.unit, [self.target.values[j]] * len(self))
+            table[f"target_lower{suffix}"] = (prop.unit, [self.target.lower[j]] * len(self))
+            table[f"target_upper{suffix}"] = (prop.unit, [self.target.upper[j]] * len(self))
+            table[prop.name] = (prop.unit, self.mean[:, j].tolist())
+            table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
+        table["stage"] = ("", [self.stage] * len(self))
+        return table
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The table with each column's unit in its field metadata and the declarations in the schema's."""
+        import pyarrow
+
+        columns = self.columns()
+        fields = [
+            pyarrow.field(name, pyarrow.string() if name == "stage" else pyarrow.float64(), metadata={"unit": unit})
+            for name, (unit, _) in columns.items()
+        ]
+        declaration = {
+            "space": self.space.to_dict(),
+            "properties": [asdict(prop) for prop in self.properties],
+            "target": asdict(self.target),
+            "stage": self.stage,
+        }
+        schema = pyarrow.schema(fields, metadata={"matdesinne": json.dumps(declaration)})
+        return pyarrow.table([values for _, values in columns.values()], schema=schema)
+
+    def write_parquet(self, path: str | Path) -> None:
+        """Write one row a candidate; units and declarations travel in the metadata."""
+        import pyarrow.parquet
+
+        with atomic_path(path) as temporary:
+            pyarrow.parquet.write_table(self.to_arrow(), temporary)
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write one row a candidate under a header of column names."""
+        import pyarrow.csv
+
+        with atomic_path(path) as temporary:
+            pyarrow.csv.write_csv(self.to_arrow(), temporary)
+
+    @classmethod
+    def read_parquet(cls, path: str | Path) -> Candidates:
+        """Read what `write_parquet` wrote.
+
+        Raises:
+            DatasetError: if the file is missing, damaged, or was not written by `write_parquet`.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.parquet.read_table(path)
+            declaration = json.loads(table.schema.metadata[b"matdesinne"])
+            space = DesignSpace.from_dict(declaration["space"])
+            properties = [Property(**entry) for entry in declaration["properties"]]
+            target = Target(tuple(declaration["target"]["lower"]), tuple(declaration["target"]["upper"]))
+
+            def stack(names: Sequence[str]) -> Tensor:
+                return torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1)
+
+            return cls(
+                space,
+                properties,
+                stack(space.names),
+                target,
+                stack([prop.name for prop in properties]),
+                stack([f"{prop.name}_std" for prop in properties]),
+                declaration["stage"],
+            )
+        except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise DatasetError(
+                f"Expected a table of candidates at {path}, got something else ({error}): "
+                "give the candidates.parquet that generate.py wrote."
+            ) from error

@@ -1,0 +1,54 @@
+"""Where the configurations are, and how a script ends on a mistake of its user."""
+
+from __future__ import annotations
+
+__all__ = ["config_folder", "entry_point"]
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.errors import CompactHydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from matdesinne.errors import MatDesINNeError
+
+
+def config_folder() -> str:
+    """The folder of YAML files: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Make a Hydra task end with one line and a non-zero exit where its user can mend the cause.
+
+    An error that is not the user's keeps its traceback.
+    """
+    OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
+
+    @functools.wraps(function)
+    def task(config: DictConfig) -> None:
+        # Lightning's advice is about loaders and services that are not used here
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        try:
+            function(config)
+        except MatDesINNeError as error:
+            raise CompactHydraException(f"Error: {error}") from None
+        except InstantiationException as error:
+            raise CompactHydraException(f"Error: {_cause(error)}") from None
+        except OmegaConfBaseException as error:
+            raise CompactHydraException(f"Error: {' '.join(str(error).split())}") from None
+
+    return task
+
+
+def _cause(error: InstantiationException) -> str:
+    """The message of our own error beneath Hydra's, or Hydra's in one line."""
+    beneath = error.__cause__
+    if isinstance(beneath, MatDesINNeError):
+        return str(beneath)
+    return " ".join(str(error).split())

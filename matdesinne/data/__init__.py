@@ -1,0 +1,1 @@
+"""Tables of designs with known properties."""

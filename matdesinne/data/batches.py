@@ -1,0 +1,83 @@
+"""Batches as slices of tensors that live on the training device."""
+
+from __future__ import annotations
+
+__all__ = ["TensorBatches"]
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from matdesinne.data.table import DesignTable
+from matdesinne.learning import Batch
+from matdesinne.space import GroupElement
+
+
+class TensorBatches:
+    """An iterable over the rows of a table that never leaves the device: no workers, no collation of rows.
+
+    The order of an epoch depends on the seed and the epoch only, so that a resumed run goes on as it would have.
+
+    Args:
+        table: the rows.
+        batch_size: rows of a batch; in training an incomplete last batch is dropped unless it is the only one.
+        device: where the tensors live.
+        seed: seed of the order and of the symmetry operations; ``None`` for the table's order and no augmentation.
+        group: symmetry operations, of which each row gets a random one.
+        part: this process and the number of processes that share the rows.
+    """
+
+    def __init__(
+        self,
+        table: DesignTable,
+        batch_size: int,
+        device: torch.device,
+        seed: int | None = None,
+        group: Sequence[GroupElement] = (),
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.x, self.y = table.x.to(device), table.y.to(device)
+        self.energies = None if table.bands is None else table.bands.energies.to(device)
+        self.batch_size, self.seed, self.part, self.epoch = batch_size, seed, part, 0
+        self.batch_sampler = self  # Lightning looks here for set_epoch
+        self.matrices = self.offsets = self.images = None
+        if seed is not None and len(group) > 1:
+            self.matrices = torch.stack([element.matrix for element in group]).to(device)
+            self.offsets = torch.stack([element.offset for element in group]).to(device)
+            if table.bands is not None:
+                images = [table.bands.permutation(element.reciprocal) for element in group]
+                # the image of the design has at the image of k what the design has at k
+                self.images = torch.stack([image.argsort() for image in images]).to(device)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        rows = len(self.x) // self.part[1]
+        return max(rows // self.batch_size, 1) if self.seed is not None else -(-rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through one epoch."""
+        generator = None
+        order = torch.arange(len(self.x), device=self.x.device)
+        if self.seed is not None:
+            generator = torch.Generator(self.x.device).manual_seed(1_000_003 * self.seed + self.epoch)
+            order = torch.randperm(len(self.x), generator=generator, device=self.x.device)
+        rows = order[self.part[0] :: self.part[1]]
+        for index in range(len(self)):
+            chosen = rows[index * self.batch_size : (index + 1) * self.batch_size]
+            yield self._batch(chosen, generator)
+
+    def _batch(self, rows: Tensor, generator: torch.Generator | None) -> Batch:
+        x, y = self.x[rows], self.y[rows]
+        energies = None if self.energies is None else self.energies[rows]
+        if self.matrices is None or self.offsets is None:
+            return Batch(x, y, energies)
+        element = torch.randint(len(self.matrices), (len(rows),), generator=generator, device=x.device)
+        x = torch.baddbmm(self.offsets[element].unsqueeze(2), self.matrices[element], x.unsqueeze(2)).squeeze(2)
+        if energies is not None and self.images is not None:
+            energies = energies.gather(2, self.images[element].unsqueeze(1).expand_as(energies))
+        return Batch(x, y, energies)

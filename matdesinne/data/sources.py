@@ -1,0 +1,196 @@
+"""Where tables come from: the packaged set, the published one, a user's file, an analytic problem."""
+
+from __future__ import annotations
+
+__all__ = ["AnalyticSource", "FileSource", "PackagedSource", "PublishedSource", "Source"]
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from matdesinne.data.table import BandLabels, DesignTable, read_numbers
+from matdesinne.errors import ConfigError, DatasetError
+from matdesinne.oracles.analytic import AnalyticProblem
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property
+
+
+class Source(ABC):
+    """Something that gives a table for a declared space and declared properties."""
+
+    @abstractmethod
+    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+        """Read the table.
+
+        Raises:
+            DatasetError: if it cannot be read.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Name the source, for messages."""
+
+
+class PackagedSource(Source):
+    """A data set that comes with the package, as Parquet.
+
+    The file holds one row a design; ``valence_energies`` and ``conduction_energies`` are lists over the k-points that the
+    schema's metadata names (`matdesinne/datasets` has a card for each set).
+
+    Args:
+        name: file name without its ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.path = Path(__file__).parents[1] / "datasets" / f"{name}.parquet"
+
+    def describe(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+        """Read designs, properties and band energies."""
+        import pyarrow.parquet
+
+        if not self.path.exists():
+            known = sorted(path.stem for path in self.path.parent.glob("*.parquet"))
+            raise DatasetError(f"Expected one of the packaged sets {known}, got {self.path.stem!r}: correct data.source.name.")
+        table = pyarrow.parquet.read_table(self.path)
+
+        def stack(names: Sequence[str]) -> torch.Tensor:
+            return torch.stack([torch.tensor(table[name].to_numpy().copy()) for name in names], dim=1).float()
+
+        kpoints = torch.tensor(json.loads(table.schema.metadata[b"kpoints"]))
+        energies = torch.tensor([table["valence_energies"].to_pylist(), table["conduction_energies"].to_pylist()])
+        return DesignTable(
+            stack(space.names),
+            stack([prop.name for prop in properties]),
+            torch.tensor(table["index"].to_numpy().copy()),
+            BandLabels(energies.transpose(0, 1).contiguous(), kpoints),
+        )
+
+
+class PublishedSource(Source):
+    """Files of a public repository at a pinned commit, verified by their checksums.
+
+    They are taken from a folder when one is given, here or by an environment variable, and else downloaded once into the
+    user's cache, with progress.
+
+    Args:
+        designs: name of the file with one design a line, no header.
+        labels: name of the file with one line of properties for each design, no header.
+        url: address of the folder of both files.
+        sha256: checksum of each file by its name.
+        root: a folder that has the files; downloads when ``None`` and the environment variable is not set.
+        variable: the environment variable that may name that folder.
+    """
+
+    def __init__(
+        self,
+        designs: str,
+        labels: str,
+        url: str,
+        sha256: Mapping[str, str],
+        root: str | None = None,
+        variable: str = "MATDESINNE_MOS2_VASP",
+    ) -> None:
+        self.designs, self.labels = designs, labels
+        self.url, self.sha256 = url.rstrip("/") + "/", dict(sha256)
+        root = root or os.environ.get(variable)
+        self.root = None if root is None else Path(root)
+        self.variable = variable
+
+    def describe(self) -> str:
+        """Both file names."""
+        return f"{self.designs} and {self.labels}"
+
+    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+        """Fetch or find both files, verify them, read them."""
+        x = read_numbers(self._file(self.designs), space.names, header=False)
+        y = read_numbers(self._file(self.labels), [prop.name for prop in properties], header=False)
+        if len(x) != len(y):
+            raise DatasetError(f"Expected as many designs as labels in {self.describe()}, got {len(x)} and {len(y)}: fetch both again.")
+        return DesignTable(x.float(), y.float(), torch.arange(len(x)))
+
+    def _file(self, name: str) -> Path:
+        if self.root is None:
+            return self._fetch(name)
+        path = self.root / name
+        if not path.is_file():
+            raise DatasetError(f"Expected {name} in the folder {self.root}, got no such file: correct data.source.root.")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != self.sha256[name]:
+            raise DatasetError(
+                f"Expected {path} with sha256 {self.sha256[name]}, got {found}: the file was changed; fetch the published one."
+            )
+        return path
+
+    def _fetch(self, name: str) -> Path:
+        import pooch
+
+        try:
+            return Path(
+                pooch.retrieve(
+                    self.url + name,
+                    known_hash=f"sha256:{self.sha256[name]}",
+                    fname=name,
+                    path=pooch.os_cache("matdesinne"),
+                    progressbar=True,
+                )
+            )
+        except Exception as error:  # network, disk and checksum errors alike
+            raise DatasetError(
+                f"Expected to fetch {name} from {self.url}, got {type(error).__name__} ({error}): check the network, or give a "
+                f"folder that has it by data.source.root=... or the environment variable {self.variable}."
+            ) from error
+
+
+class FileSource(Source):
+    """A user's own table.
+
+    Args:
+        path: a CSV file with a header, or Parquet; one column for each parameter and each property.
+        ignore: columns that are there and not used.
+    """
+
+    def __init__(self, path: str, ignore: Sequence[str] = ()) -> None:
+        if not path:
+            raise ConfigError("Expected the path of a table, got none: add data.source.path=FILE.csv.")
+        self.path, self.ignore = Path(path), tuple(ignore)
+
+    def describe(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+        """Read the declared columns; rows are named by their position."""
+        values = read_numbers(self.path, [*space.names, *(prop.name for prop in properties)], self.ignore)
+        x, y = values[:, : space.dimension], values[:, space.dimension :]
+        return DesignTable(x.float(), y.float(), torch.arange(len(values)))
+
+
+class AnalyticSource(Source):
+    """Designs from the prior of an analytic problem, labelled by its exact forward function.
+
+    Args:
+        problem: prior and forward function.
+        count: number of rows.
+        seed: seed of the draw.
+    """
+
+    def __init__(self, problem: AnalyticProblem, count: int, seed: int) -> None:
+        self.problem, self.count, self.seed = problem, count, seed
+
+    def describe(self) -> str:
+        """The problem's name."""
+        return type(self.problem).__name__
+
+    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+        """Draw and label."""
+        x = self.problem.sample_prior(self.count, torch.Generator().manual_seed(self.seed))
+        return DesignTable(x, self.problem.forward(x), torch.arange(self.count))

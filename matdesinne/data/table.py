@@ -1,0 +1,220 @@
+"""A table of labelled designs: validation, duplicates, splits, symmetry."""
+
+from __future__ import annotations
+
+__all__ = ["BandLabels", "DesignTable", "Split", "check_table", "read_numbers"]
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from matdesinne.errors import ConfigError, DatasetError
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class BandLabels:
+    """Auxiliary labels: the band edges at fixed k-points.
+
+    Args:
+        energies: highest valence (0) and lowest conduction band (1) in eV, shape [n, 2, k].
+        kpoints: fractional coordinates in the plane, shape [k, 2]; k and -k are the same point.
+    """
+
+    energies: Float[Tensor, "n 2 k"]
+    kpoints: Float[Tensor, "k 2"]
+
+    def permutation(self, reciprocal: Float[Tensor, "2 2"]) -> Int[Tensor, " k"]:
+        """For each k-point, the row of its image under an integer matrix.
+
+        Raises:
+            DatasetError: if an image is not among the k-points.
+        """
+        image = self.kpoints @ reciprocal.T
+        distances = []
+        for sign in (1, -1):
+            difference = sign * image.unsqueeze(1) - self.kpoints.unsqueeze(0)
+            distances.append((difference - difference.round()).norm(dim=-1))
+        distance, row = torch.minimum(*distances).min(dim=1)
+        if (distance > 1e-3).any():
+            raise DatasetError("Expected k-points that the symmetry maps onto each other, got a lone one: drop the symmetry.")
+        return row
+
+
+@dataclass(frozen=True)
+class DesignTable:
+    """Labelled designs in physical units.
+
+    Args:
+        x: designs, shape [n, dx].
+        y: properties, shape [n, dy].
+        ids: a number that names each row in its source, shape [n].
+        bands: auxiliary labels, where the source has them.
+    """
+
+    x: Float[Tensor, "n dx"]
+    y: Float[Tensor, "n dy"]
+    ids: Int[Tensor, " n"]
+    bands: BandLabels | None = None
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.x.shape[0]
+
+    def take(self, rows: Int[Tensor, " m"]) -> DesignTable:
+        """Keep some rows, in the given order."""
+        bands = None if self.bands is None else BandLabels(self.bands.energies[rows], self.bands.kpoints)
+        return DesignTable(self.x[rows], self.y[rows], self.ids[rows], bands)
+
+    def without_duplicates(self) -> DesignTable:
+        """Keep the first of the rows whose designs are equal, in the order of the source."""
+        _, group = torch.unique(self.x, dim=0, return_inverse=True)
+        first = torch.full((int(group.max()) + 1,), len(self), dtype=torch.long)
+        first.scatter_reduce_(0, group, torch.arange(len(self)), reduce="amin")
+        return self.take(first.sort().values)
+
+    def split(self, validation: float, test: float, seed: int) -> Split:
+        """Split the rows at random, reproducibly and without touching the global seed.
+
+        Args:
+            validation: fraction of the rows for validation.
+            test: fraction of the rows for testing.
+            seed: seed of the split's own generator.
+
+        Raises:
+            ConfigError: if a fraction is out of range.
+            DatasetError: if a part stays empty.
+        """
+        if validation <= 0 or test < 0 or validation + test >= 1:
+            raise ConfigError(
+                f"Expected validation > 0, test >= 0 and validation + test < 1, got {validation} and {test}: correct the fractions."
+            )
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        held, kept = round(len(self) * test), round(len(self) * validation)
+        parts = order[held + kept :], order[held : held + kept], order[:held]
+        if min(len(parts[0]), len(parts[1])) == 0:
+            raise DatasetError(f"Expected enough rows to split, got {len(self)}: add rows or change the fractions.")
+        return Split(*(self.take(part) for part in parts))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint rows for training, validation and testing."""
+
+    train: DesignTable
+    validation: DesignTable
+    test: DesignTable
+
+    def row_ids(self) -> dict[str, list[int]]:
+        """The rows of each part by their names in the source."""
+        return {
+            "train": self.train.ids.tolist(),
+            "validation": self.validation.ids.tolist(),
+            "test": self.test.ids.tolist(),
+        }
+
+
+def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Property], source: str) -> DesignTable:
+    """Check a table against its declaration.
+
+    Raises:
+        DatasetError: naming source, column and first bad row, for an empty table, a value that is not finite, a design
+            outside the bounds, or a constant property.
+    """
+    if len(table) == 0:
+        raise DatasetError(f"Expected rows in {source}, got an empty table: give a table with designs.")
+    for i, parameter in enumerate(space.parameters):
+        column = table.x[:, i]
+        _check_finite(column, table.ids, parameter.name, source)
+        slack = 1e-5 * (parameter.upper - parameter.lower) if parameter.bounded else 0.0
+        outside = (column < parameter.lower - slack) | (column > parameter.upper + slack)
+        if outside.any():
+            row = int(outside.nonzero()[0, 0])
+            raise DatasetError(
+                f"Expected {parameter.name} within [{parameter.lower:g}, {parameter.upper:g}] {parameter.unit} in {source}, got "
+                f"{column[row]:g} in row {int(table.ids[row])}: correct the row or widen the bounds."
+            )
+    for j, prop in enumerate(properties):
+        column = table.y[:, j]
+        _check_finite(column, table.ids, prop.name, source)
+        if len(table) > 1 and bool((column == column[0]).all()):
+            raise DatasetError(
+                f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: nothing can be "
+                "learnt from it."
+            )
+    return table
+
+
+def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (), header: bool = True) -> Float[Tensor, "n c"]:
+    """Read columns of numbers from a CSV or Parquet file.
+
+    Args:
+        path: the file; ``.parquet`` is read as Parquet, everything else as CSV.
+        columns: names of the wanted columns; every other column is an error.
+        ignore: further columns that may be there and are not read.
+        header: whether a CSV file starts with the names; otherwise its columns are the wanted ones in order.
+
+    Returns:
+        float64 values, shape [n, columns].
+
+    Raises:
+        DatasetError: naming file, column and first bad row.
+    """
+    frame = _read_frame(path, columns, header)
+    missing = [name for name in columns if name not in frame.columns]
+    extra = [str(name) for name in frame.columns if name not in columns and name not in ignore]
+    if missing or extra:
+        found = [str(name) for name in frame.columns]
+        problem = f"lacks {missing}" if missing else f"has also {extra}"
+        raise DatasetError(
+            f"Expected the columns {list(columns)} in {path}, got {found}, which {problem}: rename or drop columns, declare "
+            "them as parameters or properties, or list them under data.source.ignore."
+        )
+    return torch.tensor([_to_numbers(frame[name], name, path) for name in columns], dtype=torch.float64).T.reshape(
+        -1, len(columns)
+    )
+
+
+def _read_frame(path: Path, columns: Sequence[str], header: bool) -> pandas.DataFrame:
+    import pandas
+
+    try:
+        if path.suffix == ".parquet":
+            return pandas.read_parquet(path)
+        names: Mapping[str, object] = {} if header else {"header": None, "names": list(columns)}
+        return pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, **names)
+    except FileNotFoundError as error:
+        raise DatasetError(f"Expected a table at {path}, got no such file: correct the path.") from error
+    except Exception as error:  # the parsers raise what they raise
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"Expected a CSV or Parquet table at {path}, got {type(error).__name__} ({reason}): repair it.") from error
+
+
+def _to_numbers(column: pandas.Series, name: str, path: Path) -> list[float]:
+    numbers = []
+    for row, entry in enumerate(column.tolist()):
+        try:
+            value = float(entry)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise DatasetError(f"Expected a finite number in column {name!r} of {path}, got {entry!r} in row {row}: correct the row.")
+        numbers.append(value)
+    return numbers
+
+
+def _check_finite(column: Tensor, ids: Tensor, name: str, source: str) -> None:
+    bad = ~column.isfinite()
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        raise DatasetError(f"Expected finite {name} in {source}, got {column[row]} in row {int(ids[row])}: correct the row.")

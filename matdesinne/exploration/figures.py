@@ -1,0 +1,58 @@
+"""Figures of candidates: what was asked, what came, where it lies in the design space."""
+
+from __future__ import annotations
+
+__all__ = ["draw_candidates"]
+
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+
+from matdesinne.files import atomic_path
+from matdesinne.pipeline import DesignRun
+
+_SAMPLED, _KEPT, _TARGET = "#999999", "#0072B2", "#D55E00"
+"""Colours that colour-blind readers tell apart (Okabe and Ito 2008)."""
+
+
+def draw_candidates(run: DesignRun, path: str | Path) -> None:
+    """Draw histograms of the predicted properties against the target, and of every parameter.
+
+    Grey: as sampled; blue: the final candidates; orange: the target. The two sets are drawn as densities.
+
+    Args:
+        run: the stages of a generation.
+        path: the picture, e.g. ``candidates.png`` or ``.pdf``.
+    """
+    sampled, kept = run.stages["sampled"], run.candidates
+    panels = len(kept.properties) + kept.space.dimension
+    columns = min(panels, 4)
+    rows = -(-panels // columns)
+    figure = matplotlib.figure.Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    for j, prop in enumerate(kept.properties):
+        axis = axes[j]
+        values = sampled.mean[:, j].numpy()
+        # at 0.1 % on either side a few strays would squeeze the rest
+        low, high = np.quantile(values, [0.001, 0.999])
+        bins = np.linspace(low, high, 60)
+        axis.hist(values, bins=bins, density=True, color=_SAMPLED, label="sampled")
+        axis.hist(kept.mean[:, j].numpy(), bins=bins, density=True, histtype="step", color=_KEPT, label=kept.stage)
+        for edge in {kept.target.lower[j], kept.target.upper[j]}:
+            if np.isfinite(edge):
+                axis.axvline(edge, color=_TARGET, linestyle="--", label="target")
+        axis.set(xlabel=f"{prop.name} [{prop.unit}]", yscale="log")
+        axis.legend(fontsize="small")
+    for i, parameter in enumerate(kept.space.parameters):
+        axis = axes[len(kept.properties) + i]
+        shown = sampled.designs[:, i].numpy()
+        bins = np.linspace(shown.min(), shown.max(), 40)
+        axis.hist(shown, bins=bins, density=True, color=_SAMPLED)
+        axis.hist(kept.designs[:, i].numpy(), bins=bins, density=True, histtype="step", color=_KEPT)
+        axis.set(xlabel=f"{parameter.name} [{parameter.unit}]")
+    for axis in axes[panels:]:
+        axis.set_axis_off()
+    figure.suptitle(f"{len(kept):,} candidates for {kept.target.describe(kept.properties)}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,247 @@
+"""What models and surrogates share: scales as buffers, the optimiser, and checkpoints of plain containers."""
+
+from __future__ import annotations
+
+__all__ = ["Batch", "DesignModule", "Optimization", "load_module", "save_module"]
+
+import importlib
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple, Self, TypedDict, TypeVar
+
+import pytorch_lightning as pl
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import matdesinne
+from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.files import atomic_path, write_json
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property
+
+_KEY = "matdesinne"
+
+M = TypeVar("M", bound="DesignModule")
+
+
+class Batch(NamedTuple):
+    """Rows of a data set in physical units; `bands` holds auxiliary labels where the data carry them."""
+
+    x: Float[Tensor, "n dx"]
+    y: Float[Tensor, "n dy"]
+    bands: Float[Tensor, "n 2 k"] | None = None
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a module is trained: AdamW with a linear warm-up and a cosine decay to zero.
+
+    Args:
+        learning_rate: the peak.
+        weight_decay: decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
+        batch_size: rows a step.
+        epochs: passes over the training rows, where the trainer does not set ``max_epochs``.
+        warmup: fraction of all steps in which the rate rises.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 1024
+    epochs: int = 100
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.batch_size < 1 or self.epochs < 1:
+            raise ConfigError(
+                f"Expected batch_size and epochs of at least 1, got {self.batch_size} and {self.epochs}: raise them."
+            )
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.warmup < 1):
+            raise ConfigError(
+                f"Expected learning_rate > 0, weight_decay >= 0 and 0 <= warmup < 1, got {self.learning_rate}, "
+                f"{self.weight_decay} and {self.warmup}: correct them."
+            )
+
+
+class Description(TypedDict):
+    """Plain form of a module: enough to build it again without its weights."""
+
+    version: str
+    name: str
+    settings: dict[str, object]
+
+
+class DesignModule(pl.LightningModule):
+    """A network over a design space.
+
+    A subclass calls ``save_hyperparameters(ignore=["space", "properties"])`` with arguments that are plain containers.
+
+    Args:
+        space: the designs.
+        properties: what they have, in the order of the columns of y.
+        optimization: fields of `Optimization`.
+    """
+
+    def __init__(
+        self, space: DesignSpace, properties: Sequence[Property], optimization: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.properties = tuple(properties)
+        self.optimization = Optimization(**(optimization or {}))  # type: ignore[arg-type]
+
+    @abstractmethod
+    def fit_scales(self, batch: Batch) -> None:
+        """Learn means, spreads and whatever else is not trained by gradients, from the training rows."""
+
+    def describe(self) -> Description:
+        """Plain containers from which `build` makes the same untrained module."""
+        settings: dict[str, object] = {
+            **{name: _plain(value) for name, value in self.hparams.items()},
+            "space": self.space.to_dict(),
+            "properties": [asdict(prop) for prop in self.properties],
+        }
+        return {"version": matdesinne.__version__, "name": f"{type(self).__module__}.{type(self).__name__}", "settings": settings}
+
+    @classmethod
+    def build(cls, description: Description) -> Self:
+        """Make an untrained module from what `describe` gave.
+
+        Raises:
+            CheckpointError: if it describes something else than this class.
+        """
+        kind = _find_class(description["name"])
+        if not issubclass(kind, cls):
+            raise CheckpointError(
+                f"Expected the weights of a {cls.__name__}, got those of a {kind.__name__}: give another file or another model."
+            )
+        settings = dict(description["settings"])
+        space = DesignSpace.from_dict(settings.pop("space"))  # type: ignore[arg-type]
+        properties = [Property(**entry) for entry in settings.pop("properties")]  # type: ignore[attr-defined]
+        return kind(space=space, properties=properties, **settings)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Add the description, so that the file alone rebuilds the module."""
+        checkpoint[_KEY] = self.describe()
+        checkpoint.pop("hyper_parameters", None)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path) -> Self:  # type: ignore[override]
+        """Rebuild a module from a Lightning checkpoint, without pickle.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, or holds another class.
+        """
+        try:
+            content = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+            description, state = content[_KEY], content["state_dict"]
+        except Exception as error:  # torch.load raises what its parsers raise, for any damage
+            raise CheckpointError(
+                f"Expected a checkpoint of MatDesINNe at {checkpoint_path}, got {type(error).__name__}: "
+                "the file is missing, damaged or foreign; train again or give another path."
+            ) from error
+        return _fill(cls.build(description), state, checkpoint_path)
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW, its rate scheduled for each step."""
+        settings = self.optimization
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        rise = max(int(settings.warmup * total), 1)
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return (step + 1) / rise
+            return 0.5 * (1 + math.cos(math.pi * min((step - rise) / max(total - rise, 1), 1.0)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step; the terms of the loss are logged once an epoch."""
+        return self._log_terms("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The same terms on validation rows."""
+        return self._log_terms("val", batch)
+
+    def _log_terms(self, stage: str, batch: Batch) -> Tensor:
+        terms = self._terms(batch)
+        named = {f"{stage}_{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(
+            named, on_step=False, on_epoch=True, batch_size=batch.x.shape[0], prog_bar=stage == "val", sync_dist=True
+        )
+        return terms["loss"]
+
+    @abstractmethod
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss under ``"loss"`` and its parts under their own names, as scalars."""
+
+
+def save_module(module: DesignModule, folder: str | Path, name: str) -> None:
+    """Write ``NAME.safetensors`` (weights) and ``NAME.json`` (description) into a folder."""
+    folder = Path(folder)
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    with atomic_path(folder / f"{name}.safetensors") as temporary:
+        safetensors.torch.save_file(state, temporary)
+    write_json(folder / f"{name}.json", module.describe())
+
+
+def load_module(kind: type[M], folder: str | Path, name: str) -> M:
+    """Read what `save_module` wrote.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged, or holds another class.
+    """
+    path = Path(folder) / f"{name}.safetensors"
+    try:
+        description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        state = safetensors.torch.load_file(path)
+        module = kind.build(description)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"Expected weights {path} and their .json, got {type(error).__name__} ({error}): "
+            "give a folder that train.py wrote, or train again."
+        ) from error
+    return _fill(module, state, path)
+
+
+def _fill(module: M, state: Mapping[str, Tensor], path: str | Path) -> M:
+    try:
+        module.load_state_dict(dict(state))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"Expected weights of a {type(module).__name__} in {path}, got tensors that do not fit: the file is damaged or of "
+            "another version; train again."
+        ) from error
+    return module.eval()
+
+
+def _find_class(name: str) -> type:
+    """Find a class by its full name, inside this package only: a file must not choose what code runs."""
+    module_name, _, class_name = str(name).rpartition(".")
+    if module_name.split(".")[0] == matdesinne.__name__:
+        try:
+            kind = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError):
+            kind = None
+        if isinstance(kind, type) and issubclass(kind, DesignModule):
+            return kind
+    raise CheckpointError(f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version.")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    return value

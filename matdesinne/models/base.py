@@ -1,0 +1,173 @@
+"""The contract of every generative model: sample designs for a target, in physical units."""
+
+from __future__ import annotations
+
+__all__ = ["DensityModel", "InverseModel"]
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.errors import ConfigError, TargetError
+from matdesinne.learning import Batch, DesignModule
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property, Target
+from matdesinne.transforms import DesignTransform, Standardizer
+
+_REFERENCE_ROWS = 8192
+_CHUNK_ROWS = 1 << 16
+
+
+class InverseModel(DesignModule):
+    """A generative model of p(x | y).
+
+    A subclass fills `_terms_standard` (the loss) and `_decode` (latent noise to designs), both in standardised coordinates.
+
+    Args:
+        space: the designs.
+        properties: what they have.
+        target_noise: standard deviation of the noise added to y in training, in the unit of the properties; it widens
+            the thin shell f(x) = y to a width that the model can learn.
+        optimization: fields of `matdesinne.learning.Optimization`.
+    """
+
+    target_reference: Tensor
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        properties: Sequence[Property],
+        target_noise: float = 0.0,
+        optimization: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(space, properties, optimization)
+        if target_noise < 0:
+            raise ConfigError(f"Expected target_noise of at least 0, got {target_noise}: give a standard deviation.")
+        self.target_noise = target_noise
+        self.transform = DesignTransform(space)
+        self.target_scale = Standardizer(len(self.properties))
+        self.register_buffer("target_reference", torch.zeros(_REFERENCE_ROWS, len(self.properties)))
+
+    @property
+    @abstractmethod
+    def latent_dimension(self) -> int:
+        """Number of standard normal variables that make one sample."""
+
+    def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
+        """Learn the scales of x and y, and keep property values of the prior for targets that are intervals.
+
+        Args:
+            batch: the training rows.
+            prior: properties of designs drawn from the prior; those of the training rows when omitted.
+        """
+        self.transform.fit(batch.x)
+        self.target_scale.fit(batch.y)
+        prior = batch.y if prior is None else prior
+        rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
+        self.target_reference.copy_(prior[rows])
+
+    def sample(
+        self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n dx"]:
+        """Draw one design for each row of y.
+
+        Args:
+            y: wanted properties in physical units, shape [n, dy].
+            generator: source of randomness on the CPU; torch's global one when omitted.
+
+        Returns:
+            Designs in physical units, shape [n, dx], on the CPU.
+
+        Raises:
+            TargetError: if y has the wrong shape or is not finite.
+        """
+        y = self._checked(y)
+        noise = torch.randn(y.shape[0], self.latent_dimension, generator=generator)
+        chunks = []
+        with torch.no_grad():
+            for z_rows, y_rows in zip(noise.split(_CHUNK_ROWS), y.split(_CHUNK_ROWS), strict=True):
+                standard = self.target_scale(y_rows.to(self.device))
+                chunks.append(self.transform.inverse(self._decode(z_rows.to(self.device), standard)).cpu())
+        return torch.cat(chunks) if chunks else torch.empty(0, self.space.dimension)
+
+    def draw_targets(self, target: Target, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
+        """Turn a target into property values to condition on.
+
+        A value is repeated. For an interval, values are drawn from the prior of y restricted to it, so that the samples
+        follow p(x | y in interval); where the prior has none, uniformly from its overlap with the interval.
+
+        Raises:
+            TargetError: if an interval lies outside everything that the model has seen.
+        """
+        values = torch.tensor(target.values).repeat(count, 1)
+        open_columns = [j for j, wide in enumerate(target.is_interval) if wide]
+        if not open_columns:
+            return values
+        lower, upper = torch.tensor(target.lower), torch.tensor(target.upper)
+        reference = self.target_reference.cpu()
+        inside = ((reference >= lower) & (reference <= upper))[:, open_columns].all(dim=1)
+        if inside.any():
+            known = reference[inside]
+            rows = torch.randint(known.shape[0], (count,), generator=generator)
+            values[:, open_columns] = known[rows][:, open_columns]
+            return values
+        low = torch.maximum(lower, reference.amin(dim=0))[open_columns]
+        high = torch.minimum(upper, reference.amax(dim=0))[open_columns]
+        if (low > high).any():
+            seen = torch.stack([reference.amin(dim=0), reference.amax(dim=0)]).T.tolist()
+            raise TargetError(
+                f"Expected a target that overlaps the properties seen in training {seen}, got "
+                f"{target.describe(self.properties)}: move the interval."
+            )
+        values[:, open_columns] = low + (high - low) * torch.rand(count, len(open_columns), generator=generator)
+        return values
+
+    def _checked(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+        if y.ndim != 2 or y.shape[1] != len(self.properties) or not y.isfinite().all():
+            names = [prop.name for prop in self.properties]
+            raise TargetError(f"Expected finite y of shape [n, {len(names)}] for {names}, got {list(y.shape)}: reshape it.")
+        return y
+
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        y = batch.y
+        if self.training and self.target_noise > 0:
+            y = y + self.target_noise * torch.randn_like(y)
+        return self._terms_standard(self.transform(batch.x), self.target_scale(y))
+
+    @abstractmethod
+    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        """The loss under ``"loss"`` and its parts, from designs and targets in standardised coordinates."""
+
+    @abstractmethod
+    def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
+        """Standard normal noise and targets to designs, in standardised coordinates."""
+
+
+class DensityModel(InverseModel):
+    """A generative model whose density is known: trained by maximum likelihood.
+
+    A subclass fills `_log_prob` in standardised coordinates.
+    """
+
+    def log_prob(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density of designs given properties, per unit of the physical volume.
+
+        Args:
+            x: designs in physical units, shape [n, dx].
+            y: properties in physical units, shape [n, dy].
+
+        Returns:
+            log p(x | y), shape [n].
+        """
+        y = self._checked(y)
+        return self._log_prob(self.transform(x), self.target_scale(y)) + self.transform.log_det(x)
+
+    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        return {"loss": -self._log_prob(u, v).mean()}
+
+    @abstractmethod
+    def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density in standardised coordinates."""

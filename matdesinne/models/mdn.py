@@ -1,0 +1,91 @@
+"""Mixture density network with full precision matrices."""
+
+from __future__ import annotations
+
+__all__ = ["MDN"]
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from matdesinne.models.base import DensityModel
+from matdesinne.models.networks import perceptron
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property
+from matdesinne.transforms import TargetFeatures
+
+
+class MDN(DensityModel):
+    r"""Gaussian mixture :math:`p(u|y) = \sum_k w_k(y) N(u; m_k(y), (L_k(y) L_k(y)^T)^{-1})`.
+
+    L is a lower triangular factor of the precision matrix with a positive diagonal, so that
+    :math:`-\log p = -\mathrm{logsumexp}_k [\log w_k + \log\det L_k - \|L_k^T (u - m_k)\|^2 / 2]` + const.
+    One component is the model of the paper.
+
+    References:
+        Bishop, Mixture density networks, 1994; Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
+
+    Args:
+        space: the designs.
+        properties: what they have.
+        components: number of Gaussians.
+        hidden: width of the network.
+        depth: number of hidden layers.
+        frequencies: octaves of the Fourier features of y.
+        target_noise: noise on y in training, in the unit of the properties.
+        optimization: fields of `matdesinne.learning.Optimization`.
+    """
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        properties: Sequence[Property],
+        *,
+        components: int = 16,
+        hidden: int = 256,
+        depth: int = 3,
+        frequencies: int = 4,
+        target_noise: float = 0.0,
+        optimization: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(space, properties, target_noise, optimization)
+        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
+        d = space.dimension
+        self.components = components
+        self.features = TargetFeatures(len(properties), frequencies)
+        self.sizes = (components, components * d, components * d, components * (d * (d - 1) // 2))
+        self.network = perceptron(self.features.size, sum(self.sizes), hidden, depth)
+
+    @property
+    def latent_dimension(self) -> int:
+        """One normal variable for each parameter and one that chooses the component."""
+        return self.space.dimension + 1
+
+    def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        log_weight, mean, factor = self._mixture(v)
+        white = torch.einsum("nkji,nkj->nki", factor, u.unsqueeze(1) - mean)
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        log_normal = log_det - 0.5 * white.square().sum(dim=-1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
+        return torch.logsumexp(log_weight + log_normal, dim=1)
+
+    def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
+        log_weight, mean, factor = self._mixture(v)
+        level = torch.special.ndtr(z[:, :1]).clamp(1e-7, 1 - 1e-6)
+        chosen = torch.searchsorted(log_weight.exp().cumsum(dim=1), level).clamp_max(self.components - 1).squeeze(1)
+        rows = torch.arange(z.shape[0], device=z.device)
+        # L^T (u - m) = z
+        shift = torch.linalg.solve_triangular(factor[rows, chosen].mT, z[:, 1:].unsqueeze(-1), upper=True)
+        return mean[rows, chosen] + shift.squeeze(-1)
+
+    def _mixture(self, v: Float[Tensor, "n dy"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights [n, k], means [n, k, d] and triangular precision factors [n, k, d, d]."""
+        d, k = self.space.dimension, self.components
+        logits, mean, diagonal, below = self.network(self.features(v)).split(self.sizes, dim=1)
+        factor = torch.diag_embed(functional.softplus(diagonal.unflatten(1, (k, d))) + 1e-3)
+        row, column = torch.tril_indices(d, d, offset=-1, device=v.device)
+        factor[:, :, row, column] = below.unflatten(1, (k, -1))
+        return logits.log_softmax(dim=1), mean.unflatten(1, (k, d)), factor

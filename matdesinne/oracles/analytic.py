@@ -1,0 +1,120 @@
+"""Inverse problems with an exact forward function.
+
+References:
+    Kruse, Ardizzone, Rother, Koethe, Benchmarking invertible architectures on inverse problems, 2021, arXiv 2101.10763.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AnalyticProblem", "Ballistics", "Kinematics"]
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.errors import DatasetError
+
+
+class AnalyticProblem(ABC):
+    """A prior over x and an exact forward function y = f(x)."""
+
+    @abstractmethod
+    def sample_prior(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
+        """Draw designs from the prior."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dy"]:
+        """The exact properties of designs."""
+
+
+class Kinematics(AnalyticProblem):
+    r"""A planar arm with three segments on a rail.
+
+    .. math::
+        y_1 = l_1 \cos x_2 + l_2 \cos(x_2 + x_3) + l_3 \cos(x_2 + x_3 + x_4), \quad
+        y_2 = x_1 + l_1 \sin x_2 + l_2 \sin(x_2 + x_3) + l_3 \sin(x_2 + x_3 + x_4)
+
+    with :math:`l = (0.5, 0.5, 1)` and :math:`x \sim N(0, diag(0.25, 0.5, 0.5, 0.5)^2)`. The start height and y are lengths, the
+    angles are in radian.
+
+    Example:
+        >>> Kinematics().forward(torch.zeros(1, 4)).tolist()
+        [[2.0, 0.0]]
+    """
+
+    lengths = (0.5, 0.5, 1.0)
+    spread = (0.25, 0.5, 0.5, 0.5)
+
+    def sample_prior(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 4"]:
+        """Draw (start height, three angles)."""
+        return torch.randn(count, 4, generator=generator) * torch.tensor(self.spread)
+
+    def forward(self, x: Float[Tensor, "n 4"]) -> Float[Tensor, "n 2"]:
+        """The end point of the arm."""
+        angles = x[:, 1:].cumsum(dim=1)
+        lengths = torch.tensor(self.lengths, dtype=x.dtype, device=x.device)
+        along = (lengths * angles.cos()).sum(dim=1)
+        height = x[:, 0] + (lengths * angles.sin()).sum(dim=1)
+        return torch.stack([along, height], dim=1)
+
+
+class Ballistics(AnalyticProblem):
+    r"""Impact position of a thrown ball with linear drag.
+
+    .. math::
+        x(t) = x_0 - \frac{v_x m}{k} (e^{-kt/m} - 1), \quad
+        y(t) = y_0 - \frac{m}{k^2} \left((g m + v_y k)(e^{-kt/m} - 1) + g t k\right)
+
+    with g = 9.81 m/s^2, k = 0.25 kg/s, m = 0.2 kg; designs are (x0 [m], y0 [m], angle [rad], v0 [m/s]).
+    """
+
+    gravity, drag, mass = 9.81, 0.25, 0.2
+    angle_degrees = (9.0, 81.0)
+
+    def sample_prior(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 4"]:
+        """Draw (x0, y0, angle, v0)."""
+        x0 = 0.5 * torch.randn(count, generator=generator)
+        y0 = (1.5 + 0.5 * torch.randn(count, generator=generator)).clamp_min(0.0)
+        low, high = (math.radians(angle) for angle in self.angle_degrees)
+        angle = low + (high - low) * torch.rand(count, generator=generator)
+        v0 = torch.poisson(torch.full((count,), 15.0), generator=generator)
+        return torch.stack([x0, y0, angle, v0], dim=1)
+
+    def forward(self, x: Float[Tensor, "n 4"]) -> Float[Tensor, "n 1"]:
+        """Where the ball hits the ground.
+
+        Raises:
+            DatasetError: if a ball starts below the ground and never reaches it.
+        """
+        start, height, angle, speed = x.double().unbind(dim=1)
+        vx, vy = speed * angle.cos(), speed * angle.sin()
+        time = self._impact_time(height, vy)
+        reach = start - vx * self.mass / self.drag * torch.expm1(-self.drag * time / self.mass)
+        return reach.to(x).unsqueeze(1)
+
+    def _height(self, t: Tensor, height: Tensor, vy: Tensor) -> Tensor:
+        g, k, m = self.gravity, self.drag, self.mass
+        return height - m / k**2 * ((g * m + vy * k) * torch.expm1(-k * t / m) + g * t * k)
+
+    def _impact_time(self, height: Tensor, vy: Tensor) -> Tensor:
+        g, k, m = self.gravity, self.drag, self.mass
+        apex = m / k * torch.log1p((vy * k / (g * m)).clamp_min(0.0))
+        never = self._height(apex, height, vy) < 0
+        if never.any():
+            row = int(never.nonzero()[0, 0])
+            raise DatasetError(
+                f"Expected shots that reach the ground from above, got y0 = {height[row]:.4g} m in row {row}, which stays below: "
+                "start at or above the ground."
+            )
+        # beyond the apex the height falls monotonically: bracket there, then bisect
+        low, high = apex.clone(), apex + 1.0
+        while (above := self._height(high, height, vy) > 0).any():
+            high = torch.where(above, 2 * high, high)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self._height(middle, height, vy) > 0
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return (low + high) / 2

@@ -1,0 +1,217 @@
+"""Inverse design from target to localized candidates."""
+
+from __future__ import annotations
+
+__all__ = ["DesignRun", "InverseDesign"]
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from matdesinne.candidates import Candidates
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
+from matdesinne.files import write_json
+from matdesinne.learning import load_module, save_module
+from matdesinne.localization import Localizer, Newton
+from matdesinne.models.base import InverseModel
+from matdesinne.selection import All, InsideSpace, Selection, Tolerance
+from matdesinne.structures import Prototype
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Target
+
+
+@dataclass(frozen=True)
+class DesignRun:
+    """What one run gave: the candidates after each stage and the seconds that each stage took.
+
+    Args:
+        stages: ``"sampled"``, ``"selected"``, ``"localized"``, in this order.
+        seconds: wall time of each stage in seconds.
+        outside: how many samples left the design space.
+    """
+
+    stages: Mapping[str, Candidates]
+    seconds: Mapping[str, float]
+    outside: int
+
+    @property
+    def candidates(self) -> Candidates:
+        """The survivors of the last stage."""
+        return list(self.stages.values())[-1]
+
+    def summary(self) -> dict[str, object]:
+        """Counts and seconds per stage, mean absolute error by the localizing surrogate, share kept: plain numbers."""
+        last, first = self.candidates, self.stages["sampled"]
+        return {
+            "target": last.target.describe(last.properties),
+            "counts": {name: len(candidates) for name, candidates in self.stages.items()},
+            "outside_design_space": self.outside,
+            "share_kept": len(last) / len(first),
+            "mae": {
+                name: dict(zip(_labels(last), candidates.error.mean(dim=0).tolist(), strict=True))
+                for name, candidates in self.stages.items()
+                if len(candidates)
+            },
+            "seconds": dict(self.seconds),
+        }
+
+    def report(self) -> str:
+        """The summary as lines of text with units."""
+        last = self.candidates
+        lines = [f"Candidates for {last.target.describe(last.properties)}"]
+        for name, candidates in self.stages.items():
+            errors = ", ".join(
+                f"mean |{prop.name} - target| {error:.2g} {prop.unit}"
+                for prop, error in zip(candidates.properties, candidates.error.mean(dim=0).tolist(), strict=True)
+            )
+            lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
+        lines.append(f"  outside the design space: {self.outside:,}; kept: {100 * len(last) / len(self.stages['sampled']):.1f} %")
+        return "\n".join(lines)
+
+
+class InverseDesign:
+    """A generative model, a surrogate, a down-selection and a localization, composed.
+
+    Args:
+        model: samples designs for a target.
+        surrogate: predicts their properties and their gradients.
+        selection: drops samples before localization.
+        localization: moves the survivors onto the target; ``None`` to stop after the selection.
+        accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
+        prototype: the atoms of a design, for structure files; ``None`` where designs are not crystals.
+
+    Example:
+        >>> design = InverseDesign.load("pretrained")
+        >>> run = design.run(1.0, num_samples=100, generator=torch.Generator().manual_seed(0))
+        >>> bool(run.candidates.error.max() < 0.01)
+        True
+    """
+
+    def __init__(
+        self,
+        model: InverseModel,
+        surrogate: Surrogate,
+        selection: Selection | None = None,
+        localization: Localizer | None = None,
+        accepted_error: float = 0.01,
+        prototype: Prototype | None = None,
+    ) -> None:
+        if model.space != surrogate.space or model.properties != surrogate.properties:
+            raise ConfigError(
+                "Expected a model and a surrogate of the same designs and properties, got different ones: train both on one data set."
+            )
+        self.model, self.surrogate = model.eval(), surrogate.eval()
+        self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
+        self.localization = localization
+        self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
+        self.prototype = prototype
+
+    def run(
+        self, target: object, num_samples: int = 10_000, generator: torch.Generator | None = None
+    ) -> DesignRun:
+        """Sample, down-select and localize.
+
+        Args:
+            target: a value, ``[lower, upper]``, one of these for each property, or a `Target`; in physical units.
+            num_samples: how many designs to sample.
+            generator: source of randomness; torch's global one when omitted.
+
+        Returns:
+            The candidates after each stage, with times.
+
+        Raises:
+            TargetError: if the target cannot be read.
+            ConfigError: if `num_samples` is not positive.
+            EmptyResultError: if a stage leaves nothing.
+        """
+        if num_samples < 1:
+            raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
+        wanted = target if isinstance(target, Target) else Target.parse(target, self.model.properties)
+        clock = [time.perf_counter()]
+        sampled = self._sample(wanted, num_samples, generator)
+        clock.append(time.perf_counter())
+        stages = {"sampled": sampled, "selected": self._kept(sampled, self.selection, "selected")}
+        clock.append(time.perf_counter())
+        seconds = {"sampled": clock[1] - clock[0], "selected": clock[2] - clock[1]}
+        if self.localization is not None:
+            moved = self.localization.refine(stages["selected"], self.surrogate)
+            stages["localized"] = self._kept(moved, self.accepted, "localized")
+            seconds["localized"] = time.perf_counter() - clock[2]
+        outside = int((~InsideSpace().mask(sampled)).sum())
+        return DesignRun(stages, seconds, outside)
+
+    def to(self, accelerator: str) -> InverseDesign:
+        """Move both networks to a device.
+
+        Raises:
+            DeviceError: if it is not there.
+        """
+        try:
+            device = torch.device(accelerator)
+            self.model.to(device)
+            self.surrogate.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise DeviceError(f"Expected the device {accelerator!r}, got none ({error}): use accelerator=cpu.") from error
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights (safetensors) and descriptions (JSON) into a folder."""
+        save_module(self.model, folder, "model")
+        save_module(self.surrogate, folder, "surrogate")
+        prototype = None if self.prototype is None else asdict(self.prototype)
+        write_json(Path(folder) / "design.json", {"prototype": prototype})
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path = "pretrained",
+        selection: Selection | None = None,
+        localization: Localizer | None = None,
+        accepted_error: float = 0.01,
+    ) -> InverseDesign:
+        """Read what `save` wrote.
+
+        Args:
+            folder: a folder that `train.py` wrote, or ``"pretrained"`` for the weights that come with the package.
+            selection: drops samples before localization.
+            localization: moves the survivors; Newton's projection when omitted.
+            accepted_error: see the class.
+
+        Raises:
+            CheckpointError: if a file is missing, damaged or foreign.
+        """
+        path = Path(__file__).parent / "pretrained" if str(folder) == "pretrained" else Path(folder)
+        try:
+            declared = json.loads((path / "design.json").read_text(encoding="utf-8"))["prototype"]
+            prototype = None if declared is None else Prototype(**declared)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"Expected a folder that train.py wrote at {path}, got {type(error).__name__} ({error}): train first, or give another."
+            ) from error
+        model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
+        surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
+        return cls(model, surrogate, selection, localization or Newton(), accepted_error, prototype)
+
+    def _sample(self, target: Target, count: int, generator: torch.Generator | None) -> Candidates:
+        y = self.model.draw_targets(target, count, generator)
+        designs = self.model.sample(y, generator)
+        mean, std = self.surrogate.predict_many(designs)
+        return Candidates(self.model.space, self.model.properties, designs, target, mean, std, "sampled")
+
+    def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
+        kept = candidates.take(rule.mask(candidates), stage)
+        if len(kept) == 0:
+            error = candidates.error.amax(dim=1)
+            raise EmptyResultError(
+                f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of {len(candidates)} after "
+                f"the stage {stage!r} (smallest error {error.min():.3g}): move the target, sample more, or loosen the selection."
+            )
+        return kept
+
+
+def _labels(candidates: Candidates) -> list[str]:
+    return [f"{prop.name} [{prop.unit}]" for prop in candidates.properties]

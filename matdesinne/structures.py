@@ -1,0 +1,98 @@
+"""From a design to atoms: the physics of the unit cell."""
+
+from __future__ import annotations
+
+__all__ = ["CELL_PARAMETERS", "Prototype", "write_extxyz"]
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase
+import ase.io
+from ase.geometry import cellpar_to_cell
+
+from matdesinne.candidates import Candidates
+from matdesinne.errors import ConfigError
+from matdesinne.files import atomic_path
+from matdesinne.space import DesignSpace
+
+CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
+"""Names under which a design carries its cell: lengths in angstrom, angles in degree."""
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """Atoms at fixed fractional positions in a cell that the design sets.
+
+    Args:
+        symbols: chemical symbols.
+        positions: fractional coordinates, one row an atom.
+
+    Example:
+        >>> mos2 = Prototype(["Mo", "S", "S"], [[1/3, 2/3, 0.5], [2/3, 1/3, 0.627], [2/3, 1/3, 0.373]])
+        >>> atoms = mos2.atoms({"a": 3.16, "b": 3.16, "c": 12.3, "alpha": 90, "beta": 90, "gamma": 120})
+        >>> round(atoms.get_distance(0, 1, mic=True), 3)
+        2.402
+    """
+
+    symbols: Sequence[str]
+    positions: Sequence[Sequence[float]]
+
+    def check(self, space: DesignSpace) -> None:
+        """Check that designs of a space carry a whole cell.
+
+        Raises:
+            ConfigError: if a lattice parameter is not among the parameters.
+        """
+        missing = [name for name in CELL_PARAMETERS if name not in space.names]
+        if missing:
+            raise ConfigError(f"Expected the parameters {list(CELL_PARAMETERS)} for a structure, got no {missing}: add them.")
+
+    def atoms(self, design: dict[str, float]) -> ase.Atoms:
+        """Build the structure of one design; what is not a lattice parameter goes to ``Atoms.info``.
+
+        Args:
+            design: value of each parameter by name, lengths in angstrom, angles in degree.
+
+        Raises:
+            ConfigError: if the three angles enclose no volume.
+        """
+        lengths_angles = [design[name] for name in CELL_PARAMETERS]
+        if not _encloses_volume(*lengths_angles[3:]):
+            raise ConfigError(f"Expected angles that enclose a volume, got {lengths_angles[3:]} degree: drop this design.")
+        # a along x, b in the xy plane, as the labels were computed
+        cell = cellpar_to_cell(lengths_angles, ab_normal=(0, 0, 1), a_direction=(1, 0, 0))
+        info = {name: value for name, value in design.items() if name not in CELL_PARAMETERS}
+        return ase.Atoms(list(self.symbols), scaled_positions=self.positions, cell=cell, pbc=True, info=info)
+
+
+def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path) -> None:
+    """Write every candidate as a structure in the extended XYZ format (angstrom).
+
+    ``info`` holds the parameters that are not the cell, the target, the prediction and its spread, and a key ``units``.
+
+    Args:
+        candidates: the designs; their space must hold the six lattice parameters.
+        prototype: atoms and fractional positions.
+        path: the file to write.
+    """
+    prototype.check(candidates.space)
+    columns = candidates.columns()
+    names = candidates.space.names
+    extra = [name for name in columns if name not in names]
+    units = ", ".join(f"{name}: {unit}" for name, (unit, _) in columns.items() if unit and name not in CELL_PARAMETERS)
+    frames = []
+    for row in range(len(candidates)):
+        atoms = prototype.atoms({name: float(columns[name][1][row]) for name in names})
+        atoms.info.update({name: columns[name][1][row] for name in extra}, units=units)
+        frames.append(atoms)
+    with atomic_path(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
+
+
+def _encloses_volume(alpha: float, beta: float, gamma: float) -> bool:
+    cosines = [math.cos(math.radians(angle)) for angle in (alpha, beta, gamma)]
+    squares = sum(cosine * cosine for cosine in cosines)
+    return 1 - squares + 2 * math.prod(cosines) > 0

@@ -1,0 +1,103 @@
+"""The contract of every surrogate: properties of designs with a spread, differentiable in the design."""
+
+from __future__ import annotations
+
+__all__ = ["Surrogate"]
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from matdesinne.errors import ConfigError
+from matdesinne.learning import Batch, DesignModule
+from matdesinne.space import DesignSpace
+from matdesinne.targets import Property
+from matdesinne.transforms import BoxScaler, Standardizer
+
+_CHUNK_ROWS = 1 << 14
+
+
+class Surrogate(DesignModule):
+    """A differentiable model of y = f(x).
+
+    A subclass fills `_members` (standardised designs to properties, for each member of an ensemble).
+
+    Args:
+        space: the designs.
+        properties: what they have.
+        optimization: fields of `matdesinne.learning.Optimization`.
+    """
+
+    def __init__(
+        self, space: DesignSpace, properties: Sequence[Property], optimization: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(space, properties, optimization)
+        self.scale = BoxScaler(space)
+        self.target_scale = Standardizer(len(self.properties))
+
+    def fit_scales(self, batch: Batch) -> None:
+        """Learn the scales of x and y from the training rows."""
+        self.scale.fit(batch.x)
+        self.target_scale.fit(batch.y)
+
+    def predict(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        """Predict properties, differentiably.
+
+        Args:
+            x: designs in physical units, shape [n, dx].
+
+        Returns:
+            Mean and standard deviation over the ensemble in the units of the properties, each of shape [n, dy].
+
+        Raises:
+            ConfigError: if the number of columns is wrong.
+        """
+        if x.ndim != 2 or x.shape[1] != self.space.dimension:
+            raise ConfigError(f"Expected designs of shape [n, {self.space.dimension}], got {list(x.shape)}: reshape them.")
+        members = self._members(self.scale(x))
+        spread = members.std(dim=0) if members.shape[0] > 1 else torch.zeros_like(members[0])
+        return self._mean(members), spread
+
+    def predict_many(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        """`predict` in chunks of bounded memory, without gradients, the result on the CPU."""
+        with torch.no_grad():
+            parts = [self.predict(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
+        return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([std.cpu() for _, std in parts])
+
+    def value_and_jacobian(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy dx"]]:
+        """Mean prediction and its derivative with respect to the design, in physical units."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            mean, _ = self.predict(x)
+            columns = range(mean.shape[1])
+            rows = [torch.autograd.grad(mean[:, j].sum(), x, retain_graph=j + 1 < len(columns))[0] for j in columns]
+        return mean.detach(), torch.stack(rows, dim=1)
+
+    @abstractmethod
+    def _members(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
+        """Properties in physical units from designs scaled by the box, for each member."""
+
+    def _mean(self, members: Float[Tensor, "m n dy"]) -> Float[Tensor, "n dy"]:
+        return members.mean(dim=0)
+
+    def _property_terms(self, members: Float[Tensor, "m n dy"], y: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        """Squared error in standardised units, one-sided where a label is censored at the floor; the MAE of the mean."""
+        residual, error = self._residual(members, y), self._residual(self._mean(members), y)
+        squared = (residual / self.target_scale.std).square().mean()
+        return {"loss": squared, "mae": error.detach().abs().mean()}
+
+    def _residual(self, prediction: Float[Tensor, "... n dy"], y: Float[Tensor, "n dy"]) -> Float[Tensor, "... n dy"]:
+        residual = prediction - y
+        columns = []
+        for j, prop in enumerate(self.properties):
+            column = residual[..., j]
+            if prop.censored:
+                assert prop.floor is not None  # Property checks it
+                # a label at the floor only says "at or below": penalise what lies above
+                column = torch.where(y[:, j] <= prop.floor, functional.relu(column), column)
+            columns.append(column)
+        return torch.stack(columns, dim=-1)

@@ -1,0 +1,53 @@
+"""The forward INN of the paper as a surrogate."""
+
+from __future__ import annotations
+
+__all__ = ["INNSurrogate"]
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.learning import Batch
+from matdesinne.models.coupling import affine_network
+from matdesinne.space import DesignSpace
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Property
+
+
+class INNSurrogate(Surrogate):
+    """FrEIA coupling blocks whose first dy outputs are the properties, trained on squared error; one member, no spread.
+
+    References:
+        Fung et al. 2021, doi 10.1038/s41524-021-00670-x (the forward model that localizes there).
+
+    Args:
+        space: the designs.
+        properties: what they have.
+        blocks: number of coupling blocks.
+        hidden: width of the subnetworks.
+        depth: number of hidden layers of the subnetworks.
+        optimization: fields of `matdesinne.learning.Optimization`.
+    """
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        properties: Sequence[Property],
+        *,
+        blocks: int = 6,
+        hidden: int = 256,
+        depth: int = 2,
+        optimization: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(space, properties, optimization)
+        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
+        self.network = affine_network(space.dimension, 0, blocks, hidden, depth)
+
+    def _members(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
+        output = self.network(u, jac=False)[0][:, : len(self.properties)]
+        return self.target_scale.inverse(output).unsqueeze(0)
+
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        return self._property_terms(self._members(self.scale(batch.x)), batch.y)

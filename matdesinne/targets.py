@@ -1,0 +1,148 @@
+"""What is asked for: a property with a unit and a floor, and a target that is a value or an interval."""
+
+from __future__ import annotations
+
+__all__ = ["Property", "Target"]
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.errors import ConfigError, TargetError
+
+
+@dataclass(frozen=True)
+class Property:
+    """A quantity that a design has.
+
+    Args:
+        name: the field's term, e.g. ``"band_gap"``; it names the column of every table.
+        unit: e.g. ``"eV"``; ``"1"`` for a number without unit.
+        floor: value at and below which the physical quantity does not change: a metal has gap 0, however far its bands
+            overlap. A target at the floor means "at or below". ``None`` where there is none.
+        censored: whether the labels were cut at the floor, so that a label at the floor only says "at or below".
+    """
+
+    name: str
+    unit: str
+    floor: float | None = None
+    censored: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the declaration is consistent."""
+        if not self.name.isidentifier():
+            raise ConfigError(f"Expected a property name made of letters, digits and _, got {self.name!r}: rename it.")
+        if self.censored and self.floor is None:
+            raise ConfigError(f"Expected a floor for the censored property {self.name!r}, got none: state where it is cut.")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A wanted value or closed interval for each property.
+
+    Args:
+        lower: lower edge for each property in its unit, ``-inf`` where open.
+        upper: upper edge for each property in its unit, ``inf`` where open; equal to `lower` for a value.
+
+    Example:
+        >>> gap = Property("band_gap", "eV", floor=0.0)
+        >>> Target.parse(1.0, [gap])
+        Target(lower=(1.0,), upper=(1.0,))
+        >>> Target.parse(0.0, [gap])
+        Target(lower=(-inf,), upper=(0.0,))
+        >>> Target.parse([0.5, 0.7], [gap])
+        Target(lower=(0.5,), upper=(0.7,))
+    """
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, value: object, properties: Sequence[Property]) -> Target:
+        """Read a target as a user writes it.
+
+        Args:
+            value: for one property a number or ``[lower, upper]`` (``null``: open); for several a list with one such entry
+                each. A value at a property's floor becomes "at or below".
+            properties: what the target speaks of.
+
+        Raises:
+            TargetError: if it is not a number or an interval.
+        """
+        entries = [value] if len(properties) == 1 else value
+        if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) != len(properties):
+            names = [p.name for p in properties]
+            raise TargetError(f"Expected one number or [lower, upper] for each of {names}, got {value!r}: give {len(names)}.")
+        edges = [_edges(entry, prop) for entry, prop in zip(entries, properties, strict=True)]
+        return cls(tuple(e[0] for e in edges), tuple(e[1] for e in edges))
+
+    @property
+    def is_interval(self) -> tuple[bool, ...]:
+        """For each property, whether the target is wider than one value."""
+        return tuple(low < high for low, high in zip(self.lower, self.upper, strict=True))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """One representative number for each property: the value, the finite edge, or the middle of the interval."""
+        return tuple(
+            high if math.isinf(low) else low if math.isinf(high) else (low + high) / 2
+            for low, high in zip(self.lower, self.upper, strict=True)
+        )
+
+    def residual(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+        """Signed distance to the target: zero inside an interval, else y minus the nearest edge.
+
+        Args:
+            y: property values in physical units, shape [n, dy].
+        """
+        lower = torch.tensor(self.lower, dtype=y.dtype, device=y.device)
+        upper = torch.tensor(self.upper, dtype=y.dtype, device=y.device)
+        return y - torch.maximum(torch.minimum(y, upper), lower)
+
+    def describe(self, properties: Sequence[Property]) -> str:
+        """Say the target in words with units, e.g. ``band_gap = 1 eV``."""
+        return ", ".join(
+            _words(prop, low, high) for prop, low, high in zip(properties, self.lower, self.upper, strict=True)
+        )
+
+
+def _edges(entry: object, prop: Property) -> tuple[float, float]:
+    if isinstance(entry, Sequence) and not isinstance(entry, str):
+        if len(entry) != 2:
+            raise TargetError(f"Expected [lower, upper] for {prop.name}, got {list(entry)}: give two edges.")
+        low = -math.inf if entry[0] is None else _number(entry[0], prop)
+        high = math.inf if entry[1] is None else _number(entry[1], prop)
+        if low > high or low == math.inf or high == -math.inf:
+            raise TargetError(f"Expected lower <= upper for {prop.name}, got [{low}, {high}] {prop.unit}: swap the edges.")
+    else:
+        low = high = _number(entry, prop)
+        if math.isinf(low):
+            raise TargetError(f"Expected a finite {prop.name} in {prop.unit}, got {low}: give a number or an interval.")
+    if prop.floor is not None:
+        if high < prop.floor:
+            raise TargetError(
+                f"Expected a {prop.name} of at least {prop.floor} {prop.unit} (its floor), got {high}: ask for {prop.floor}."
+            )
+        low = -math.inf if low <= prop.floor else low
+    return low, high
+
+
+def _number(entry: object, prop: Property) -> float:
+    if not isinstance(entry, numbers.Real) or isinstance(entry, bool) or math.isnan(float(entry)):
+        raise TargetError(f"Expected a number for {prop.name} in {prop.unit}, got {entry!r}: e.g. target=1.0.")
+    return float(entry)
+
+
+def _words(prop: Property, low: float, high: float) -> str:
+    if low == high:
+        return f"{prop.name} = {low:g} {prop.unit}"
+    if math.isinf(low):
+        return f"{prop.name} <= {high:g} {prop.unit}"
+    if math.isinf(high):
+        return f"{prop.name} >= {low:g} {prop.unit}"
+    return f"{low:g} <= {prop.name} <= {high:g} {prop.unit}"

@@ -1,0 +1,181 @@
+"""Training of any model or surrogate with a Lightning trainer: best epoch, early stopping, resume, logs."""
+
+from __future__ import annotations
+
+__all__ = ["build", "cached_surrogate", "fit", "prepare_folder", "train_design"]
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TypeVar
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+import matdesinne
+from matdesinne.data.datamodule import DesignData
+from matdesinne.errors import CheckpointError, DeviceError, TrainingError
+from matdesinne.files import atomic_path, write_json
+from matdesinne.learning import DesignModule, load_module, save_module
+from matdesinne.models.base import InverseModel
+from matdesinne.pipeline import InverseDesign
+from matdesinne.surrogates.base import Surrogate
+
+_LOGGER = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=DesignModule)
+
+
+def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers: DictConfig | None, resume: bool = False) -> M:
+    """Train a module and return it with the weights of its best epoch.
+
+    Args:
+        module: a model or a surrogate; its scales are learnt here.
+        data: rows to train and validate on.
+        trainer: configuration of ``pytorch_lightning.Trainer``; ``max_epochs: null`` takes the module's own number.
+        folder: checkpoints go to ``checkpoints/`` in it.
+        loggers: configurations of Lightning loggers by name.
+        resume: go on from ``checkpoints/last.ckpt``.
+
+    Raises:
+        DeviceError: if the accelerator is not there.
+        CheckpointError: if there is nothing to resume.
+        TrainingError: if no epoch gave a finite validation loss.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume and not last.is_file():
+        raise CheckpointError(f"Expected {last} to resume from, got no such file: give the folder of a run that was started.")
+    _scale(module, data)
+    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val_loss", save_last=True, enable_version_counter=False)
+    callbacks: list[Callback] = [best]
+    options = OmegaConf.to_container(trainer, resolve=True)
+    assert isinstance(options, dict)
+    patience = options.pop("patience")
+    if patience is not None:
+        callbacks.append(EarlyStopping("val_loss", patience=patience))
+    if options.get("max_epochs") is None:
+        options["max_epochs"] = module.optimization.epochs
+    try:
+        runner: pl.Trainer = instantiate(
+            options,
+            callbacks=callbacks,
+            logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
+            default_root_dir=str(folder),
+        )
+    except MisconfigurationException as error:
+        raise DeviceError(
+            f"Expected the device trainer.accelerator={options.get('accelerator')} with trainer.devices="
+            f"{options.get('devices')}, got none ({' '.join(str(error).split())}): use trainer.accelerator=cpu, or install a "
+            "build of torch for your device."
+        ) from error
+    runner.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
+    if runner.interrupted:
+        raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
+    if not Path(best.best_model_path).is_file():
+        raise TrainingError(
+            f"Expected a finite validation loss of {type(module).__name__}, got none by epoch {runner.current_epoch}: lower "
+            "optimization.learning_rate or check the data."
+        )
+    return type(module).load_from_checkpoint(best.best_model_path)
+
+
+def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Path) -> Surrogate:
+    """Train a surrogate, or load the one that the same settings gave before.
+
+    Args:
+        config: with the keys ``data``, ``surrogate``, ``trainer``.
+        data: the table.
+        seed: seed of the initial weights and of the order of rows.
+        folder: where trained surrogates are kept, each under the hash of its settings.
+    """
+    settings = {
+        "version": matdesinne.__version__,
+        "data": {key: value for key, value in _plain(config.data).items() if key != "labels"},
+        "surrogate": _plain(config.surrogate),
+        "epochs": config.trainer.max_epochs,
+        "seed": seed,
+    }
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    place = folder / name
+    if (place / "surrogate.safetensors").is_file():
+        _LOGGER.info("Using the surrogate trained before in %s", place)
+        return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
+    pl.seed_everything(seed, verbose=False)
+    surrogate = build(config.surrogate, data)
+    _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, place)
+    trained = fit(surrogate, data, config.trainer, place, None)
+    write_json(place / "settings.json", settings)
+    save_module(trained, place, "surrogate")
+    return trained
+
+
+def train_design(config: DictConfig, folder: Path, resume: bool = False) -> InverseDesign | Surrogate:
+    """Train what a configuration asks for and write it into a folder that `InverseDesign.load` reads.
+
+    Args:
+        config: with the keys ``data``, ``model``, ``surrogate``, ``trainer``, ``logger``, ``seed``, ``surrogates_folder``.
+        folder: the run's folder.
+        resume: go on from the folder's last checkpoint.
+
+    Returns:
+        The whole design, or the surrogate alone without ``model``.
+    """
+    data: DesignData = instantiate(config.data, _convert_="all")
+    write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
+    if config.get("model") is None:
+        pl.seed_everything(config.seed, verbose=False)
+        surrogate = build(config.surrogate, data)
+        trained = fit(surrogate, data, config.trainer, folder, config.get("logger"), resume)
+        save_module(trained, folder, "surrogate")
+        return trained
+    surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
+    labelled = data.labelled_by(surrogate)
+    pl.seed_everything(config.seed, verbose=False)
+    model = build(config.model, data)
+    design = InverseDesign(
+        fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate, prototype=data.prototype
+    )
+    design.save(folder)
+    return design
+
+
+def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:
+    """Keep the configuration in the run's folder, or take up the one that is kept there when a run is resumed.
+
+    Raises:
+        CheckpointError: if there is no run to resume.
+    """
+    kept = folder / "config.yaml"
+    if config.resume is not None:
+        if not kept.is_file():
+            raise CheckpointError(f"Expected {kept} to resume from, got no such file: give the folder of a run that was started.")
+        changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
+        merged = OmegaConf.merge(OmegaConf.load(kept), changes)
+        assert isinstance(merged, DictConfig)
+        return merged
+    with atomic_path(kept) as temporary:
+        OmegaConf.save(config, temporary, resolve=True)
+    return config
+
+
+def build(config: DictConfig, data: DesignData) -> DesignModule:
+    """Make the untrained module of a configuration for the designs and properties of a data set."""
+    # a partial: Hydra would turn the frozen dataclasses into plain dictionaries
+    return instantiate(config, _partial_=True, _convert_="all")(space=data.space, properties=data.properties)
+
+
+def _scale(module: DesignModule, data: DesignData) -> None:
+    if isinstance(module, InverseModel):
+        module.fit_scales(data.training_batch(), data.prior)
+    else:
+        module.fit_scales(data.training_batch())
+
+
+def _plain(config: DictConfig) -> dict[str, object]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

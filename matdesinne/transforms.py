@@ -1,0 +1,134 @@
+"""The one boundary between physical units and the standardised coordinates in which every model works."""
+
+from __future__ import annotations
+
+__all__ = ["BoxScaler", "DesignTransform", "Standardizer", "TargetFeatures"]
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matdesinne.space import DesignSpace
+
+_EDGE = 1e-6
+"""Relative distance to a bound at which the probit is cut: |u| <= 4.75."""
+
+
+class Standardizer(nn.Module):
+    r"""Affine map to zero mean and unit variance, :math:`u = (x - m) / s`.
+
+    Args:
+        dimension: number of columns.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("std", torch.ones(dimension))
+
+    def fit(self, values: Float[Tensor, "n d"]) -> None:
+        """Learn mean and standard deviation; a constant column keeps its unit."""
+        self.mean.copy_(values.mean(dim=0))
+        std = values.std(dim=0)
+        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Physical to standardised."""
+        return (x - self.mean) / self.std
+
+    def inverse(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Standardised to physical."""
+        return u * self.std + self.mean
+
+
+class DesignTransform(nn.Module):
+    r"""Map the design space to R^d: the normal quantile of each bounded coordinate, standardisation of the others.
+
+    For a bounded parameter :math:`u = \Phi^{-1}((x - l) / (h - l))`: a uniform prior on the box becomes the standard
+    normal, and no sample can leave the box.
+
+    Args:
+        space: the design space; its bounds become buffers.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    bounded: Tensor
+
+    def __init__(self, space: DesignSpace) -> None:
+        super().__init__()
+        bounded = torch.tensor([parameter.bounded for parameter in space.parameters])
+        self.register_buffer("bounded", bounded)
+        self.register_buffer("lower", torch.where(bounded, space.lower, torch.zeros_like(space.lower)))
+        self.register_buffer("upper", torch.where(bounded, space.upper, torch.ones_like(space.upper)))
+        self.standardize = Standardizer(space.dimension)
+
+    def fit(self, x: Float[Tensor, "n dx"]) -> None:
+        """Learn the scales of the unbounded parameters from designs in physical units."""
+        self.standardize.fit(x)
+
+    def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        """Physical units to R^d."""
+        unit = ((x - self.lower) / (self.upper - self.lower)).clamp(_EDGE, 1 - _EDGE)
+        return torch.where(self.bounded, torch.special.ndtri(unit), self.standardize(x))
+
+    def inverse(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        """R^d to physical units, inside the bounds."""
+        boxed = self.lower + (self.upper - self.lower) * torch.special.ndtr(u)
+        boxed = torch.minimum(torch.maximum(boxed, self.lower), self.upper)
+        return torch.where(self.bounded, boxed, self.standardize.inverse(u))
+
+    def log_det(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, " n"]:
+        r"""Log-determinant :math:`\sum_i \log |du_i / dx_i|` at designs in physical units."""
+        u = self.forward(x)
+        boxed = 0.5 * u.square() + 0.5 * math.log(2 * math.pi) - (self.upper - self.lower).log()
+        return torch.where(self.bounded, boxed, -self.standardize.std.log()).sum(dim=-1)
+
+
+class TargetFeatures(nn.Module):
+    r"""Fourier features of a standardised target: :math:`(y, \sin 2^j y, \cos 2^j y)_{j < J}`.
+
+    A narrow dependence on y is easier to learn from them than from y alone (Tancik et al., Fourier features let networks
+    learn high frequency functions, 2020, arXiv 2006.10739).
+
+    Args:
+        dimension: number of properties.
+        frequencies: J, the number of octaves.
+    """
+
+    octaves: Tensor
+
+    def __init__(self, dimension: int, frequencies: int) -> None:
+        super().__init__()
+        self.size = dimension * (1 + 2 * frequencies)
+        self.register_buffer("octaves", 2.0 ** torch.arange(frequencies), persistent=False)
+
+    def forward(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n f"]:
+        """Features of a standardised target."""
+        phase = (y.unsqueeze(-1) * self.octaves).flatten(start_dim=1)
+        return torch.cat([y, phase.sin(), phase.cos()], dim=-1)
+
+
+class BoxScaler(Standardizer):
+    """Coordinates in which the design box is [-1, 1]^d; unbounded parameters are standardised.
+
+    Args:
+        space: the design space.
+    """
+
+    def __init__(self, space: DesignSpace) -> None:
+        super().__init__(space.dimension)
+        self.space = space
+
+    def fit(self, values: Float[Tensor, "n dx"]) -> None:
+        """Learn the scales of the unbounded parameters; take the others from the bounds."""
+        super().fit(values)
+        bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters], device=values.device)
+        lower, upper = self.space.lower.to(values), self.space.upper.to(values)
+        self.mean.copy_(torch.where(bounded, (lower + upper) / 2, self.mean))
+        self.std.copy_(torch.where(bounded, (upper - lower) / 2, self.std))

@@ -1,0 +1,29 @@
+"""Train a generative model (and the surrogate that it needs): `python train.py model=cinn data=mos2_gpaw`."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from matdesinne.config import config_folder, entry_point
+
+
+@hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
+@entry_point
+def main(config: DictConfig) -> None:
+    """Compose, train, write."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from matdesinne.logs import closed_runs
+    from matdesinne.training import prepare_folder, train_design
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    resume = config.resume is not None
+    settings = prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
+    with closed_runs():
+        train_design(settings, folder, resume)
+    print(f"Trained. Generate with: python generate.py run={folder} target=1.0")
+
+
+if __name__ == "__main__":
+    main()
