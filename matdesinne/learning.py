@@ -18,6 +18,7 @@ import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 import matdesinne
@@ -108,7 +109,11 @@ class DesignModule(pl.LightningModule):
             "space": self.space.to_dict(),
             "properties": [asdict(prop) for prop in self.properties],
         }
-        return {"version": matdesinne.__version__, "name": f"{type(self).__module__}.{type(self).__name__}", "settings": settings}
+        return {
+            "version": matdesinne.__version__,
+            "name": f"{type(self).__module__}.{type(self).__name__}",
+            "settings": settings,
+        }
 
     @classmethod
     def build(cls, description: Description) -> Self:
@@ -125,7 +130,7 @@ class DesignModule(pl.LightningModule):
         settings = dict(description["settings"])
         space = DesignSpace.from_dict(settings.pop("space"))  # type: ignore[arg-type]
         properties = [Property(**entry) for entry in settings.pop("properties")]  # type: ignore[attr-defined]
-        return kind(space=space, properties=properties, **settings)
+        return kind(space=space, properties=properties, **settings)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the description, so that the file alone rebuilds the module."""
@@ -149,7 +154,7 @@ class DesignModule(pl.LightningModule):
             ) from error
         return _fill(cls.build(description), state, checkpoint_path)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, its rate scheduled for each step."""
         settings = self.optimization
         optimizer = torch.optim.AdamW(
@@ -177,9 +182,7 @@ class DesignModule(pl.LightningModule):
     def _log_terms(self, stage: str, batch: Batch) -> Tensor:
         terms = self._terms(batch)
         named = {f"{stage}_{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(
-            named, on_step=False, on_epoch=True, batch_size=batch.x.shape[0], prog_bar=stage == "val", sync_dist=True
-        )
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=batch.x.shape[0], prog_bar=stage == "val", sync_dist=True)
         return terms["loss"]
 
     @abstractmethod
@@ -236,7 +239,9 @@ def _find_class(name: str) -> type:
             kind = None
         if isinstance(kind, type) and issubclass(kind, DesignModule):
             return kind
-    raise CheckpointError(f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version.")
+    raise CheckpointError(
+        f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version."
+    )
 
 
 def _plain(value: object) -> object:

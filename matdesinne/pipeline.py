@@ -69,7 +69,9 @@ class DesignRun:
                 for prop, error in zip(candidates.properties, candidates.error.mean(dim=0).tolist(), strict=True)
             )
             lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
-        lines.append(f"  outside the design space: {self.outside:,}; kept: {100 * len(last) / len(self.stages['sampled']):.1f} %")
+        lines.append(
+            f"  outside the design space: {self.outside:,}; kept: {100 * len(last) / len(self.stages['sampled']):.1f} %"
+        )
         return "\n".join(lines)
 
 
@@ -102,7 +104,8 @@ class InverseDesign:
     ) -> None:
         if model.space != surrogate.space or model.properties != surrogate.properties:
             raise ConfigError(
-                "Expected a model and a surrogate of the same designs and properties, got different ones: train both on one data set."
+                "Expected a model and a surrogate of the same designs and properties, got different ones: "
+                "train both on one data set."
             )
         self.model, self.surrogate = model.eval(), surrogate.eval()
         self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
@@ -110,9 +113,7 @@ class InverseDesign:
         self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
         self.prototype = prototype
 
-    def run(
-        self, target: object, num_samples: int = 10_000, generator: torch.Generator | None = None
-    ) -> DesignRun:
+    def run(self, target: object, num_samples: int = 10_000, generator: torch.Generator | None = None) -> DesignRun:
         """Sample, down-select and localize.
 
         Args:
@@ -190,7 +191,8 @@ class InverseDesign:
             prototype = None if declared is None else Prototype(**declared)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"Expected a folder that train.py wrote at {path}, got {type(error).__name__} ({error}): train first, or give another."
+                f"Expected a folder that train.py wrote at {path}, got {type(error).__name__} ({error}): "
+                "train first, or give another."
             ) from error
         model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
         surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
@@ -207,8 +209,9 @@ class InverseDesign:
         if len(kept) == 0:
             error = candidates.error.amax(dim=1)
             raise EmptyResultError(
-                f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of {len(candidates)} after "
-                f"the stage {stage!r} (smallest error {error.min():.3g}): move the target, sample more, or loosen the selection."
+                f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of "
+                f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
+                "move the target, sample more, or loosen the selection."
             )
         return kept
 

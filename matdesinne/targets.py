@@ -106,9 +106,7 @@ class Target:
 
     def describe(self, properties: Sequence[Property]) -> str:
         """Say the target in words with units, e.g. ``band_gap = 1 eV``."""
-        return ", ".join(
-            _words(prop, low, high) for prop, low, high in zip(properties, self.lower, self.upper, strict=True)
-        )
+        return ", ".join(_words(prop, low, high) for prop, low, high in zip(properties, self.lower, self.upper, strict=True))
 
 
 def _edges(entry: object, prop: Property) -> tuple[float, float]:

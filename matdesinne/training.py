@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import matdesinne
 from matdesinne.data.datamodule import DesignData
-from matdesinne.errors import CheckpointError, DeviceError, TrainingError
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.files import atomic_path, write_json
 from matdesinne.learning import DesignModule, load_module, save_module
 from matdesinne.models.base import InverseModel
@@ -96,6 +96,7 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
         "version": matdesinne.__version__,
         "data": {key: value for key, value in _plain(config.data).items() if key != "labels"},
         "surrogate": _plain(config.surrogate),
+        "rows": len(data.training_rows),
         "epochs": config.trainer.max_epochs,
         "seed": seed,
     }
@@ -105,7 +106,7 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
         _LOGGER.info("Using the surrogate trained before in %s", place)
         return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
     pl.seed_everything(seed, verbose=False)
-    surrogate = build(config.surrogate, data)
+    surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
     _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, place)
     trained = fit(surrogate, data, config.trainer, place, None)
     write_json(place / "settings.json", settings)
@@ -128,14 +129,14 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     if config.get("model") is None:
         pl.seed_everything(config.seed, verbose=False)
-        surrogate = build(config.surrogate, data)
+        surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
         trained = fit(surrogate, data, config.trainer, folder, config.get("logger"), resume)
         save_module(trained, folder, "surrogate")
         return trained
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
     labelled = data.labelled_by(surrogate)
     pl.seed_everything(config.seed, verbose=False)
-    model = build(config.model, data)
+    model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
     design = InverseDesign(
         fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate, prototype=data.prototype
     )
@@ -152,7 +153,9 @@ def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> Di
     kept = folder / "config.yaml"
     if config.resume is not None:
         if not kept.is_file():
-            raise CheckpointError(f"Expected {kept} to resume from, got no such file: give the folder of a run that was started.")
+            raise CheckpointError(
+                f"Expected {kept} to resume from, got no such file: give the folder of a run that was started."
+            )
         changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
         merged = OmegaConf.merge(OmegaConf.load(kept), changes)
         assert isinstance(merged, DictConfig)
@@ -162,10 +165,15 @@ def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> Di
     return config
 
 
-def build(config: DictConfig, data: DesignData) -> DesignModule:
+def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
     """Make the untrained module of a configuration for the designs and properties of a data set."""
     # a partial: Hydra would turn the frozen dataclasses into plain dictionaries
-    return instantiate(config, _partial_=True, _convert_="all")(space=data.space, properties=data.properties)
+    module = instantiate(config, _partial_=True, _convert_="all")(space=data.space, properties=data.properties)
+    if not isinstance(module, kind):
+        raise ConfigError(
+            f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
+        )
+    return module
 
 
 def _scale(module: DesignModule, data: DesignData) -> None:

@@ -63,10 +63,8 @@ class SurrogateLabels:
         """
         generator = torch.Generator().manual_seed(self.seed)
         x = space.sample(self.pool, generator)
-        parts = []
-        for rows in tqdm(x.split(1 << 16), desc="Labelling designs with the surrogate", unit="chunk", leave=False):
-            parts.append(surrogate.predict_many(rows)[0])
-        y = torch.cat(parts)
+        chunks = tqdm(x.split(1 << 16), desc="Labelling designs with the surrogate", unit="chunk", leave=False)
+        y = torch.cat([surrogate.predict_many(rows)[0] for rows in chunks])
         kept = self._thin(y, generator)
         return DesignTable(x[kept], y[kept], kept), y
 
@@ -129,7 +127,9 @@ class DesignData(pl.LightningDataModule):
             DatasetError: if the table cannot be read or breaks its declaration.
         """
         if self._split is None:
-            table = check_table(self.source.load(self.space, self.properties), self.space, self.properties, self.source.describe())
+            table = check_table(
+                self.source.load(self.space, self.properties), self.space, self.properties, self.source.describe()
+            )
             unique = table.without_duplicates()
             self.duplicates = len(table) - len(unique)
             self._split = unique.split(*self.fractions, self.split_seed)
@@ -148,6 +148,14 @@ class DesignData(pl.LightningDataModule):
         labelled = copy.copy(self)
         labelled._labelled = (table.take(order[held:]), table.take(order[:held]), prior)
         return labelled
+
+    def with_all_rows(self) -> Self:
+        """The same data with every row, test rows too, in training: for a judge that nothing is chosen by."""
+        split = self.split
+        every = split.train.joined(split.validation).joined(split.test)
+        whole = copy.copy(self)
+        whole._split = Split(every, split.validation, split.test)
+        return whole
 
     @property
     def training_rows(self) -> DesignTable:

@@ -114,7 +114,9 @@ class PublishedSource(Source):
         x = read_numbers(self._file(self.designs), space.names, header=False)
         y = read_numbers(self._file(self.labels), [prop.name for prop in properties], header=False)
         if len(x) != len(y):
-            raise DatasetError(f"Expected as many designs as labels in {self.describe()}, got {len(x)} and {len(y)}: fetch both again.")
+            raise DatasetError(
+                f"Expected as many designs as labels in {self.describe()}, got {len(x)} and {len(y)}: fetch both again."
+            )
         return DesignTable(x.float(), y.float(), torch.arange(len(x)))
 
     def _file(self, name: str) -> Path:

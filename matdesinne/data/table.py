@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["BandLabels", "DesignTable", "Split", "check_table", "read_numbers"]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +76,13 @@ class DesignTable:
         bands = None if self.bands is None else BandLabels(self.bands.energies[rows], self.bands.kpoints)
         return DesignTable(self.x[rows], self.y[rows], self.ids[rows], bands)
 
+    def joined(self, other: DesignTable) -> DesignTable:
+        """These rows and those of a table of the same source."""
+        bands = None
+        if self.bands is not None and other.bands is not None:
+            bands = BandLabels(torch.cat([self.bands.energies, other.bands.energies]), self.bands.kpoints)
+        return DesignTable(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.ids, other.ids]), bands)
+
     def without_duplicates(self) -> DesignTable:
         """Keep the first of the rows whose designs are equal, in the order of the source."""
         _, group = torch.unique(self.x, dim=0, return_inverse=True)
@@ -97,7 +104,8 @@ class DesignTable:
         """
         if validation <= 0 or test < 0 or validation + test >= 1:
             raise ConfigError(
-                f"Expected validation > 0, test >= 0 and validation + test < 1, got {validation} and {test}: correct the fractions."
+                f"Expected validation > 0, test >= 0 and validation + test < 1, got {validation} and {test}: "
+                "correct the fractions."
             )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         held, kept = round(len(self) * test), round(len(self) * validation)
@@ -141,16 +149,16 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
         if outside.any():
             row = int(outside.nonzero()[0, 0])
             raise DatasetError(
-                f"Expected {parameter.name} within [{parameter.lower:g}, {parameter.upper:g}] {parameter.unit} in {source}, got "
-                f"{column[row]:g} in row {int(table.ids[row])}: correct the row or widen the bounds."
+                f"Expected {parameter.name} within [{parameter.lower:g}, {parameter.upper:g}] {parameter.unit} in {source}, "
+                f"got {column[row]:g} in row {int(table.ids[row])}: correct the row or widen the bounds."
             )
     for j, prop in enumerate(properties):
         column = table.y[:, j]
         _check_finite(column, table.ids, prop.name, source)
         if len(table) > 1 and bool((column == column[0]).all()):
             raise DatasetError(
-                f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: nothing can be "
-                "learnt from it."
+                f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: "
+                "nothing can be learnt from it."
             )
     return table
 
@@ -191,13 +199,22 @@ def _read_frame(path: Path, columns: Sequence[str], header: bool) -> pandas.Data
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)
-        names: Mapping[str, object] = {} if header else {"header": None, "names": list(columns)}
-        return pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, **names)
+        return pandas.read_csv(
+            path,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            skipinitialspace=True,
+            header=0 if header else None,
+            names=None if header else list(columns),
+        )
     except FileNotFoundError as error:
         raise DatasetError(f"Expected a table at {path}, got no such file: correct the path.") from error
     except Exception as error:  # the parsers raise what they raise
         reason = " ".join(str(error).split())
-        raise DatasetError(f"Expected a CSV or Parquet table at {path}, got {type(error).__name__} ({reason}): repair it.") from error
+        raise DatasetError(
+            f"Expected a CSV or Parquet table at {path}, got {type(error).__name__} ({reason}): repair it."
+        ) from error
 
 
 def _to_numbers(column: pandas.Series, name: str, path: Path) -> list[float]:
@@ -208,7 +225,9 @@ def _to_numbers(column: pandas.Series, name: str, path: Path) -> list[float]:
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise DatasetError(f"Expected a finite number in column {name!r} of {path}, got {entry!r} in row {row}: correct the row.")
+            raise DatasetError(
+                f"Expected a finite number in column {name!r} of {path}, got {entry!r} in row {row}: correct the row."
+            )
         numbers.append(value)
     return numbers
 

@@ -6,6 +6,7 @@ __all__ = ["DensityModel", "InverseModel"]
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,9 @@ class InverseModel(DesignModule):
             the thin shell f(x) = y to a width that the model can learn.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
+
+    label: ClassVar[str]
+    """The name of the method in the field's tables."""
 
     target_reference: Tensor
 
@@ -69,9 +73,7 @@ class InverseModel(DesignModule):
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
         self.target_reference.copy_(prior[rows])
 
-    def sample(
-        self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n dx"]:
+    def sample(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
         """Draw one design for each row of y.
 
         Args:

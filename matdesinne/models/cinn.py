@@ -41,6 +41,8 @@ class CINN(DensityModel):
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
+    label = "cINN"
+
     def __init__(
         self,
         space: DesignSpace,

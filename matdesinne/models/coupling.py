@@ -19,9 +19,7 @@ _MINIMUM = 1e-3
 """Smallest bin width and height (as a share of the interval) and smallest slope, for a stable inverse."""
 
 
-def affine_network(
-    dimension: int, condition: int, blocks: int, hidden: int, depth: int, clamp: float = 2.0
-) -> SequenceINN:
+def affine_network(dimension: int, condition: int, blocks: int, hidden: int, depth: int, clamp: float = 2.0) -> SequenceINN:
     """FrEIA's affine coupling blocks (RealNVP with global scaling and a random rotation between them).
 
     Args:

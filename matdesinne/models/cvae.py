@@ -37,6 +37,8 @@ class CVAE(InverseModel):
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
+    label = "cVAE"
+
     def __init__(
         self,
         space: DesignSpace,

@@ -44,6 +44,8 @@ class INN(InverseModel):
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
+    label = "INN"
+
     def __init__(
         self,
         space: DesignSpace,

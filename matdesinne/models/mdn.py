@@ -40,6 +40,8 @@ class MDN(DensityModel):
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
+    label = "MDN"
+
     def __init__(
         self,
         space: DesignSpace,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["perceptron"]
 
+import itertools
+
 from torch import nn
 
 
@@ -19,7 +21,7 @@ def perceptron(inputs: int, outputs: int, hidden: int, depth: int, zero_last: bo
     """
     widths = [inputs] + [hidden] * depth
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.SiLU()]
     last = nn.Linear(widths[-1], outputs)
     if zero_last:

@@ -106,8 +106,8 @@ class Ballistics(AnalyticProblem):
         if never.any():
             row = int(never.nonzero()[0, 0])
             raise DatasetError(
-                f"Expected shots that reach the ground from above, got y0 = {height[row]:.4g} m in row {row}, which stays below: "
-                "start at or above the ground."
+                f"Expected shots that reach the ground from above, got y0 = {height[row]:.4g} m in row {row}, "
+                "which stays below: start at or above the ground."
             )
         # beyond the apex the height falls monotonically: bracket there, then bisect
         low, high = apex.clone(), apex + 1.0

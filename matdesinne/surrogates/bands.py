@@ -50,7 +50,9 @@ class BandSurrogate(Surrogate):
         super().__init__(space, properties, optimization)
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
         if len(self.properties) != 1:
-            raise ConfigError(f"Expected one property (a gap) for surrogate=bands, got {len(self.properties)}: use surrogate=mlp.")
+            raise ConfigError(
+                f"Expected one property (a gap) for surrogate=bands, got {len(self.properties)}: use surrogate=mlp."
+            )
         self.kpoints = kpoints
         self.energy_scale = Standardizer(2 * kpoints)
         self.network = EnsemblePerceptron(members, space.dimension, 2 * kpoints, hidden, depth)

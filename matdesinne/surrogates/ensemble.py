@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["EnsemblePerceptron"]
 
+import itertools
 import math
 
 import torch
@@ -28,7 +29,7 @@ class EnsemblePerceptron(nn.Module):
         widths = [inputs] + [hidden] * depth + [outputs]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             bound = 1 / math.sqrt(fan_in)
             self.weights.append(nn.Parameter(torch.empty(members, fan_in, fan_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(members, 1, fan_out).uniform_(-bound, bound)))

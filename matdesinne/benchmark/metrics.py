@@ -1,0 +1,95 @@
+"""How good a set of candidates is."""
+
+from __future__ import annotations
+
+__all__ = ["coverage", "mean_target_error", "spread_ratio", "surrogate_errors"]
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics.functional import mean_absolute_error, mean_squared_error
+
+from matdesinne.data.table import DesignTable
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Target
+
+_PAIR_ROWS = 2000
+
+
+def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> float:
+    """Mean absolute distance of the predicted properties to the target, in the unit of the properties.
+
+    For a target at a property's floor this is the mean of max(0, prediction - floor).
+
+    Args:
+        designs: physical units, shape [n, dx].
+        target: what was asked for.
+        surrogate: the judge.
+    """
+    mean, _ = surrogate.predict_many(designs)
+    nearest = mean - target.residual(mean)
+    return mean_absolute_error(mean, nearest).item()
+
+
+def spread_ratio(designs: Float[Tensor, "n dx"], reference: Float[Tensor, "m dx"], half_width: Float[Tensor, " dx"]) -> float:
+    """Mean distance of two random candidates over that of two random reference designs; 1 is as diverse.
+
+    Args:
+        designs: candidates, physical units.
+        reference: training designs near the target, physical units.
+        half_width: scale of each parameter.
+    """
+    return _mean_distance(designs / half_width) / _mean_distance(reference / half_width)
+
+
+def coverage(
+    designs: Float[Tensor, "n dx"],
+    reference: Float[Tensor, "m dx"],
+    half_width: Float[Tensor, " dx"],
+    neighbours: int = 5,
+) -> float:
+    """Share of the reference designs that have a candidate nearer than their k-th reference neighbour.
+
+    References:
+        Naeem et al., Reliable fidelity and diversity metrics for generative models, ICML 2020, arXiv 2002.09797, eq. 4.
+
+    Args:
+        designs: candidates, physical units.
+        reference: training designs near the target, physical units.
+        half_width: scale of each parameter.
+        neighbours: k.
+    """
+    scaled, known = designs / half_width, reference / half_width
+    radius = torch.cdist(known, known).kthvalue(min(neighbours + 1, len(known)), dim=1).values
+    nearest = torch.cdist(known, scaled).amin(dim=1)
+    return (nearest <= radius).float().mean().item()
+
+
+def surrogate_errors(surrogate: Surrogate, table: DesignTable) -> dict[str, float]:
+    """Errors of a surrogate of one property on labelled rows, in the property's unit.
+
+    Returns:
+        ``mae`` and ``rmse`` of the prediction cut at the floor against the label cut at the floor, ``mae_above_floor`` on the
+        rows with a label above the floor, ``mae_above_-0.2`` on rows above -0.2 without a cut; ``rows``.
+    """
+    prop = surrogate.properties[0]
+    prediction, label = surrogate.predict_many(table.x)[0][:, 0], table.y[:, 0]
+    floor = -torch.inf if prop.floor is None else prop.floor
+    cut, cut_label = prediction.clamp_min(floor), label.clamp_min(floor)
+    errors = {
+        "rows": float(len(table)),
+        "mae": mean_absolute_error(cut, cut_label).item(),
+        "rmse": mean_squared_error(cut, cut_label, squared=False).item(),
+    }
+    above = label > floor
+    if 0 < above.sum() < len(label):
+        errors["mae_above_floor"] = mean_absolute_error(cut[above], cut_label[above]).item()
+    near = label > -0.2
+    if not prop.censored and prop.name == "band_gap" and near.any():
+        errors["mae_above_-0.2"] = mean_absolute_error(prediction[near], label[near]).item()
+    return errors
+
+
+def _mean_distance(points: Float[Tensor, "n dx"]) -> float:
+    chosen = points[:: max(len(points) // _PAIR_ROWS, 1)][:_PAIR_ROWS]
+    return torch.pdist(chosen).mean().item()

@@ -1,0 +1,218 @@
+"""Every method at every target: errors by two surrogates, share kept, diversity, seconds."""
+
+from __future__ import annotations
+
+__all__ = ["PAPER", "Row", "Table1"]
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.benchmark.metrics import coverage, mean_target_error, spread_ratio
+from matdesinne.candidates import Candidates
+from matdesinne.data.table import DesignTable
+from matdesinne.errors import EmptyResultError
+from matdesinne.localization import Localizer
+from matdesinne.models.base import InverseModel
+from matdesinne.pipeline import InverseDesign
+from matdesinne.selection import Selection
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Target
+
+PAPER: Mapping[str, Mapping[float, float]] = {
+    "MDN": {0.0: 0.184, 0.5: 0.421, 1.0: 0.840},
+    "cVAE": {0.0: 0.064, 0.5: 0.461, 1.0: 0.973},
+    "INN": {0.0: 0.038, 0.5: 0.527, 1.0: 0.835},
+    "cINN": {0.0: 0.063, 0.5: 0.219, 1.0: 0.193},
+    "MatDesINNe-INN": {0.0: 0.038, 0.5: 0.512, 1.0: 0.321},
+    "MatDesINNe-cINN": {0.0: 0.020, 0.5: 0.013, 1.0: 0.015},
+}
+"""Mean absolute errors in eV of Table 1 in Fung et al. 2021, doi 10.1038/s41524-021-00670-x."""
+
+_NEAR = 0.1
+"""A design within this distance of a target (unit of the property) is near it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one target; errors in the property's unit, ``None`` where nothing is predicted or left.
+
+    Args:
+        method: as the paper names it.
+        target: the wanted value.
+        mae_surrogate: mean absolute error by the surrogate that localizes.
+        mae_independent: the same by a surrogate that never localizes.
+        inside_bounds: share of the returned designs inside the design space.
+        generated: designs drawn.
+        kept: designs returned.
+        diversity: mean distance of two candidates over that of two training designs near the target.
+        coverage: share of the training designs near the target that have a candidate in their neighbourhood.
+        seconds: wall time in all.
+        seconds_sampling: of it, sampling.
+        seconds_selection: of it, predicting and selecting.
+        seconds_localization: of it, localization.
+        seconds_training: wall time of the generative model's training, where it was trained in this run.
+    """
+
+    method: str
+    target: float
+    mae_surrogate: float | None
+    mae_independent: float | None
+    inside_bounds: float | None
+    generated: int
+    kept: int
+    diversity: float | None
+    coverage: float | None
+    seconds: float
+    seconds_sampling: float
+    seconds_selection: float
+    seconds_localization: float
+    seconds_training: float | None
+
+
+@dataclass(frozen=True)
+class Table1:
+    """The benchmark over trained models.
+
+    Args:
+        models: generative models by the name of their method.
+        training_seconds: wall time of their training by the same name.
+        surrogate: predicts, selects and localizes.
+        independent: scores, never localizes.
+        selection: drops samples before localization.
+        localization: moves the survivors.
+        reference: training designs, for diversity.
+        prior: properties of designs drawn uniformly from the space, for the cost of a search by DFT.
+        seconds_per_label: of one DFT calculation on one core.
+        num_samples: designs drawn for each method and target.
+        seed: of every draw.
+    """
+
+    models: Mapping[str, InverseModel]
+    training_seconds: Mapping[str, float]
+    surrogate: Surrogate
+    independent: Surrogate
+    selection: Selection
+    localization: Localizer
+    reference: DesignTable
+    prior: Float[Tensor, "m 1"]
+    seconds_per_label: float
+    num_samples: int
+    seed: int
+
+    def rows(self, targets: Sequence[float]) -> Iterator[Row]:
+        """Run every method at every target, one row after the other."""
+        for name, model in self.models.items():
+            self._warm_up(model)
+            for target in targets:
+                yield from self._model_rows(name, model, target)
+        for target in targets:
+            yield self._uniform_row(target)
+        for target in targets:
+            yield self._rejection_row(target)
+        for target in targets:
+            yield self._search_row(target)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def _warm_up(self, model: InverseModel) -> None:
+        design = InverseDesign(model, self.surrogate, self.selection, self.localization)
+        try:
+            design.run(float(self.prior.median()), 256, self._generator())
+        except EmptyResultError:
+            return  # it only fills caches
+
+    def _model_rows(self, name: str, model: InverseModel, value: float) -> Iterator[Row]:
+        target = Target.parse(value, model.properties)
+        start = time.perf_counter()
+        designs = model.sample(model.draw_targets(target, self.num_samples, gen := self._generator()), gen)
+        sampling = time.perf_counter() - start
+        yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), self.training_seconds.get(name))
+        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, self.training_seconds.get(name))
+
+    def _uniform_row(self, value: float) -> Row:
+        start = time.perf_counter()
+        designs = self.surrogate.space.sample(self.num_samples, self._generator())
+        return self._refined_row("uniform + localization", value, designs, time.perf_counter() - start, None, select=False)
+
+    def _refined_row(
+        self,
+        method: str,
+        value: float,
+        designs: Float[Tensor, "n dx"],
+        sampling: float,
+        training: float | None,
+        select: bool = True,
+    ) -> Row:
+        target = Target.parse(value, self.surrogate.properties)
+        clock = [time.perf_counter()]
+        mean, std = self.surrogate.predict_many(designs)
+        space, properties = self.surrogate.space, self.surrogate.properties
+        candidates = Candidates(space, properties, designs, target, mean, std, "sampled")
+        if select:
+            candidates = candidates.take(self.selection.mask(candidates), "selected")
+        clock.append(time.perf_counter())
+        if len(candidates):
+            candidates = self.localization.refine(candidates, self.surrogate)
+            candidates = candidates.take((candidates.error <= 0.01).all(dim=1))
+        clock.append(time.perf_counter())
+        seconds = (sampling, clock[1] - clock[0], clock[2] - clock[1])
+        return self._row(method, value, candidates.designs, len(designs), seconds, training)
+
+    def _rejection_row(self, value: float, tolerance: float = 0.02, largest: int = 2_000_000) -> Row:
+        """Uniform designs whose predicted property is within the tolerance, until there are enough."""
+        target = Target.parse(value, self.surrogate.properties)
+        generator, kept, drawn, found = self._generator(), [], 0, 0
+        start = time.perf_counter()
+        while found < self.num_samples and drawn < largest:
+            designs = self.surrogate.space.sample(1 << 16, generator)
+            mean, _ = self.surrogate.predict_many(designs)
+            kept.append(designs[(target.residual(mean).abs() <= tolerance).all(dim=1)])
+            drawn, found = drawn + len(designs), found + len(kept[-1])
+        seconds = time.perf_counter() - start
+        designs = torch.cat(kept)[: self.num_samples]
+        return self._row("rejection sampling", value, designs, drawn, (seconds, 0.0, 0.0), None)
+
+    def _search_row(self, value: float) -> Row:
+        """Label uniform designs by DFT until as many as the others return are near the target: the cost, not a run."""
+        target = Target.parse(value, self.surrogate.properties)
+        share = (target.residual(self.prior).abs() <= _NEAR).float().mean().item()
+        drawn = round(self.num_samples / share) if share else 0
+        seconds = self.seconds_per_label * drawn
+        return Row(
+            "DFT search", value, None, None, 1.0, drawn, self.num_samples if share else 0, None, None, seconds, 0, 0, 0, None
+        )
+
+    def _row(
+        self,
+        method: str,
+        value: float,
+        designs: Float[Tensor, "n dx"],
+        generated: int,
+        seconds: tuple[float, float, float],
+        training: float | None,
+    ) -> Row:
+        target = Target.parse(value, self.surrogate.properties)
+        inside = self.surrogate.space.contains(designs)
+        near = (target.residual(self.reference.y).abs() <= _NEAR).all(dim=1)
+        known, half_width = self.reference.x[near], self.surrogate.scale.std
+        some = len(designs) > 1
+        return Row(
+            method,
+            value,
+            mean_target_error(designs, target, self.surrogate) if some else None,
+            mean_target_error(designs, target, self.independent) if some else None,
+            inside.float().mean().item() if some else None,
+            generated,
+            len(designs),
+            spread_ratio(designs, known, half_width) if some and len(known) > 1 else None,
+            coverage(designs, known, half_width) if some and len(known) > 1 else None,
+            sum(seconds),
+            *seconds,
+            training,
+        )
