@@ -32,8 +32,8 @@ def main(config: DictConfig) -> None:
     folder = Path(config.folder)
     run.candidates.write_parquet(folder / "candidates.parquet")
     run.candidates.write_csv(folder / "candidates.csv")
-    if config.structures and design.prototype is not None:
-        write_extxyz(run.candidates, design.prototype, folder / "candidates.extxyz")
+    if config.structures and design.surrogate.prototype is not None:
+        write_extxyz(run.candidates, design.surrogate.prototype, folder / "candidates.extxyz")
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
     draw_candidates(run, folder / "candidates.png")
     print(run.report())

@@ -25,6 +25,7 @@ import matdesinne
 from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import atomic_path, write_json
 from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 
 _KEY = "matdesinne"
@@ -82,7 +83,7 @@ class Description(TypedDict):
 class DesignModule(pl.LightningModule):
     """A network over a design space.
 
-    A subclass calls ``save_hyperparameters(ignore=["space", "properties"])`` with arguments that are plain containers.
+    A subclass calls ``save_hyperparameters(ignore=["space", "properties", "prototype"])``: what is left are plain containers.
 
     Args:
         space: the designs.
@@ -130,6 +131,8 @@ class DesignModule(pl.LightningModule):
         settings = dict(description["settings"])
         space = DesignSpace.from_dict(settings.pop("space"))  # type: ignore[arg-type]
         properties = [Property(**entry) for entry in settings.pop("properties")]  # type: ignore[attr-defined]
+        if settings.get("prototype") is not None:
+            settings["prototype"] = Prototype(**settings["prototype"])  # type: ignore[arg-type]
         return kind(space=space, properties=properties, **settings)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 __all__ = ["DesignRun", "InverseDesign"]
 
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from matdesinne.candidates import Candidates
-from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
-from matdesinne.files import write_json
+from matdesinne.errors import ConfigError, DeviceError, EmptyResultError
 from matdesinne.learning import load_module, save_module
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
 from matdesinne.selection import All, InsideSpace, Selection, Tolerance
-from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
@@ -84,7 +81,6 @@ class InverseDesign:
         selection: drops samples before localization.
         localization: moves the survivors onto the target; ``None`` to stop after the selection.
         accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
-        prototype: the atoms of a design, for structure files; ``None`` where designs are not crystals.
 
     Example:
         >>> design = InverseDesign.load("pretrained")
@@ -100,7 +96,6 @@ class InverseDesign:
         selection: Selection | None = None,
         localization: Localizer | None = None,
         accepted_error: float = 0.01,
-        prototype: Prototype | None = None,
     ) -> None:
         if model.space != surrogate.space or model.properties != surrogate.properties:
             raise ConfigError(
@@ -111,7 +106,6 @@ class InverseDesign:
         self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
         self.localization = localization
         self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
-        self.prototype = prototype
 
     def run(self, target: object, num_samples: int = 10_000, generator: torch.Generator | None = None) -> DesignRun:
         """Sample, down-select and localize.
@@ -163,8 +157,6 @@ class InverseDesign:
         """Write weights (safetensors) and descriptions (JSON) into a folder."""
         save_module(self.model, folder, "model")
         save_module(self.surrogate, folder, "surrogate")
-        prototype = None if self.prototype is None else asdict(self.prototype)
-        write_json(Path(folder) / "design.json", {"prototype": prototype})
 
     @classmethod
     def load(
@@ -186,17 +178,9 @@ class InverseDesign:
             CheckpointError: if a file is missing, damaged or foreign.
         """
         path = Path(__file__).parent / "pretrained" if str(folder) == "pretrained" else Path(folder)
-        try:
-            declared = json.loads((path / "design.json").read_text(encoding="utf-8"))["prototype"]
-            prototype = None if declared is None else Prototype(**declared)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"Expected a folder that train.py wrote at {path}, got {type(error).__name__} ({error}): "
-                "train first, or give another."
-            ) from error
         model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
         surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
-        return cls(model, surrogate, selection, localization or Newton(), accepted_error, prototype)
+        return cls(model, surrogate, selection, localization or Newton(), accepted_error)
 
     def _sample(self, target: Target, count: int, generator: torch.Generator | None) -> Candidates:
         y = self.model.draw_targets(target, count, generator)

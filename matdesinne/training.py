@@ -137,9 +137,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     labelled = data.labelled_by(surrogate)
     pl.seed_everything(config.seed, verbose=False)
     model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
-    design = InverseDesign(
-        fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate, prototype=data.prototype
-    )
+    design = InverseDesign(fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate)
     design.save(folder)
     return design
 
@@ -168,7 +166,11 @@ def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> Di
 def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
     """Make the untrained module of a configuration for the designs and properties of a data set."""
     # a partial: Hydra would turn the frozen dataclasses into plain dictionaries
-    module = instantiate(config, _partial_=True, _convert_="all")(space=data.space, properties=data.properties)
+    make = instantiate(config, _partial_=True, _convert_="all")
+    if issubclass(kind, Surrogate):
+        module = make(space=data.space, properties=data.properties, prototype=data.prototype)
+    else:
+        module = make(space=data.space, properties=data.properties)
     if not isinstance(module, kind):
         raise ConfigError(
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."

@@ -2,86 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignData", "SurrogateLabels"]
+__all__ = ["DesignData"]
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from matdesinne.data.batches import TensorBatches
+from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable, Split, check_table
-from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch, DesignModule
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
-
-
-@dataclass(frozen=True)
-class SurrogateLabels:
-    """How a generative model's training designs are made: drawn uniformly from the box, labelled by the surrogate.
-
-    p(x | y) does not depend on how often each y is shown, so the labelled designs are thinned to a nearly flat
-    distribution of y: rare properties get as much of the model as common ones.
-
-    Args:
-        pool: designs to draw and label.
-        count: designs to keep for training.
-        flatness: 0 keeps the distribution of y, 1 makes it flat between `lower` and the largest label.
-        lower: below this value of the first property (its unit) the labels share one weight; ``None``: no such value.
-        seed: seed of the draw.
-    """
-
-    pool: int = 2_000_000
-    count: int = 1_000_000
-    flatness: float = 1.0
-    lower: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not (1000 <= self.count <= self.pool and 0 <= self.flatness <= 1):
-            raise ConfigError(
-                f"Expected 1000 <= count <= pool and 0 <= flatness <= 1, got count {self.count}, pool {self.pool}, flatness "
-                f"{self.flatness}: correct data.labels."
-            )
-
-    def make(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, Float[Tensor, "m dy"]]:
-        """Draw, label and thin.
-
-        Returns:
-            The designs to train on, and property values of the unthinned draw (the prior of y).
-        """
-        generator = torch.Generator().manual_seed(self.seed)
-        x = space.sample(self.pool, generator)
-        chunks = tqdm(x.split(1 << 16), desc="Labelling designs with the surrogate", unit="chunk", leave=False)
-        y = torch.cat([surrogate.predict_many(rows)[0] for rows in chunks])
-        kept = self._thin(y, generator)
-        return DesignTable(x[kept], y[kept], kept), y
-
-    def _thin(self, y: Float[Tensor, "m dy"], generator: torch.Generator) -> Tensor:
-        """Rows to keep: without repetition as far as the pool allows."""
-        if self.flatness == 0 or y.shape[1] != 1:
-            return torch.arange(self.count)
-        value = y[:, 0].contiguous()
-        low = float(value.min()) if self.lower is None else max(self.lower, float(value.min()))
-        edges = torch.linspace(low, float(value.max()) + 1e-6, 65)[1:-1]
-        bin_of = torch.bucketize(value, edges)
-        share = torch.bincount(bin_of, minlength=64).clamp_min(1).float() / len(value)
-        weight = share[bin_of] ** -self.flatness
-        # each design is kept floor(expected) or ceil(expected) times
-        expected = weight * (self.count / weight.sum())
-        copies = (expected + torch.rand(len(value), generator=generator)).floor().long()
-        return torch.repeat_interleave(torch.arange(len(value)), copies)
 
 
 class DesignData(pl.LightningDataModule):
@@ -92,6 +33,7 @@ class DesignData(pl.LightningDataModule):
         space: names, units, bounds and symmetries of the parameters.
         properties: names, units and floors of the properties.
         prototype: the atoms of a design, where designs are crystals.
+        root: the folder of the source's files, where they do not come with the package.
         validation: fraction of the rows for validation.
         test: fraction of the rows that nothing is trained or chosen on.
         split_seed: seed of the split.
@@ -105,6 +47,7 @@ class DesignData(pl.LightningDataModule):
         space: DesignSpace,
         properties: Sequence[Property],
         prototype: Prototype | None = None,
+        root: str | None = None,
         validation: float = 0.1,
         test: float = 0.1,
         split_seed: int = 0,
@@ -113,6 +56,7 @@ class DesignData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.space, self.properties, self.prototype = source, space, tuple(properties), prototype
+        self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.labels = split_seed, order_seed, labels
         self.duplicates = 0
@@ -128,7 +72,7 @@ class DesignData(pl.LightningDataModule):
         """
         if self._split is None:
             table = check_table(
-                self.source.load(self.space, self.properties), self.space, self.properties, self.source.describe()
+                self.source.load(self.space, self.properties, self.root), self.space, self.properties, self.source.describe()
             )
             unique = table.without_duplicates()
             self.duplicates = len(table) - len(unique)

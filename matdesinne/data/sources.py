@@ -24,8 +24,13 @@ class Source(ABC):
     """Something that gives a table for a declared space and declared properties."""
 
     @abstractmethod
-    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read the table.
+
+        Args:
+            space: the designs, in the order of the columns.
+            properties: what they have.
+            root: the folder of the source's files, where it is not the source's own choice.
 
         Raises:
             DatasetError: if it cannot be read.
@@ -53,7 +58,7 @@ class PackagedSource(Source):
         """The file's name."""
         return self.path.name
 
-    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read designs, properties and band energies."""
         import pyarrow.parquet
 
@@ -86,8 +91,7 @@ class PublishedSource(Source):
         labels: name of the file with one line of properties for each design, no header.
         url: address of the folder of both files.
         sha256: checksum of each file by its name.
-        root: a folder that has the files; downloads when ``None`` and the environment variable is not set.
-        variable: the environment variable that may name that folder.
+        variable: the environment variable that may name a folder that has the files.
     """
 
     def __init__(
@@ -96,35 +100,34 @@ class PublishedSource(Source):
         labels: str,
         url: str,
         sha256: Mapping[str, str],
-        root: str | None = None,
         variable: str = "MATDESINNE_MOS2_VASP",
     ) -> None:
         self.designs, self.labels = designs, labels
         self.url, self.sha256 = url.rstrip("/") + "/", dict(sha256)
-        root = root or os.environ.get(variable)
-        self.root = None if root is None else Path(root)
         self.variable = variable
 
     def describe(self) -> str:
         """Both file names."""
         return f"{self.designs} and {self.labels}"
 
-    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Fetch or find both files, verify them, read them."""
-        x = read_numbers(self._file(self.designs), space.names, header=False)
-        y = read_numbers(self._file(self.labels), [prop.name for prop in properties], header=False)
+        named = os.environ.get(self.variable)
+        root = Path(named) if root is None and named else root
+        x = read_numbers(self._file(self.designs, root), space.names, header=False)
+        y = read_numbers(self._file(self.labels, root), [prop.name for prop in properties], header=False)
         if len(x) != len(y):
             raise DatasetError(
                 f"Expected as many designs as labels in {self.describe()}, got {len(x)} and {len(y)}: fetch both again."
             )
         return DesignTable(x.float(), y.float(), torch.arange(len(x)))
 
-    def _file(self, name: str) -> Path:
-        if self.root is None:
+    def _file(self, name: str, root: Path | None) -> Path:
+        if root is None:
             return self._fetch(name)
-        path = self.root / name
+        path = root / name
         if not path.is_file():
-            raise DatasetError(f"Expected {name} in the folder {self.root}, got no such file: correct data.source.root.")
+            raise DatasetError(f"Expected {name} in the folder {root}, got no such file: correct data.root or {self.variable}.")
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.sha256[name]:
             raise DatasetError(
@@ -148,7 +151,7 @@ class PublishedSource(Source):
         except Exception as error:  # network, disk and checksum errors alike
             raise DatasetError(
                 f"Expected to fetch {name} from {self.url}, got {type(error).__name__} ({error}): check the network, or give a "
-                f"folder that has it by data.source.root=... or the environment variable {self.variable}."
+                f"folder that has it by data.root=... or the environment variable {self.variable}."
             ) from error
 
 
@@ -169,9 +172,10 @@ class FileSource(Source):
         """The path."""
         return str(self.path)
 
-    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read the declared columns; rows are named by their position."""
-        values = read_numbers(self.path, [*space.names, *(prop.name for prop in properties)], self.ignore)
+        path = self.path if root is None else root / self.path
+        values = read_numbers(path, [*space.names, *(prop.name for prop in properties)], self.ignore)
         x, y = values[:, : space.dimension], values[:, space.dimension :]
         return DesignTable(x.float(), y.float(), torch.arange(len(values)))
 
@@ -192,7 +196,7 @@ class AnalyticSource(Source):
         """The problem's name."""
         return type(self.problem).__name__
 
-    def load(self, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Draw and label."""
         x = self.problem.sample_prior(self.count, torch.Generator().manual_seed(self.seed))
         return DesignTable(x, self.problem.forward(x), torch.arange(self.count))

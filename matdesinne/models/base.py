@@ -68,7 +68,7 @@ class InverseModel(DesignModule):
             prior: properties of designs drawn from the prior; those of the training rows when omitted.
         """
         self.transform.fit(batch.x)
-        self.target_scale.fit(batch.y)
+        self.target_scale.fit(self._merged(batch.y))
         prior = batch.y if prior is None else prior
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
         self.target_reference.copy_(prior[rows])
@@ -91,7 +91,7 @@ class InverseModel(DesignModule):
         chunks = []
         with torch.no_grad():
             for z_rows, y_rows in zip(noise.split(_CHUNK_ROWS), y.split(_CHUNK_ROWS), strict=True):
-                standard = self.target_scale(y_rows.to(self.device))
+                standard = self.target_scale(self._merged(y_rows.to(self.device)))
                 chunks.append(self.transform.inverse(self._decode(z_rows.to(self.device), standard)).cpu())
         return torch.cat(chunks) if chunks else torch.empty(0, self.space.dimension)
 
@@ -137,7 +137,12 @@ class InverseModel(DesignModule):
         y = batch.y
         if self.training and self.target_noise > 0:
             y = y + self.target_noise * torch.randn_like(y)
-        return self._terms_standard(self.transform(batch.x), self.target_scale(y))
+        return self._terms_standard(self.transform(batch.x), self.target_scale(self._merged(y)))
+
+    def _merged(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+        """Values that a property's floor makes equal, as one value."""
+        lowest = [-torch.inf if prop.floor is None else prop.floor - prop.margin for prop in self.properties]
+        return torch.maximum(y, torch.tensor(lowest, dtype=y.dtype, device=y.device))
 
     @abstractmethod
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
@@ -165,7 +170,7 @@ class DensityModel(InverseModel):
             log p(x | y), shape [n].
         """
         y = self._checked(y)
-        return self._log_prob(self.transform(x), self.target_scale(y)) + self.transform.log_det(x)
+        return self._log_prob(self.transform(x), self.target_scale(self._merged(y))) + self.transform.log_det(x)
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         return {"loss": -self._log_prob(u, v).mean()}

@@ -8,19 +8,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
+from matdesinne.learning import Batch
 from matdesinne.models.base import DensityModel
-from matdesinne.models.coupling import affine_network, spline_network
+from matdesinne.models.coupling import affine_network
+from matdesinne.models.mixture import MixtureCouplingBlock, mixture_network
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
 
+_ORDER_ROWS = 50_000
+
 
 class CINN(DensityModel):
     r"""Flow z = g(u; y) with :math:`-\log p(u|y) = \|z\|^2 / 2 - \log |\det \partial z / \partial u|` + const.
+
+    With mixture blocks the coordinates are ordered by how much of the property's variance each explains on its own; the one
+    that moves the property most comes last, where it can place a thin shell exactly.
 
     References:
         Ardizzone et al., Guided image generation with conditional invertible neural networks, 2019, arXiv 1907.02392;
@@ -29,57 +37,71 @@ class CINN(DensityModel):
     Args:
         space: the designs.
         properties: what they have.
-        coupling: ``"spline"`` (rational-quadratic, ours) or ``"affine"`` (FrEIA's AllInOneBlock).
-        blocks: number of coupling blocks.
-        hidden: width of the subnetworks.
-        depth: number of hidden layers of the subnetworks.
-        active: coordinates that one spline block moves.
-        bins: bins of a spline.
-        bound: the splines act on [-bound, bound] of each standardised coordinate.
+        coupling: ``"mixture"`` (ours: one coordinate a block, mixtures of logistics) or ``"affine"`` (FrEIA's AllInOneBlock).
+        blocks: number of affine blocks; with mixtures there is one for each parameter.
+        hidden: width of the subnetworks; for mixtures of the first and of the last block, interpolated between.
+        depth: hidden layers of the subnetworks.
+        components: logistic components of a mixture block.
         frequencies: octaves of the Fourier features of y.
         target_noise: noise on y in training, in the unit of the properties.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
     label = "cINN"
+    order: Tensor
 
     def __init__(
         self,
         space: DesignSpace,
         properties: Sequence[Property],
         *,
-        coupling: Literal["spline", "affine"] = "spline",
-        blocks: int = 14,
-        hidden: int = 128,
-        depth: int = 2,
-        active: int = 2,
-        bins: int = 16,
-        bound: float = 5.0,
-        frequencies: int = 4,
+        coupling: Literal["mixture", "affine"] = "mixture",
+        blocks: int = 8,
+        hidden: Sequence[int] = (32, 128),
+        depth: int = 4,
+        components: int = 8,
+        frequencies: int = 2,
         target_noise: float = 0.0,
         optimization: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(space, properties, target_noise, optimization)
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
-        dimension = space.dimension
+        self.register_buffer("order", torch.arange(space.dimension))
         self.features = TargetFeatures(len(properties), frequencies)
-        if coupling == "spline":
-            self.network = spline_network(
-                dimension, self.features.size, blocks, hidden, depth, min(active, dimension - 1) or 1, bins, bound
-            )
+        if coupling == "mixture":
+            self.network = mixture_network(space.dimension, self.features.size, hidden, depth, components)
         elif coupling == "affine":
-            self.network = affine_network(dimension, self.features.size, blocks, hidden, depth)
+            self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth)
         else:
-            raise ConfigError(f"Expected coupling spline or affine, got {coupling!r}: choose one.")
+            raise ConfigError(f"Expected coupling mixture or affine, got {coupling!r}: choose one.")
 
     @property
     def latent_dimension(self) -> int:
         """As many as parameters: a flow is a bijection."""
         return self.space.dimension
 
+    def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
+        """Learn the scales, and the order of the coordinates."""
+        super().fit_scales(batch, prior)
+        self.order.copy_(_by_explained_variance(batch.x[:_ORDER_ROWS], self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))))
+
     def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
-        z, log_det = self.network(u, c=[self.features(v)])
+        u, condition = u[:, self.order], self.features(v)
+        if isinstance(self.network[0], MixtureCouplingBlock):
+            # the sum of the conditionals is z^2 / 2 - log det with the normal quantiles cancelled
+            return torch.stack([block.log_density(u, condition) for block in self.network]).sum(dim=0)
+        z, log_det = self.network(u, c=[condition])
         return log_det - 0.5 * z.square().sum(dim=1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
 
     def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
-        return self.network(z, c=[self.features(v)], rev=True, jac=False)[0]
+        u = self.network(z, c=[self.features(v)], rev=True, jac=False)[0]
+        return u[:, self.order.argsort()]
+
+
+def _by_explained_variance(x: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"], bins: int = 20) -> Int[Tensor, " dx"]:
+    """Columns of x by rising variance of the mean of v over their quantile bins (first-order Sobol indices)."""
+    rank = x.argsort(dim=0).argsort(dim=0)
+    bin_of = (rank * bins) // len(x)
+    members = torch.nn.functional.one_hot(bin_of, bins).to(v)
+    means = torch.einsum("nxb,ny->xby", members, v) / members.sum(dim=0).unsqueeze(-1).clamp_min(1)
+    return means.var(dim=1).sum(dim=1).argsort()

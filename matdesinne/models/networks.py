@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["perceptron"]
+__all__ = ["ResidualPerceptron", "perceptron"]
 
 import itertools
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def perceptron(inputs: int, outputs: int, hidden: int, depth: int, zero_last: bool = False) -> nn.Sequential:
@@ -28,3 +30,27 @@ def perceptron(inputs: int, outputs: int, hidden: int, depth: int, zero_last: bo
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
+
+
+class ResidualPerceptron(nn.Module):
+    """Fully connected network with SiLU activations and a skip over each hidden layer after the first.
+
+    Args:
+        inputs: width of the input.
+        outputs: width of the output.
+        hidden: width of each hidden layer.
+        depth: number of hidden layers.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden)
+        self.inner = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(depth - 1))
+        self.last = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        """Evaluate the network."""
+        h = functional.silu(self.first(x))
+        for layer in self.inner:
+            h = h + functional.silu(layer(h))
+        return self.last(h)

@@ -13,26 +13,38 @@ from torch import Tensor
 from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
-from matdesinne.surrogates.base import Surrogate
+from matdesinne.structures import Prototype
+from matdesinne.surrogates.base import Surrogate, huber_loss
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 from matdesinne.transforms import Standardizer
+
+_EDGE_WIDTH = 0.3
+"""eV; energies farther than this from the band edge matter little for the gap."""
+_EDGE_BASE = 0.05
+"""Weight of energies far from the edge."""
+_METAL_WEIGHT, _METAL_GAP, _METAL_WIDTH = 0.3, -0.35, 0.08
+"""Designs with a gap below -0.35 eV weigh 0.3: they need not be told apart. Width of the change in eV."""
 
 
 class BandSurrogate(Surrogate):
     r"""Band edges at fixed k-points, :math:`E_g = \min_k E_c(k) - \max_k E_v(k)`.
 
     The extremum jumps between k-points, so the gap has kinks in the design that a network on the gap learns slowly; the
-    energies at fixed fractional k-points are smooth. Energies are learnt relative to the mean valence energy of their design.
-    The mean prediction is the gap of the ensemble's mean energies: the mean of the members' gaps would be biased low.
+    energies at fixed fractional k-points are smoother. Where two bands cross at one k-point, an edge has a kink too: each
+    edge is an eigenvalue of a real 2 x 2 matrix, :math:`E = c \pm \sqrt{d^2 + o^2}` (+ for valence, - for conduction). Energies are
+    learnt relative to the mean valence energy of their design, those near the edges with more weight. The mean prediction is
+    the gap of the ensemble's mean energies: the mean of the members' gaps would be biased low.
 
     Args:
         space: the designs.
         properties: one property, the gap.
+        prototype: the atoms of a design, where designs are crystals.
         kpoints: number of k-points that the data carry.
         members: size of the ensemble.
         hidden: width of each hidden layer.
         depth: number of hidden layers.
+        huber: error at which the loss goes from quadratic to linear, in eV.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -40,22 +52,30 @@ class BandSurrogate(Surrogate):
         self,
         space: DesignSpace,
         properties: Sequence[Property],
+        prototype: Prototype | None = None,
         *,
         kpoints: int = 41,
         members: int = 4,
         hidden: int = 256,
         depth: int = 3,
+        huber: float = 0.03,
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, optimization)
-        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
+        super().__init__(space, properties, prototype, optimization)
+        self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
         if len(self.properties) != 1:
             raise ConfigError(
                 f"Expected one property (a gap) for surrogate=bands, got {len(self.properties)}: use surrogate=mlp."
             )
-        self.kpoints = kpoints
+        if not huber > 0:
+            raise ConfigError(f"Expected huber > 0, got {huber}: give an energy in eV.")
+        self.kpoints, self.huber = kpoints, huber
         self.energy_scale = Standardizer(2 * kpoints)
-        self.network = EnsemblePerceptron(members, space.dimension, 2 * kpoints, hidden, depth)
+        self.network = EnsemblePerceptron(members, self.features.size, 3 * 2 * kpoints, hidden, depth)
+        with torch.no_grad():
+            _, difference, coupling = self.network.biases[-1].unflatten(2, (3, 2 * kpoints)).unbind(dim=2)
+            difference.fill_(1.0)
+            coupling.fill_(0.3)
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales of designs, gaps and energies.
@@ -77,33 +97,48 @@ class BandSurrogate(Surrogate):
         Args:
             x: designs in physical units, shape [n, dx].
         """
-        return self._energies(self.scale(x))
+        return self._energies(self.features(x))
 
-    def _energies(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
-        return self.energy_scale.inverse(self.network(u)).unflatten(2, (2, self.kpoints))
+    def _energies(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 2 k"]:
+        centre, difference, coupling = self.network(features).unflatten(2, (3, 2, self.kpoints)).unbind(dim=2)
+        split = (difference.square() + coupling.square() + 1e-6).sqrt()
+        standard = torch.stack([centre[:, :, 0] + split[:, :, 0], centre[:, :, 1] - split[:, :, 1]], dim=2)
+        energies = self.energy_scale.inverse(standard.flatten(start_dim=2)).unflatten(2, (2, self.kpoints))
+        return _relative(energies)
 
     def predict(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Gap of the mean energies and standard deviation of the members' gaps, in eV."""
-        energies = self.energies(x)
+        energies = self.energies(self._checked(x))
         gaps = _gap(energies)
         spread = gaps.std(dim=0) if gaps.shape[0] > 1 else torch.zeros_like(gaps[0])
         return _gap(energies.mean(dim=0)), spread
 
-    def _members(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 1"]:
-        return _gap(self._energies(u))
+    def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
+        return _gap(self._energies(features))
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         assert batch.bands is not None  # fit_scales has checked
-        energies = self.energies(batch.x)
         wanted = _relative(batch.bands)
-        error = (energies - wanted).flatten(start_dim=2) / self.energy_scale.std
+        energies = self.energies(batch.x)
+        loss = (_weights(wanted) * huber_loss(energies - wanted, self.huber)).mean()
         gap_error = (_gap(energies.detach().mean(dim=0)) - batch.y).abs()
-        return {"loss": error.square().mean(), "mae": gap_error.mean()}
+        return {"loss": loss, "mae": gap_error.mean()}
+
+
+def _weights(energies: Float[Tensor, "n 2 k"]) -> Float[Tensor, "n 2 k"]:
+    """More for energies near the band edges and for designs that are not deep metals; the mean of a design's edges is 1."""
+    valence, conduction = energies.unbind(dim=1)
+    above = (valence - valence.amax(dim=1, keepdim=True)) / _EDGE_WIDTH
+    below = (conduction.amin(dim=1, keepdim=True) - conduction) / _EDGE_WIDTH
+    weight = torch.stack([above, below], dim=1).exp() + _EDGE_BASE
+    weight = weight / weight.mean(dim=(1, 2), keepdim=True)
+    share = torch.sigmoid((_gap(energies) - _METAL_GAP) / _METAL_WIDTH).unsqueeze(2)
+    return weight * (_METAL_WEIGHT + (1 - _METAL_WEIGHT) * share)
 
 
 def _gap(energies: Float[Tensor, "... 2 k"]) -> Float[Tensor, "... 1"]:
     return (energies[..., 1, :].amin(dim=-1) - energies[..., 0, :].amax(dim=-1)).unsqueeze(-1)
 
 
-def _relative(energies: Float[Tensor, "n 2 k"]) -> Float[Tensor, "n 2 k"]:
-    return energies - energies[:, :1].mean(dim=2, keepdim=True)
+def _relative(energies: Float[Tensor, "... 2 k"]) -> Float[Tensor, "... 2 k"]:
+    return energies - energies[..., :1, :].mean(dim=-1, keepdim=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Surrogate"]
+__all__ = ["Surrogate", "huber_loss"]
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch, DesignModule
+from matdesinne.features import BoxFeatures, CellFeatures, Features
+from matdesinne.learning import Batch, Description, DesignModule
 from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 from matdesinne.transforms import BoxScaler, Standardizer
 
@@ -29,19 +32,33 @@ class Surrogate(DesignModule):
     Args:
         space: the designs.
         properties: what they have.
+        prototype: the atoms of a design; with it networks see the geometry of the cell, else the parameters.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
     def __init__(
-        self, space: DesignSpace, properties: Sequence[Property], optimization: Mapping[str, float] | None = None
+        self,
+        space: DesignSpace,
+        properties: Sequence[Property],
+        prototype: Prototype | None = None,
+        optimization: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(space, properties, optimization)
+        self.prototype = prototype
+        self.features: Features = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
         self.scale = BoxScaler(space)
         self.target_scale = Standardizer(len(self.properties))
+
+    def describe(self) -> Description:
+        """Plain containers from which `build` makes the same untrained surrogate."""
+        description = super().describe()
+        description["settings"]["prototype"] = None if self.prototype is None else asdict(self.prototype)
+        return description
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales of x and y from the training rows."""
         self.scale.fit(batch.x)
+        self.features.fit(batch.x)
         self.target_scale.fit(batch.y)
 
     def predict(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
@@ -56,9 +73,7 @@ class Surrogate(DesignModule):
         Raises:
             ConfigError: if the number of columns is wrong.
         """
-        if x.ndim != 2 or x.shape[1] != self.space.dimension:
-            raise ConfigError(f"Expected designs of shape [n, {self.space.dimension}], got {list(x.shape)}: reshape them.")
-        members = self._members(self.scale(x))
+        members = self._members(self.features(self._checked(x)))
         spread = members.std(dim=0) if members.shape[0] > 1 else torch.zeros_like(members[0])
         return self._mean(members), spread
 
@@ -77,18 +92,23 @@ class Surrogate(DesignModule):
             rows = [torch.autograd.grad(mean[:, j].sum(), x, retain_graph=j + 1 < len(columns))[0] for j in columns]
         return mean.detach(), torch.stack(rows, dim=1)
 
+    def _checked(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        if x.ndim != 2 or x.shape[1] != self.space.dimension:
+            raise ConfigError(f"Expected designs of shape [n, {self.space.dimension}], got {list(x.shape)}: reshape them.")
+        return x
+
     @abstractmethod
-    def _members(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
-        """Properties in physical units from designs scaled by the box, for each member."""
+    def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
+        """Properties in physical units from standardised features, for each member."""
 
     def _mean(self, members: Float[Tensor, "m n dy"]) -> Float[Tensor, "n dy"]:
         return members.mean(dim=0)
 
-    def _property_terms(self, members: Float[Tensor, "m n dy"], y: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        """Squared error in standardised units, one-sided where a label is censored at the floor; the MAE of the mean."""
+    def _property_terms(self, members: Float[Tensor, "m n dy"], y: Float[Tensor, "n dy"], huber: float) -> dict[str, Tensor]:
+        """Huber loss in standardised units, one-sided where a label is censored at the floor; the MAE of the mean."""
         residual, error = self._residual(members, y), self._residual(self._mean(members), y)
-        squared = (residual / self.target_scale.std).square().mean()
-        return {"loss": squared, "mae": error.detach().abs().mean()}
+        loss = huber_loss(residual / self.target_scale.std, huber).mean()
+        return {"loss": loss, "mae": error.detach().abs().mean()}
 
     def _residual(self, prediction: Float[Tensor, "... n dy"], y: Float[Tensor, "n dy"]) -> Float[Tensor, "... n dy"]:
         residual = prediction - y
@@ -101,3 +121,9 @@ class Surrogate(DesignModule):
                 column = torch.where(y[:, j] <= prop.floor, functional.relu(column), column)
             columns.append(column)
         return torch.stack(columns, dim=-1)
+
+
+def huber_loss(residual: Float[Tensor, ...], delta: float) -> Float[Tensor, ...]:
+    """Quadratic below delta, of slope one above; delta in the unit of the residual."""
+    size = residual.abs()
+    return torch.where(size < delta, size.square() / (2 * delta), size - delta / 2)

@@ -34,10 +34,14 @@ class EnsemblePerceptron(nn.Module):
             self.weights.append(nn.Parameter(torch.empty(members, fan_in, fan_out).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(members, 1, fan_out).uniform_(-bound, bound)))
 
+    @property
+    def members(self) -> int:
+        """Size of the ensemble."""
+        return self.weights[0].shape[0]
+
     def forward(self, u: Float[Tensor, "n i"]) -> Float[Tensor, "m n o"]:
         """Outputs of every member for the same rows."""
-        members = self.weights[0].shape[0]
-        h = u.expand(members, *u.shape)
+        h = u.expand(self.members, *u.shape)
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)

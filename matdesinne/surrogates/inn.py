@@ -12,8 +12,12 @@ from torch import Tensor
 from matdesinne.learning import Batch
 from matdesinne.models.coupling import affine_network
 from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
+
+_SQUARED = 1e3
+"""In standard deviations: no error is that large, so that the Huber loss is the squared error of the paper."""
 
 
 class INNSurrogate(Surrogate):
@@ -25,6 +29,7 @@ class INNSurrogate(Surrogate):
     Args:
         space: the designs.
         properties: what they have.
+        prototype: the atoms of a design, where designs are crystals; the network sees the parameters all the same.
         blocks: number of coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
@@ -35,19 +40,21 @@ class INNSurrogate(Surrogate):
         self,
         space: DesignSpace,
         properties: Sequence[Property],
+        prototype: Prototype | None = None,
         *,
         blocks: int = 6,
         hidden: int = 256,
         depth: int = 2,
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, optimization)
-        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
+        super().__init__(space, properties, None, optimization)
+        self.prototype = prototype  # for structures; the network needs as many inputs as parameters
+        self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
         self.network = affine_network(space.dimension, 0, blocks, hidden, depth)
 
-    def _members(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
-        output = self.network(u, jac=False)[0][:, : len(self.properties)]
+    def _members(self, features: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
+        output = self.network(features, jac=False)[0][:, : len(self.properties)]
         return self.target_scale.inverse(output).unsqueeze(0)
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        return self._property_terms(self._members(self.scale(batch.x)), batch.y)
+        return self._property_terms(self._members(self.features(batch.x)), batch.y, _SQUARED)

@@ -6,25 +6,38 @@ __all__ = ["MLPSurrogate"]
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 
 
 class MLPSurrogate(Surrogate):
-    """Deep ensemble (Lakshminarayanan et al. 2017, arXiv 1612.01474) of perceptrons, trained on squared error.
+    r"""Deep ensemble of perceptrons, :math:`y = \min_k p_k(x) - \max_k q_k(x)`.
+
+    A gap is a difference of extrema over k-points, so it has kinks where the extremum jumps; so has a difference of extrema
+    of smooth outputs. With one piece it is the plain perceptron p - q.
+
+    References:
+        Lakshminarayanan, Pritzel, Blundell, Simple and scalable predictive uncertainty estimation using deep ensembles,
+        NeurIPS 2017, arXiv 1612.01474.
 
     Args:
         space: the designs.
         properties: what they have.
+        prototype: the atoms of a design, where designs are crystals.
         members: size of the ensemble.
         hidden: width of each hidden layer.
         depth: number of hidden layers.
+        pieces: number of outputs under each extremum, for each property.
+        huber: error at which the loss goes from quadratic to linear, in standard deviations of the property.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -32,18 +45,29 @@ class MLPSurrogate(Surrogate):
         self,
         space: DesignSpace,
         properties: Sequence[Property],
+        prototype: Prototype | None = None,
         *,
         members: int = 4,
         hidden: int = 256,
         depth: int = 3,
+        pieces: int = 16,
+        huber: float = 0.1,
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, optimization)
-        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
-        self.network = EnsemblePerceptron(members, space.dimension, len(properties), hidden, depth)
+        super().__init__(space, properties, prototype, optimization)
+        self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
+        if not (pieces >= 1 and huber > 0):
+            raise ConfigError(f"Expected pieces >= 1 and huber > 0, got {pieces} and {huber}: correct them.")
+        self.pieces, self.huber = pieces, huber
+        outputs = len(properties) * 2 * pieces
+        self.network = EnsemblePerceptron(members, self.features.size, outputs, hidden, depth)
+        with torch.no_grad():
+            # spread out, so that one piece does not win everywhere
+            self.network.biases[-1].copy_(torch.linspace(0, 1, 2 * pieces).repeat(len(properties)).expand(members, 1, outputs))
 
-    def _members(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
-        return self.target_scale.inverse(self.network(u))
+    def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
+        pieces = self.network(features).unflatten(2, (len(self.properties), 2, self.pieces))
+        return self.target_scale.inverse(pieces[..., 0, :].amin(dim=-1) - pieces[..., 1, :].amax(dim=-1))
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        return self._property_terms(self._members(self.scale(batch.x)), batch.y)
+        return self._property_terms(self._members(self.features(batch.x)), batch.y, self.huber)

@@ -1,0 +1,120 @@
+"""What a surrogate sees of a design: its coordinates, or the geometry of the cell that they make."""
+
+from __future__ import annotations
+
+__all__ = ["BoxFeatures", "CellFeatures", "Features"]
+
+import itertools
+import math
+from abc import abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matdesinne.space import DesignSpace
+from matdesinne.structures import CELL_PARAMETERS, Prototype
+from matdesinne.transforms import BoxScaler, Standardizer
+
+
+class Features(nn.Module):
+    """Standardised inputs of a network from designs in physical units; `size` is their number."""
+
+    size: int
+
+    @abstractmethod
+    def fit(self, x: Float[Tensor, "n dx"]) -> None:
+        """Learn the scales from designs."""
+
+
+class BoxFeatures(Features):
+    """The parameters themselves, the box scaled to [-1, 1].
+
+    Args:
+        space: the designs.
+    """
+
+    def __init__(self, space: DesignSpace) -> None:
+        super().__init__()
+        self.size = space.dimension
+        self.scale = BoxScaler(space)
+
+    def fit(self, x: Float[Tensor, "n dx"]) -> None:
+        """Learn the scales of unbounded parameters."""
+        self.scale.fit(x)
+
+    def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
+        """Scaled designs."""
+        return self.scale(x)
+
+
+class CellFeatures(Features):
+    r"""Logarithms of interatomic distances, of the height of the cell, the potential drop, and the other parameters.
+
+    A band structure depends on distances between atoms rather than on angles, and is smoother in them. The pairs are those
+    nearer than a cutoff in the reference cell; translations of one pair count once. The height is that of the cell over its
+    ab plane; the potential drop is the field times it.
+
+    Args:
+        space: designs with the six lattice parameters.
+        prototype: the atoms.
+        cutoff: largest distance of a pair in the reference cell, in angstrom.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, space: DesignSpace, prototype: Prototype, cutoff: float = 4.5) -> None:
+        super().__init__()
+        prototype.check(space)
+        self.cell_columns = [space.index(name) for name in CELL_PARAMETERS]
+        self.field_column = space.index("electric_field") if "electric_field" in space.names else None
+        used = [*self.cell_columns, self.field_column]
+        self.other_columns = [i for i in range(space.dimension) if i not in used]
+        reference = _cell(space.reference[self.cell_columns].double().unsqueeze(0))[0]
+        self.register_buffer("vectors", _pair_vectors(prototype, reference, cutoff).float(), persistent=False)
+        self.size = len(self.vectors) + 1 + (self.field_column is not None) + len(self.other_columns)
+        self.scale = Standardizer(self.size)
+
+    def fit(self, x: Float[Tensor, "n dx"]) -> None:
+        """Learn the mean and spread of every feature."""
+        self.scale.fit(self._geometry(x))
+
+    def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
+        """Standardised features."""
+        return self.scale(self._geometry(x))
+
+    def _geometry(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
+        cell = _cell(x[:, self.cell_columns])
+        distances = torch.linalg.vector_norm(self.vectors @ cell, dim=2)
+        height = cell[:, 2, 2:]
+        columns = [distances.log(), height.log(), x[:, self.other_columns]]
+        if self.field_column is not None:
+            columns.append(x[:, self.field_column : self.field_column + 1] * height)
+        return torch.cat(columns, dim=1)
+
+
+def _cell(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+    """Cell vectors as rows: a along x, b in the xy plane; angles that enclose no volume give a flat cell."""
+    a, b, c = parameters[:, 0], parameters[:, 1], parameters[:, 2]
+    cos_alpha, cos_beta, cos_gamma = torch.deg2rad(parameters[:, 3:]).cos().unbind(dim=1)
+    sin_gamma = torch.deg2rad(parameters[:, 5]).sin()
+    zero = torch.zeros_like(a)
+    cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    cz = (1 - cos_beta.square() - cy.square()).clamp_min(1e-6).sqrt()
+    rows = [(a, zero, zero), (b * cos_gamma, b * sin_gamma, zero), (c * cos_beta, c * cy, c * cz)]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def _pair_vectors(prototype: Prototype, cell: Float[Tensor, "3 3"], cutoff: float) -> Float[Tensor, "p 3"]:
+    """Fractional vectors between atoms nearer than the cutoff, one of each vector and its negative."""
+    positions = torch.tensor(prototype.positions, dtype=torch.float64)
+    reach = [math.ceil(cutoff / float(length)) for length in torch.linalg.vector_norm(cell, dim=1)]
+    found: list[Tensor] = []
+    for first, second in itertools.combinations_with_replacement(range(len(positions)), 2):
+        for image in itertools.product(*(range(-n, n + 1) for n in reach)):
+            vector = positions[second] - positions[first] + torch.tensor(image, dtype=torch.float64)
+            length = float(torch.linalg.vector_norm(vector @ cell))
+            known = any(min((vector - v).norm(), (vector + v).norm()) < 1e-6 for v in found)
+            if 1e-6 < length <= cutoff and not known:
+                found.append(vector)
+    return torch.stack(found)

@@ -1,0 +1,189 @@
+"""Coupling block that moves one coordinate by the distribution function of a mixture: places thin shells sharply."""
+
+from __future__ import annotations
+
+__all__ = ["MixtureCouplingBlock", "mixture_network"]
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from FrEIA.framework import SequenceINN
+from FrEIA.modules import InvertibleModule
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from matdesinne.models.networks import ResidualPerceptron
+
+_LOG_SCALE_MINIMUM = -7.0
+"""Smallest log-width of a component; the coordinate spans one unit."""
+
+
+def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth: int, components: int) -> SequenceINN:
+    """One block for each coordinate, each given the coordinates before it: the likelihood is a product of conditionals.
+
+    Args:
+        dimension: number of coordinates.
+        condition: number of conditioning features.
+        hidden: width of the first and of the last block's subnetwork; the others are interpolated.
+        depth: hidden layers of each subnetwork.
+        components: logistic components of each conditional.
+    """
+    network = SequenceINN(dimension)
+    # the last coordinate first, so that every block still sees the untransformed coordinates before its own
+    for position in reversed(range(dimension)):
+        share = position / max(dimension - 1, 1)
+        network.append(
+            MixtureCouplingBlock,
+            cond=0,
+            cond_shape=(condition,),
+            position=position,
+            hidden=round(hidden[0] + share * (hidden[1] - hidden[0])),
+            depth=depth,
+            components=components,
+        )
+    return network
+
+
+class _Mixture(NamedTuple):
+    """Logistic components truncated to [0, 1]: log-weights, means, inverse widths, and the mass of each in [0, 1]."""
+
+    log_weight: Tensor
+    mean: Tensor
+    rate: Tensor
+    low: Tensor
+    flipped: Tensor
+    mass: Tensor
+
+
+class MixtureCouplingBlock(InvertibleModule):
+    r"""Transform one normal coordinate given those before it, on FrEIA's interface.
+
+    With :math:`v = \Phi(u_j)` in [0, 1] and a mixture of logistic distributions truncated to [0, 1] whose parameters come from
+    :math:`u_{<j}` and the condition, :math:`z_j = \Phi^{-1}(F(v))`: standard normal when u_j follows the mixture. A mixture
+    of narrow components places a coordinate on several branches of a thin shell at once, where an affine map has one.
+
+    References:
+        Ho et al., Flow++, ICML 2019, arXiv 1902.00275 (mixture of logistics couplings); here truncated, in an
+        autoregressive order.
+
+    Args:
+        dims_in: FrEIA's list with one shape.
+        dims_c: FrEIA's list with the shape of the condition.
+        position: j.
+        hidden: width of the subnetwork.
+        depth: hidden layers of the subnetwork.
+        components: number of logistic components.
+    """
+
+    def __init__(
+        self,
+        dims_in: list[tuple[int, ...]],
+        dims_c: list[tuple[int, ...]],
+        *,
+        position: int,
+        hidden: int,
+        depth: int,
+        components: int,
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        self.position, self.components = position, components
+        self.subnet = ResidualPerceptron(position + dims_c[0][0], 3 * components, hidden, depth)
+        last = self.subnet.last
+        with torch.no_grad():
+            last.weight.mul_(0.05)
+            last.bias[:components] = 0.0
+            last.bias[components : 2 * components] = torch.atanh(torch.linspace(-0.8, 0.8, components))
+            last.bias[2 * components :] = -1.5
+
+    def log_density(self, u: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        """Log-density of coordinate j given those before it, in normal coordinates."""
+        uj = u[:, self.position]
+        log_normal = -0.5 * uj.square() - 0.5 * math.log(2 * math.pi)
+        return self._log_density_unit(torch.special.ndtr(uj), self._mixture(u, condition)) + log_normal
+
+    def forward(
+        self, x_or_z: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
+    ) -> tuple[tuple[Tensor], Tensor]:
+        """Transform coordinate j; the log-determinant is that of the chosen direction."""
+        value = x_or_z[0]
+        mixture = self._mixture(value, c[0])
+        old = value[:, self.position]
+        if rev:
+            unit = _quantile(torch.special.ndtr(old), mixture)
+            u = new = _normal_quantile(unit)
+        else:
+            unit = torch.special.ndtr(old)
+            new = _normal_quantile(_cdf(unit, mixture))
+            u = old
+        log_det = value.new_zeros(len(value))
+        if jac:
+            z = old if rev else new
+            log_det = self._log_density_unit(unit, mixture) + 0.5 * (z.square() - u.square())
+        moved = torch.cat([value[:, : self.position], new.unsqueeze(1), value[:, self.position + 1 :]], dim=1)
+        return (moved,), -log_det if rev else log_det
+
+    def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Shapes do not change."""
+        return input_dims
+
+    def _mixture(self, value: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> _Mixture:
+        # the subnetwork sees the box, not its normal quantiles: no long tails
+        known = 2 * torch.special.ndtr(value[:, : self.position]) - 1
+        weight, mean, width = self.subnet(torch.cat([condition, known], dim=1)).chunk(3, dim=1)
+        log_width = _LOG_SCALE_MINIMUM + functional.softplus(width - _LOG_SCALE_MINIMUM)
+        mean = 0.5 + 0.6 * mean.tanh()
+        rate = (-log_width).exp()
+        low, high = -mean * rate, (1 - mean) * rate
+        # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
+        flipped = low + high > 0
+        low, high = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
+        mass = (high.sigmoid() - low.sigmoid()).clamp_min(1e-30)
+        return _Mixture(weight.log_softmax(dim=1), mean, rate, low.sigmoid(), flipped, mass)
+
+    @staticmethod
+    def _log_density_unit(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
+        t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
+        log_component = -t - 2 * functional.softplus(-t) + mixture.rate.log() - mixture.mass.log()
+        return torch.logsumexp(mixture.log_weight + log_component, dim=1)
+
+
+def _normal_quantile(level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Finite also at levels that round to 0 or 1."""
+    edge = torch.finfo(level.dtype).eps
+    return torch.special.ndtri(level.clamp(edge, 1 - edge))
+
+
+def _cdf(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
+    t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
+    share = (torch.where(mixture.flipped, -t, t).sigmoid() - mixture.low) / mixture.mass
+    return (mixture.log_weight.exp() * torch.where(mixture.flipped, 1 - share, share)).sum(dim=1).clamp(0, 1)
+
+
+def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) -> Float[Tensor, " n"]:
+    """Invert the distribution function: Newton steps, bisection where they leave the bracket; each row on its own."""
+    weight = mixture.log_weight.exp()
+    low, high = torch.zeros_like(level), torch.ones_like(level)
+    unit = torch.full_like(level, 0.5)
+    resolution = 4 * torch.finfo(level.dtype).eps
+    active: Bool[Tensor, " n"] = torch.ones_like(level, dtype=torch.bool)
+    for step in range(steps):
+        t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
+        s = torch.where(mixture.flipped, -t, t).sigmoid()
+        share = (s - mixture.low) / mixture.mass
+        excess = (weight * torch.where(mixture.flipped, 1 - share, share)).sum(dim=1) - level
+        slope = (weight * s * (1 - s) * mixture.rate / mixture.mass).sum(dim=1)
+        low, high = torch.where(excess < 0, unit, low), torch.where(excess < 0, high, unit)
+        newton = unit - excess / slope.clamp_min(1e-12)
+        # every third step halves the bracket, so that a flat stretch cannot hold the search up
+        trusted = (newton > low) & (newton < high) & (step % 3 != 2)
+        following = torch.where(trusted, newton, 0.5 * (low + high))
+        active = active & (excess.abs() > resolution)
+        moved = active & ((following - unit).abs() > resolution)
+        unit = torch.where(active, following, unit)
+        active = moved
+        if not active.any():
+            break
+    return unit
