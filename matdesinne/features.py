@@ -63,7 +63,7 @@ class CellFeatures(Features):
 
     vectors: Tensor
 
-    def __init__(self, space: DesignSpace, prototype: Prototype, cutoff: float = 4.5) -> None:
+    def __init__(self, space: DesignSpace, prototype: Prototype, cutoff: float = 3.2) -> None:
         super().__init__()
         prototype.check(space)
         self.cell_columns = [space.index(name) for name in CELL_PARAMETERS]

@@ -51,6 +51,7 @@ class Optimization:
         batch_size: rows a step.
         epochs: passes over the training rows, where the trainer does not set ``max_epochs``.
         warmup: fraction of all steps in which the rate rises.
+        clip: largest norm of the gradient, where the trainer does not set ``gradient_clip_val``.
     """
 
     learning_rate: float = 1e-3
@@ -58,6 +59,7 @@ class Optimization:
     batch_size: int = 1024
     epochs: int = 100
     warmup: float = 0.05
+    clip: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -65,10 +67,10 @@ class Optimization:
             raise ConfigError(
                 f"Expected batch_size and epochs of at least 1, got {self.batch_size} and {self.epochs}: raise them."
             )
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.warmup < 1):
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.warmup < 1 and self.clip > 0):
             raise ConfigError(
-                f"Expected learning_rate > 0, weight_decay >= 0 and 0 <= warmup < 1, got {self.learning_rate}, "
-                f"{self.weight_decay} and {self.warmup}: correct them."
+                "Expected learning_rate > 0, weight_decay >= 0, 0 <= warmup < 1 and clip > 0, got "
+                f"{self.learning_rate}, {self.weight_decay}, {self.warmup} and {self.clip}: correct them."
             )
 
 
@@ -161,7 +163,7 @@ class DesignModule(pl.LightningModule):
         """AdamW, its rate scheduled for each step."""
         settings = self.optimization
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+            self.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         rise = max(int(settings.warmup * total), 1)

@@ -36,7 +36,8 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     Args:
         module: a model or a surrogate; its scales are learnt here.
         data: rows to train and validate on.
-        trainer: configuration of ``pytorch_lightning.Trainer``; ``max_epochs: null`` takes the module's own number.
+        trainer: configuration of ``pytorch_lightning.Trainer``; ``null`` for ``max_epochs`` or
+            ``gradient_clip_val`` takes the module's own.
         folder: checkpoints go to ``checkpoints/`` in it.
         loggers: configurations of Lightning loggers by name.
         resume: go on from ``checkpoints/last.ckpt``.
@@ -59,6 +60,8 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         callbacks.append(EarlyStopping("val_loss", patience=patience))
     if options.get("max_epochs") is None:
         options["max_epochs"] = module.optimization.epochs
+    if options.get("gradient_clip_val") is None:
+        options["gradient_clip_val"] = module.optimization.clip
     try:
         runner: pl.Trainer = instantiate(
             options,

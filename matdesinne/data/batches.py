@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["TensorBatches"]
 
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -40,7 +41,8 @@ class TensorBatches:
         self.x, self.y = table.x.to(device), table.y.to(device)
         self.energies = None if table.bands is None else table.bands.energies.to(device)
         self.batch_size, self.seed, self.part, self.epoch = batch_size, seed, part, 0
-        self.batch_sampler = self  # Lightning looks here for set_epoch
+        # where Lightning looks for set_epoch
+        self.batch_sampler = SimpleNamespace(sampler=self)
         self.matrices = self.offsets = self.images = None
         if seed is not None and len(group) > 1:
             self.matrices = torch.stack([element.matrix for element in group]).to(device)
