@@ -86,6 +86,7 @@ def test_fit_is_reproducible(tmp_path):
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 def test_resumed_run_ends_as_the_whole_one(tmp_path):
     whole_run = fit(surrogate(), toy_data(), settings(max_epochs=4), tmp_path / "whole", None)
 
