@@ -50,10 +50,13 @@ def tiny_module(path: Path, space: DesignSpace, properties: list[Property], seed
     """The module of a YAML file, made small; same seed, same weights."""
     config = OmegaConf.load(path)
     config.update({key: value for key, value in {**TINY, **settings}.items() if key in config})
-    state = torch.random.get_rng_state()
+    # FrEIA draws its rotations from numpy's global generator
+    state, rotations = torch.random.get_rng_state(), np.random.get_state()
     torch.manual_seed(seed)
+    np.random.seed(seed)
     module = build(config, SimpleNamespace(space=space, properties=tuple(properties)))
     torch.random.set_rng_state(state)
+    np.random.set_state(rotations)
     return module
 
 
