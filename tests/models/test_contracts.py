@@ -179,13 +179,13 @@ def test_units_of_properties(path, close):
 
 @y_files
 def test_beats_the_prior(path, tmp_path):
-    settings = {"learning_rate": 5e-3, "weight_decay": 0.0, "batch_size": 256, "epochs": 20, "warmup": 0.05}
+    settings = {"learning_rate": 2e-3, "weight_decay": 0.0, "batch_size": 256, "epochs": 30, "warmup": 0.05}
     made = tiny_module(path, box(), [prop()], hidden=32, blocks=4, optimization=settings, target_noise=0.01)
     data = toy_data(2500)
     made.fit_scales(data.training_batch())
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        trainer(tmp_path, max_epochs=20, gradient_clip_val=1.0).fit(made, datamodule=data)
+        trainer(tmp_path, max_epochs=30, gradient_clip_val=1.0).fit(made, datamodule=data)
     y = data.split.validation.y.repeat(4, 1)
     x = made.eval().sample(y, seeded())
     prior = box().sample(len(y), seeded(1))

@@ -110,11 +110,11 @@ def test_one_property_only():
 
 def test_trains_on_the_packaged_set(space, tmp_path):
     data = DesignData(PackagedSource("mos2_gpaw"), space, GAP)
-    made = tiny_module(YAML, space, GAP, hidden=32)
+    made = tiny_module(YAML, space, GAP, hidden=32, depth=2)
     made.fit_scales(data.training_batch())
     validation = data.split.validation
     before = (made.predict_many(validation.x)[0] - validation.y).abs().mean()
-    runner = trainer(tmp_path, max_epochs=15)
+    runner = trainer(tmp_path, max_epochs=60)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "bands.ckpt")
     again = DesignModule.load_from_checkpoint(tmp_path / "bands.ckpt")

@@ -157,9 +157,9 @@ def test_units_of_designs(path, close):
 
 @files
 def test_learns_a_toy(path):
-    made = surrogate(path, size=0.0, hidden=32, depth=2)
+    made = surrogate(path, size=0.0, hidden=32, depth=2, blocks=4)
     batch = with_bands(rows(box(), 512))
-    optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=5e-3)
     made.train()
     for _ in range(250):
         optimizer.zero_grad()
