@@ -117,12 +117,12 @@ def test_read_rejects(content, tmp_path):
     path = tmp_path / "candidates.parquet"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DatasetError, match="candidates.parquet"):
+    with pytest.raises(DatasetError, match=r"candidates\.parquet"):
         Candidates.read_parquet(path)
 
 
 def test_read_rejects_a_foreign_table(tmp_path):
     path = tmp_path / "other.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"a": [1.0]}), path)
-    with pytest.raises(DatasetError, match="other.parquet"):
+    with pytest.raises(DatasetError, match=r"other\.parquet"):
         Candidates.read_parquet(path)

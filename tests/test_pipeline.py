@@ -123,9 +123,7 @@ def test_load_localizes_by_default(tmp_path):
     assert isinstance(InverseDesign.load(tmp_path).localization, Newton)
 
 
-@pytest.mark.parametrize(
-    "name", ["design.json", "model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"]
-)
+@pytest.mark.parametrize("name", ["design.json", "model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
 def test_load_rejects_a_damaged_folder(tmp_path, name, damage):
     design().save(tmp_path)

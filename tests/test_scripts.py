@@ -133,7 +133,16 @@ def test_same_seed_same_candidates(tmp_path):
 
 def test_sweep_over_two_models(tmp_path):
     write_table(tmp_path)
-    works(tmp_path, "train.py", "-m", "model=mdn,cvae", *OWN, *TINY, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${model._target_}")
+    works(
+        tmp_path,
+        "train.py",
+        "-m",
+        "model=mdn,cvae",
+        *OWN,
+        *TINY,
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir=${model._target_}",
+    )
     runs = sorted(path.parent for path in (tmp_path / "sweep").rglob("model.safetensors"))
     assert len(runs) == 2
     assert {json.loads((run / "model.json").read_text())["name"].rsplit(".", 1)[1] for run in runs} == {"MDN", "CVAE"}

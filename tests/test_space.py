@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry

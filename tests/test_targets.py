@@ -76,7 +76,9 @@ def test_parse_rejects(value, properties, words):
         Target.parse(value, properties)
 
 
-@pytest.mark.parametrize("value", [10**400, [0, 10**400], Decimal("1"), object()], ids=["huge", "huge edge", "decimal", "object"])
+@pytest.mark.parametrize(
+    "value", [10**400, [0, 10**400], Decimal("1"), object()], ids=["huge", "huge edge", "decimal", "object"]
+)
 def test_parse_rejects_odd_numbers(value):
     with pytest.raises(TargetError):
         Target.parse(value, FREE)

@@ -144,7 +144,8 @@ def test_labels_below_lower_share_one_weight():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"count": 999}, {"count": 5000, "pool": 4000}, {"flatness": -0.1}, {"flatness": 1.1}, {"flatness": float("nan")}]
+    "settings",
+    [{"count": 999}, {"count": 5000, "pool": 4000}, {"flatness": -0.1}, {"flatness": 1.1}, {"flatness": float("nan")}],
 )
 def test_labels_reject(settings):
     with pytest.raises(ConfigError, match=r"data\.labels"):

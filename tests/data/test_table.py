@@ -131,7 +131,13 @@ GOOD = [[1.0, 2.0], [-0.5, 3e-2]]
 
 @pytest.mark.parametrize(
     "text",
-    ["a,b\n1,2\n-0.5,3e-2\n", "b,a\n2,1\n3e-2,-0.5\n", "a, b\n1, 2\n-0.5, 3e-2", "\ufeffa,b\n1,2\n-0.5,3e-2\n", '"a","b"\n"1",2\n-.5,.03\n'],
+    [
+        "a,b\n1,2\n-0.5,3e-2\n",
+        "b,a\n2,1\n3e-2,-0.5\n",
+        "a, b\n1, 2\n-0.5, 3e-2",
+        "\ufeffa,b\n1,2\n-0.5,3e-2\n",
+        '"a","b"\n"1",2\n-.5,.03\n',
+    ],
     ids=["plain", "order", "blanks", "mark", "quoted"],
 )
 def test_read_csv(tmp_path, text):
@@ -237,7 +243,9 @@ def test_read_gives_finite_numbers_or_our_error(tmp_path_factory, header, body):
 
 
 @settings(max_examples=200, deadline=None)
-@given(values=st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2), min_size=1, max_size=5))
+@given(
+    values=st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2), min_size=1, max_size=5)
+)
 def test_read_gives_back_what_was_written(tmp_path_factory, values):
     text = "\n".join(["a,b", *(f"{first!r},{second!r}" for first, second in values)])
     assert read_numbers(write(tmp_path_factory.getbasetemp(), text), ["a", "b"]).tolist() == values

@@ -119,7 +119,7 @@ def test_trains_on_the_packaged_set(space, tmp_path):
     runner.save_checkpoint(tmp_path / "bands.ckpt")
     again = DesignModule.load_from_checkpoint(tmp_path / "bands.ckpt")
     after = (again.predict_many(validation.x)[0] - validation.y).abs().mean()
-    assert after < 0.5 * before
+    assert after < 0.7 * before
 
 
 def test_rows_of_the_toy_have_no_bands():
