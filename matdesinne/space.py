@@ -205,6 +205,8 @@ class DesignSpace:
                         elements.append(product)
                         fresh.append(product)
             frontier = fresh
+            if len(elements) > 1000:
+                raise ConfigError("Expected symmetries of a finite group, got over 1000 operations: correct factors and offsets.")
         return tuple(elements)
 
     def to_dict(self) -> SpaceDict:

@@ -1,0 +1,198 @@
+"""What the tests share: tolerances, tiny spaces and networks, exact surrogates, the optional published data set."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+from matdesinne.candidates import Candidates
+from matdesinne.data.datamodule import DesignData
+from matdesinne.data.sources import Source
+from matdesinne.data.table import DesignTable
+from matdesinne.learning import Batch
+from matdesinne.space import DesignSpace, Parameter
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Property, Target
+from matdesinne.training import build
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
+"""Relative and absolute tolerance of every comparison; a test may widen it by a factor."""
+
+TINY = {"hidden": 16, "blocks": 2, "depth": 1, "members": 2, "components": 3, "latent": 3, "bins": 4}
+
+
+THIRD_PARTY_WARNINGS = [
+    # Lightning 2.6 asks torch's pytree in a way that torch 2.13 wants to drop
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # marks also win over -W error on the command line
+    for item in items:
+        for entry in THIRD_PARTY_WARNINGS:
+            item.add_marker(pytest.mark.filterwarnings(entry))
+
+
+def yaml_files(group: str) -> list[Path]:
+    return sorted((CONF / group).glob("*.yaml"))
+
+
+def tiny_module(path: Path, space: DesignSpace, properties: list[Property], seed: int = 0, **settings: object):
+    """The module of a YAML file, made small; same seed, same weights."""
+    config = OmegaConf.load(path)
+    config.update({key: value for key, value in {**TINY, **settings}.items() if key in config})
+    # FrEIA draws its rotations from numpy's global generator
+    state, rotations = torch.random.get_rng_state(), np.random.get_state()
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    module = build(config, SimpleNamespace(space=space, properties=tuple(properties)))
+    torch.random.set_rng_state(state)
+    np.random.set_state(rotations)
+    return module
+
+
+def perturb(module: torch.nn.Module, size: float = 0.3, seed: int = 0) -> None:
+    """Move the weights away from their start, where a coupling is the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter))
+
+
+def box(dimension: int = 2, scale: float = 1.0) -> DesignSpace:
+    return DesignSpace([Parameter(f"x{i + 1}", "m", -scale, scale) for i in range(dimension)])
+
+
+def line(dimension: int = 2) -> DesignSpace:
+    return DesignSpace([Parameter(f"x{i + 1}", "m") for i in range(dimension)])
+
+
+def prop(name: str = "y", floor: float | None = None, censored: bool = False) -> Property:
+    return Property(name, "eV", floor, censored)
+
+
+def rows(space: DesignSpace, count: int = 256, outputs: int = 1, seed: int = 0) -> Batch:
+    """Designs from the box (or a normal) with y = the sum of the coordinates, and their difference."""
+    generator = torch.Generator().manual_seed(seed)
+    x = space.sample(count, generator) if space.bounded else torch.randn(count, space.dimension, generator=generator)
+    y = torch.stack([x.sum(dim=1), x[:, 0] - x[:, -1]], dim=1)
+    return Batch(x, y[:, :outputs])
+
+
+class TableSource(Source):
+    """A table that is there already."""
+
+    def __init__(self, table: DesignTable) -> None:
+        self.table = table
+
+    def load(self, space, properties):
+        return self.table
+
+    def describe(self):
+        return "memory"
+
+
+def toy_data(count: int = 256, space: DesignSpace | None = None, **settings: object) -> DesignData:
+    space = space or box()
+    batch = rows(space, count)
+    source = TableSource(DesignTable(batch.x, batch.y, torch.arange(count)))
+    return DesignData(source, space, [prop()], **{"test": 0.1, "validation": 0.1, **settings})
+
+
+def trainer(folder: Path, **settings: object) -> pl.Trainer:
+    options = {
+        "accelerator": "cpu",
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return pl.Trainer(default_root_dir=folder, **{**options, **settings})
+
+
+class Linear(Surrogate):
+    """y = A x."""
+
+    def __init__(self, space: DesignSpace, properties: list[Property], matrix: list[list[float]]) -> None:
+        super().__init__(space, properties)
+        self.register_buffer("matrix", torch.tensor(matrix))
+        self.scale.fit(rows(space, 8).x)
+
+    def _members(self, u):
+        return (self.scale.inverse(u) @ self.matrix.T).unsqueeze(0)
+
+    def _terms(self, batch):
+        return self._property_terms(self._members(self.scale(batch.x)), batch.y)
+
+
+class Quadratic(Linear):
+    """y = (A x) + |x|^2, two members that differ by `gap`."""
+
+    gap = 0.02
+
+    def _members(self, u):
+        x = self.scale.inverse(u)
+        mean = x @ self.matrix.T + x.square().sum(dim=1, keepdim=True)
+        return torch.stack([mean - self.gap / 2, mean + self.gap / 2])
+
+
+def linear(dimension: int = 2, outputs: int = 1) -> Linear:
+    matrix = [[1.0] * dimension, [1.0] + [0.0] * (dimension - 2) + [-1.0]][:outputs]
+    return Linear(box(dimension), [prop("y"), prop("w")][:outputs], matrix).eval()
+
+
+def quadratic(dimension: int = 2) -> Quadratic:
+    return Quadratic(box(dimension), [prop()], [[0.5] * dimension]).eval()
+
+
+def candidates(surrogate: Surrogate, x: torch.Tensor, target: object) -> Candidates:
+    wanted = target if isinstance(target, Target) else Target.parse(target, surrogate.properties)
+    mean, std = surrogate.predict_many(x)
+    return Candidates(surrogate.space, surrogate.properties, x, wanted, mean, std, "sampled")
+
+
+@pytest.fixture
+def close():
+    """Compare tensors to the tolerance of the first one's dtype."""
+
+    def check(actual: object, expected: object, factor: float = 1.0) -> None:
+        actual = torch.as_tensor(actual)
+        expected = torch.as_tensor(np.asarray(expected) if not isinstance(expected, torch.Tensor) else expected)
+        tolerance = factor * TOLERANCE[actual.dtype]
+        torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=tolerance, atol=tolerance)
+
+    return check
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def untouched_seed():
+    """Library code must not draw from, or set, torch's global generator."""
+    before = torch.random.get_rng_state()
+    yield
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.fixture(scope="session")
+def published_folder() -> Path:
+    """The folder of the published MoS2 set; it is never part of the repository."""
+    folder = Path(os.environ.get("MATDESINNE_MOS2_VASP") or ROOT.parent / "shared" / "data" / "mos2_vasp")
+    if not (folder / "data_x.csv").is_file():
+        pytest.skip(f"needs the published MoS2 set: set MATDESINNE_MOS2_VASP (nothing in {folder})")
+    return folder

@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from matdesinne.data.batches import TensorBatches
+from matdesinne.data.table import BandLabels, DesignTable
+from matdesinne.space import DesignSpace, Parameter, Symmetry
+
+from ..conftest import rows
+
+CPU = torch.device("cpu")
+SPACE = DesignSpace(
+    [Parameter("x1", "m", -1, 1), Parameter("x2", "m", -1, 1)],
+    [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]}, [[0, 1], [1, 0]])],
+)
+KPOINTS = torch.tensor([[0.0, 0.0], [1 / 3, 0.0], [0.0, 1 / 3]])
+
+
+def table(count: int = 25) -> DesignTable:
+    x = rows(SPACE, count).x
+    # E(k) = x . k, so that the image of a design has at the image of k what the design has at k
+    valence = x @ KPOINTS.T
+    energies = torch.stack([valence, 1 + valence.square()], dim=1)
+    return DesignTable(x, x.sum(1, keepdim=True), torch.arange(count), BandLabels(energies, KPOINTS))
+
+
+def epoch(batches: TensorBatches, number: int = 0) -> torch.Tensor:
+    batches.set_epoch(number)
+    return torch.cat([batch.x for batch in batches])
+
+
+def test_validation_keeps_the_order():
+    made = table()
+    assert torch.equal(epoch(TensorBatches(made, 10, CPU)), made.x)
+
+
+@pytest.mark.parametrize(
+    ("seed", "size", "sizes"), [(None, 10, [10, 10, 5]), (0, 10, [10, 10]), (0, 100, [25]), (None, 100, [25]), (0, 25, [25])]
+)
+def test_sizes(seed, size, sizes):
+    batches = TensorBatches(table(), size, CPU, seed)
+    assert [len(batch.x) for batch in batches] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_training_visits_every_row_once():
+    made = table()
+    seen = epoch(TensorBatches(made, 5, CPU, 0))
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, made.x.tolist()))
+
+
+@pytest.mark.parametrize(("left", "right", "equal"), [((0, 0), (0, 0), True), ((0, 0), (0, 1), False), ((0, 0), (1, 0), False)])
+def test_order_depends_on_seed_and_epoch(left, right, equal):
+    orders = [epoch(TensorBatches(table(), 5, CPU, seed), number) for seed, number in (left, right)]
+    assert torch.equal(*orders) is equal
+
+
+def test_order_is_free_of_history():
+    batches = TensorBatches(table(), 5, CPU, 0, SPACE.group())
+    fresh = epoch(TensorBatches(table(), 5, CPU, 0, SPACE.group()), 3)
+    for number in range(3):
+        epoch(batches, number)
+    assert torch.equal(epoch(batches, 3), fresh)
+
+
+def test_order_leaves_the_global_seed(untouched_seed):
+    epoch(TensorBatches(table(), 5, CPU, 0, SPACE.group()))
+
+
+def test_rows_stay_together():
+    made = table()
+    for batch in TensorBatches(made, 5, CPU, 0):
+        for x, y in zip(batch.x, batch.y, strict=True):
+            row = (made.x == x).all(1).nonzero()[0, 0]
+            assert torch.equal(made.y[row], y)
+
+
+def test_no_augmentation_without_a_seed():
+    made = table()
+    assert torch.equal(epoch(TensorBatches(made, 10, CPU, None, SPACE.group())), made.x)
+
+
+def test_training_rows_are_augmented():
+    made = table()
+    seen = epoch(TensorBatches(made, 5, CPU, 0, SPACE.group()))
+    known = set(map(tuple, made.x.tolist()))
+    kept = [tuple(x) in known for x in seen.tolist()]
+    assert any(kept) and not all(kept)
+
+
+def test_augmented_rows_are_images():
+    made = table()
+    known = {tuple(x) for element in SPACE.group() for x in element(made.x).tolist()}
+    assert set(map(tuple, epoch(TensorBatches(made, 5, CPU, 0, SPACE.group())).tolist())) <= known
+
+
+def test_augmentation_permutes_the_bands(close):
+    for batch in TensorBatches(table(), 5, CPU, 0, SPACE.group()):
+        close(batch.bands[:, 0], batch.x @ KPOINTS.T)
+
+
+def test_augmentation_keeps_properties(close):
+    for batch in TensorBatches(table(), 5, CPU, 0, SPACE.group()):
+        close(batch.y, batch.x.sum(1, keepdim=True))
+
+
+def test_no_bands():
+    made = table()
+    made = DesignTable(made.x, made.y, made.ids)
+    assert all(batch.bands is None for batch in TensorBatches(made, 5, CPU, 0, SPACE.group()))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_processes_share_the_rows(seed):
+    made = table(24)
+    parts = [epoch(TensorBatches(made, 4, CPU, seed, part=(rank, 2))) for rank in range(2)]
+    assert len(parts[0]) == len(parts[1]) == 12
+    assert sorted(map(tuple, torch.cat(parts).tolist())) == sorted(map(tuple, made.x.tolist()))

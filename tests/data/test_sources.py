@@ -1,0 +1,195 @@
+import hashlib
+
+import pooch
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from matdesinne.data.sources import AnalyticSource, FileSource, PackagedSource, PublishedSource
+from matdesinne.data.table import check_table
+from matdesinne.errors import ConfigError, DatasetError
+from matdesinne.oracles.analytic import Ballistics, Kinematics
+from matdesinne.targets import Property
+
+from ..conftest import CONF, box, line, prop, rows
+
+GAP = [Property("band_gap", "eV", floor=0.0)]
+DECLARED = OmegaConf.load(CONF / "data" / "mos2_vasp.yaml").source
+
+
+@pytest.fixture(scope="module")
+def space():
+    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+
+
+@pytest.fixture(scope="module")
+def packaged(space):
+    return PackagedSource("mos2_gpaw").load(space, GAP)
+
+
+def published(root=None, **changes) -> PublishedSource:
+    settings = {key: DECLARED[key] for key in ("designs", "labels", "url")}
+    return PublishedSource(**{**settings, "sha256": dict(DECLARED.sha256), "root": root, "variable": "UNSET", **changes})
+
+
+def test_packaged_rows(packaged):
+    assert packaged.x.shape == (1404, 7)
+    assert packaged.y.shape == (1404, 1)
+    assert packaged.bands.energies.shape == (1404, 2, 41)
+    assert packaged.bands.kpoints.shape == (41, 2)
+
+
+def test_packaged_gap_is_the_difference_of_the_edges(packaged):
+    valence, conduction = packaged.bands.energies.unbind(1)
+    gap = conduction.amin(1) - valence.amax(1)
+    torch.testing.assert_close(packaged.y[:, 0], gap, rtol=0, atol=1e-4)
+
+
+def test_packaged_rows_keep_their_declaration(packaged, space):
+    check_table(packaged, space, GAP, "mos2_gpaw")
+
+
+def test_packaged_ids_are_distinct(packaged):
+    assert len(packaged.ids.unique()) == len(packaged)
+
+
+def test_packaged_gaps_have_both_signs(packaged):
+    assert (packaged.y > 0.5).any() and (packaged.y < -0.2).any()
+
+
+def test_packaged_name():
+    with pytest.raises(DatasetError, match="mos2_gpaw"):
+        PackagedSource("nothing").load(box(), GAP)
+
+
+def test_published_rows(published_folder, space):
+    table = published(str(published_folder)).load(space, GAP)
+    assert len(table) == 10_798
+    assert len(table) - len(table.without_duplicates()) == 368
+    check_table(table, space, GAP, "mos2_vasp")
+
+
+def test_published_labels_are_censored(published_folder, space):
+    y = published(str(published_folder)).load(space, GAP).y
+    assert float(y.min()) == 0.0
+    assert float((y == 0).float().mean()) == pytest.approx(0.641, abs=1e-3)
+
+
+def test_published_folder_by_variable(published_folder, space, monkeypatch):
+    monkeypatch.setenv("SOME_FOLDER", str(published_folder))
+    assert len(published(variable="SOME_FOLDER").load(space, GAP)) == 10_798
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two small files and their checksums."""
+    (tmp_path / "x.csv").write_text("0.1,0.2\n0.3,0.4\n")
+    (tmp_path / "y.csv").write_text("1\n2\n")
+    return tmp_path
+
+
+def small(folder, root=True) -> PublishedSource:
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("x.csv", "y.csv")}
+    return PublishedSource("x.csv", "y.csv", "https://example.org/data", sums, str(folder) if root else None, "UNSET")
+
+
+def test_published_small(folder):
+    table = small(folder).load(box(), [prop()])
+    assert table.y[:, 0].tolist() == [1.0, 2.0]
+
+
+def test_published_checksum(folder):
+    source = small(folder)
+    (folder / "x.csv").write_text("0.1,0.2\n0.3,0.5\n")
+    with pytest.raises(DatasetError, match=r"x\.csv with sha256"):
+        source.load(box(), [prop()])
+
+
+def test_published_missing_file(folder):
+    source = small(folder)
+    (folder / "y.csv").unlink()
+    with pytest.raises(DatasetError, match=r"y\.csv in the folder.*root"):
+        source.load(box(), [prop()])
+
+
+def test_published_lengths(folder):
+    (folder / "y.csv").write_text("1\n")
+    with pytest.raises(DatasetError, match="2 and 1"):
+        small(folder).load(box(), [prop()])
+
+
+def test_published_width(folder):
+    (folder / "x.csv").write_text("0.1,0.2,0.3\n0.3,0.4,0.3\n")
+    with pytest.raises(DatasetError, match=r"x\.csv"):
+        small(folder).load(box(), [prop()])
+
+
+def test_download_takes_both_files_by_checksum(folder, monkeypatch):
+    asked = []
+
+    def retrieve(url, known_hash, **settings):
+        asked.append((url, known_hash))
+        return str(folder / url.rsplit("/", 1)[1])
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    source = small(folder, root=False)
+    assert len(source.load(box(), [prop()])) == 2
+    assert asked == [(f"https://example.org/data/{name}", f"sha256:{source.sha256[name]}") for name in ("x.csv", "y.csv")]
+
+
+def test_download_without_network(folder, monkeypatch):
+    def retrieve(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    with pytest.raises(DatasetError, match=r"x\.csv from https://example.org/data/.*no route.*root.*UNSET"):
+        small(folder, root=False).load(box(), [prop()])
+
+
+def test_file_with_two_properties(tmp_path, close):
+    batch = rows(box(), 20, outputs=2)
+    values = torch.cat([batch.y.flip(1), batch.x], dim=1).double().tolist()
+    lines = ["w,y,x1,x2", *(",".join(map(repr, row)) for row in values)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    table = FileSource(str(tmp_path / "table.csv")).load(box(), [prop("y"), prop("w")])
+    close(table.x, batch.x)
+    close(table.y, batch.y)
+    assert table.ids.tolist() == list(range(20))
+
+
+def test_file_ignores_columns(tmp_path):
+    (tmp_path / "table.csv").write_text("x1,x2,y,name\n0,0,1,a\n0,1,2,b\n")
+    assert len(FileSource(str(tmp_path / "table.csv"), ["name"]).load(box(), [prop()])) == 2
+
+
+def test_file_needs_a_path():
+    with pytest.raises(ConfigError, match=r"data\.source\.path"):
+        FileSource("")
+
+
+@pytest.mark.parametrize(("problem", "outputs"), [(Kinematics(), 2), (Ballistics(), 1)], ids=["kinematics", "ballistics"])
+def test_analytic(problem, outputs):
+    made = [AnalyticSource(problem, 50, seed).load(line(4), []) for seed in (0, 0, 1)]
+    assert made[0].y.shape == (50, outputs)
+    assert torch.equal(made[0].x, made[1].x)
+    assert not torch.equal(made[0].x, made[2].x)
+    assert torch.equal(made[0].y, problem.forward(made[0].x))
+
+
+@pytest.mark.parametrize("problem", [Kinematics(), Ballistics()], ids=["kinematics", "ballistics"])
+def test_analytic_leaves_the_global_seed(problem, untouched_seed):
+    AnalyticSource(problem, 50, 0).load(line(4), [])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (PackagedSource("mos2_gpaw"), "mos2_gpaw"),
+        (published("folder"), "data_x.csv and data_y.csv"),
+        (FileSource("my.csv"), "my.csv"),
+        (AnalyticSource(Kinematics(), 1, 0), "Kinematics"),
+    ],
+)
+def test_describe(source, words):
+    assert words in source.describe()

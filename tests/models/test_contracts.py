@@ -1,0 +1,362 @@
+"""What every model of conf/model must do; a new YAML file is tested by itself."""
+
+import math
+
+import pytest
+import torch
+
+from matdesinne.errors import ConfigError, TargetError
+from matdesinne.learning import DesignModule, load_module, save_module
+from matdesinne.models.base import DensityModel, InverseModel
+from matdesinne.space import DesignSpace, Parameter
+from matdesinne.targets import Target
+
+from ..conftest import CONF, box, line, perturb, prop, rows, tiny_module, toy_data, trainer, yaml_files
+
+FILES = yaml_files("model")
+SPACES = {"bounded": box(3), "unbounded": line(3)}
+y_files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def is_density(path) -> bool:
+    return isinstance(tiny_module(path, box(), [prop()]), DensityModel)
+
+
+densities = pytest.mark.parametrize("path", [path for path in FILES if is_density(path)], ids=lambda path: path.stem)
+
+
+def model(path, space: DesignSpace | None = None, outputs: int = 1, size: float = 0.2, **settings: object) -> InverseModel:
+    space = space or box(3)
+    made = tiny_module(path, space, [prop("y"), prop("w")][:outputs], **settings)
+    batch = rows(space, outputs=outputs)
+    made.fit_scales(batch)
+    perturb(made, size)
+    return made.eval()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@y_files
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_samples(path, space, outputs):
+    y = rows(space, 100, outputs).y
+    x = model(path, space, outputs).sample(y, seeded())
+    assert x.shape == (100, 3)
+    assert x.dtype == torch.float32
+    assert x.isfinite().all()
+    assert not x.requires_grad
+
+
+@y_files
+@pytest.mark.parametrize("y", [0.0, 3.0, -100.0])
+def test_samples_are_inside_the_box(path, y):
+    made = model(path)
+    assert made.space.contains(made.sample(torch.full((500, 1), y), seeded()), tolerance=0).all()
+
+
+@y_files
+def test_no_samples(path):
+    assert model(path).sample(torch.empty(0, 1)).shape == (0, 3)
+
+
+@y_files
+@pytest.mark.parametrize("y", [torch.zeros(3), torch.zeros(3, 2), torch.full((3, 1), math.nan)], ids=["1-d", "wide", "nan"])
+def test_sample_rejects(path, y):
+    with pytest.raises(TargetError, match="'y'"):
+        model(path).sample(y)
+
+
+@y_files
+def test_every_parameter_gets_a_gradient(path):
+    made = model(path).train()
+    batch = rows(box(3), 64)
+    made._terms(batch)["loss"].backward()
+    for name, parameter in made.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert (parameter.grad != 0).any(), name
+
+
+@y_files
+def test_terms_are_finite_scalars(path):
+    terms = model(path).train()._terms(rows(box(3), 64))
+    assert "loss" in terms
+    assert all(value.shape == () and value.isfinite() for value in terms.values())
+
+
+@y_files
+def test_same_seed_same_samples(path):
+    made, y = model(path), torch.zeros(20, 1)
+    draws = [made.sample(y, seeded(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+@y_files
+def test_sampling_leaves_the_global_seed(path, untouched_seed):
+    model(path).sample(torch.zeros(5, 1), seeded())
+
+
+@y_files
+def test_samples_differ(path):
+    x = model(path).sample(torch.zeros(50, 1), seeded())
+    assert len(x.unique(dim=0)) == 50
+
+
+@y_files
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_batch_equals_its_rows(path, chunk, monkeypatch, close):
+    made = model(path)
+    y = rows(box(3), 30).y
+    together = made.sample(y, seeded())
+    monkeypatch.setattr("matdesinne.models.base._CHUNK_ROWS", chunk)
+    close(made.sample(y, seeded()), together, factor=10)
+
+
+@y_files
+def test_checkpoint_round_trip(path, tmp_path):
+    made = tiny_module(path, box(), [prop()])
+    data = toy_data()
+    made.fit_scales(data.training_batch())
+    runner = trainer(tmp_path)
+    runner.fit(made, datamodule=data)
+    runner.save_checkpoint(tmp_path / "model.ckpt")
+    torch.load(tmp_path / "model.ckpt", weights_only=True)
+    again = DesignModule.load_from_checkpoint(tmp_path / "model.ckpt")
+    y = torch.zeros(20, 1)
+    assert torch.equal(again.sample(y, seeded()), made.eval().sample(y, seeded()))
+
+
+@y_files
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_folder_round_trip(path, space, tmp_path):
+    made = model(path, space)
+    save_module(made, tmp_path, "model")
+    again = load_module(InverseModel, tmp_path, "model")
+    y = torch.zeros(20, 1)
+    assert torch.equal(again.sample(y, seeded()), made.sample(y, seeded()))
+
+
+@y_files
+def test_folder_keeps_interval_targets(path, tmp_path):
+    made = model(path)
+    save_module(made, tmp_path, "model")
+    again = load_module(InverseModel, tmp_path, "model")
+    target = Target((-0.5,), (0.5,))
+    assert torch.equal(again.draw_targets(target, 20, seeded()), made.draw_targets(target, 20, seeded()))
+
+
+def tenfold(space: DesignSpace) -> DesignSpace:
+    return DesignSpace([Parameter(p.name, p.unit, 10 * p.lower, 10 * p.upper) for p in space.parameters])
+
+
+@y_files
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_units_of_designs(path, space, close):
+    batch = rows(space)
+    first, second = tiny_module(path, space, [prop()]), tiny_module(path, tenfold(space), [prop()])
+    first.fit_scales(batch)
+    second.fit_scales(batch._replace(x=10 * batch.x))
+    for made in (first, second):
+        perturb(made, 0.2)
+    close(second.eval().sample(batch.y, seeded()) / 10, first.eval().sample(batch.y, seeded()), factor=10)
+
+
+@y_files
+def test_units_of_properties(path, close):
+    batch = rows(box(3))
+    first, second = tiny_module(path, box(3), [prop()]), tiny_module(path, box(3), [prop()])
+    first.fit_scales(batch)
+    second.fit_scales(batch._replace(y=10 * batch.y))
+    for made in (first, second):
+        perturb(made, 0.2)
+    close(second.eval().sample(10 * batch.y, seeded()), first.eval().sample(batch.y, seeded()), factor=100)
+
+
+@y_files
+def test_beats_the_prior(path, tmp_path):
+    settings = {"learning_rate": 2e-3, "weight_decay": 0.0, "batch_size": 256, "epochs": 30, "warmup": 0.05}
+    made = tiny_module(path, box(), [prop()], hidden=32, blocks=4, optimization=settings, target_noise=0.01)
+    data = toy_data(2500)
+    made.fit_scales(data.training_batch())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trainer(tmp_path, max_epochs=30, gradient_clip_val=1.0).fit(made, datamodule=data)
+    y = data.split.validation.y.repeat(4, 1)
+    x = made.eval().sample(y, seeded())
+    prior = box().sample(len(y), seeded(1))
+    error, prior_error = ((rows.sum(1, keepdim=True) - y).abs().mean() for rows in (x, prior))
+    assert error < 0.4 * prior_error
+    # and the posterior keeps its width along the line x1 + x2 = y
+    assert (x[:, 0] - x[:, 1]).std() > 0.25
+
+
+@y_files
+def test_rejects_negative_noise(path):
+    with pytest.raises(ConfigError, match="target_noise"):
+        tiny_module(path, box(), [prop()], target_noise=-1.0)
+
+
+@y_files
+def test_noise_only_in_training(path):
+    torch.manual_seed(0)
+    made = model(path, target_noise=10.0)
+    if isinstance(made, DensityModel):
+        batch = rows(box(3), 16)
+        assert torch.equal(made._terms(batch)["loss"], made._terms(batch)["loss"])
+        assert not torch.equal(made.train()._terms(batch)["loss"], made.train()._terms(batch)["loss"])
+
+
+@y_files
+def test_settings_reach_the_description(path):
+    made = tiny_module(path, box(), [prop()])
+    described = made.describe()["settings"]
+    assert {"optimization", "space", "properties"} <= set(described)
+    assert DesignModule.build(made.describe()).describe() == made.describe()
+
+
+@densities
+@pytest.mark.parametrize("dimension", [1, 2])
+@pytest.mark.parametrize("kind", [box, line], ids=["bounded", "unbounded"])
+def test_density_integrates_to_one(path, kind, dimension):
+    space = kind(dimension)
+    # weights near their start: the integral must not miss a far tail
+    made = model(path, space, size=0.03).double()
+    # integrate over the normal quantile in a box, over x itself elsewhere
+    bounded = kind is box
+    edge = 4.7 if bounded else 12.0
+    u = torch.linspace(-edge, edge, 4001 if dimension == 1 else 301, dtype=torch.float64)
+    x = 2 * torch.special.ndtr(u) - 1 if bounded else u
+    weight = (u[1] - u[0]) * (2 * torch.exp(-0.5 * u.square()) / math.sqrt(2 * math.pi) if bounded else torch.ones_like(u))
+    grid = torch.cartesian_prod(*[x] * dimension).reshape(-1, dimension)
+    weights = torch.cartesian_prod(*[weight] * dimension).reshape(-1, dimension).prod(1)
+    with torch.no_grad():
+        density = made.log_prob(grid, torch.full((len(grid), 1), 0.3, dtype=torch.float64)).exp()
+    assert float((density * weights).sum()) == pytest.approx(1.0, abs=0.01)
+
+
+@densities
+def test_density_is_zero_outside_the_box(path):
+    made = model(path)
+    x = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]])
+    assert made.log_prob(x, torch.zeros(2, 1)).isneginf().tolist() == [False, True]
+
+
+@densities
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_log_prob_units(path, space, close):
+    batch = rows(space, 64)
+    first, second = tiny_module(path, space, [prop()]).double(), tiny_module(path, tenfold(space), [prop()]).double()
+    x, y = batch.x.double(), batch.y.double()
+    for made, scale in ((first, 1), (second, 10)):
+        made.fit_scales(batch._replace(x=scale * x, y=y))
+        perturb(made, 0.2)
+    close(second.log_prob(10 * x, y), first.log_prob(x, y) - 3 * math.log(10), factor=1e3)
+
+
+@densities
+def test_log_prob_of_samples_is_higher(path):
+    made = model(path, line(3))
+    y = torch.zeros(500, 1)
+    x = made.sample(y, seeded())
+    with torch.no_grad():
+        assert made.log_prob(x, y).mean() > made.log_prob(x + 3 * x.std(0), y).mean()
+
+
+@densities
+def test_log_prob_is_the_density_of_the_samples(path):
+    # one dimension: the histogram of the samples follows the density
+    made = model(path, box(1))
+    x = made.sample(torch.zeros(40_000, 1), seeded())[:, 0]
+    edges = torch.linspace(-1, 1, 21)
+    counts = torch.histogram(x, edges).hist / len(x)
+    fine = torch.linspace(-0.9999, 0.9999, 4000).unsqueeze(1)
+    with torch.no_grad():
+        density = made.log_prob(fine, torch.zeros(4000, 1)).exp()
+    share = density.reshape(20, 200).mean(1) * 0.1
+    assert (counts - share)[1:-1].abs().max() < 0.01
+
+
+REFERENCE = torch.linspace(-1, 2, 8192).unsqueeze(1)
+
+
+@pytest.fixture
+def reference() -> InverseModel:
+    made = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop(floor=0.0)])
+    batch = rows(box())
+    made.fit_scales(batch, REFERENCE)
+    return made
+
+
+def test_value_is_repeated(reference):
+    assert reference.draw_targets(Target((0.7,), (0.7,)), 5).tolist() == [[pytest.approx(0.7)]] * 5
+
+
+def test_value_outside_is_allowed(reference):
+    assert (reference.draw_targets(Target((99.0,), (99.0,)), 5) == 99).all()
+
+
+def test_interval_is_drawn_inside(reference):
+    y = reference.draw_targets(Target((0.5,), (0.7,)), 500, seeded())
+    assert ((y >= 0.5) & (y <= 0.7)).all()
+    assert y.mean() == pytest.approx(0.6, abs=0.02)
+
+
+def test_floor_is_drawn_from_the_prior(reference):
+    y = reference.draw_targets(Target.parse(0.0, reference.properties), 2000, seeded())
+    assert ((y >= -1) & (y <= 0)).all()
+    assert y.mean() == pytest.approx(-0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("edges", [(1.9, math.inf), (-math.inf, math.inf), (-math.inf, -0.9)])
+def test_open_interval_is_drawn_from_the_prior(reference, edges):
+    y = reference.draw_targets(Target(edges[:1], edges[1:]), 50, seeded())
+    assert ((y >= max(edges[0], -1)) & (y <= min(edges[1], 2))).all()
+
+
+def test_interval_between_the_reference_values(reference):
+    gap = Target((0.50001,), (0.50002,))
+    y = reference.draw_targets(gap, 50, seeded())
+    assert ((y >= 0.5) & (y <= 0.5001)).all()
+
+
+@pytest.mark.parametrize("edges", [(2.5, 3.0), (2.5, math.inf), (-5.0, -2.0)])
+def test_interval_outside(reference, edges):
+    with pytest.raises(TargetError, match=r"overlaps.*y"):
+        reference.draw_targets(Target(edges[:1], edges[1:]), 5)
+
+
+def test_interval_draw_is_reproducible(reference):
+    target = Target((0.0,), (1.0,))
+    draws = [reference.draw_targets(target, 20, seeded(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_value_and_interval_together():
+    made = model(CONF / "model" / "mdn.yaml", outputs=2)
+    y = made.draw_targets(Target((0.3, -0.5), (0.3, 0.5)), 100, seeded())
+    assert (y[:, 0] == torch.tensor(0.3)).all()
+    assert ((y[:, 1] >= -0.5) & (y[:, 1] <= 0.5)).all()
+    assert len(y[:, 1].unique()) > 10
+
+
+def test_inn_needs_more_parameters_than_properties():
+    with pytest.raises(ConfigError, match="more parameters"):
+        tiny_module(CONF / "model" / "inn.yaml", box(1), [prop()])
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_inn_padding(padding):
+    made = model(CONF / "model" / "inn.yaml", padding=padding)
+    assert made.sample(torch.zeros(5, 1), seeded()).shape == (5, 3)
+    assert ("padding" in made.train()._terms(rows(box(3), 32))) is (padding > 0)
+
+
+def test_cinn_names_its_couplings():
+    with pytest.raises(ConfigError, match="spline or affine"):
+        tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()], coupling="cubic")

@@ -1,0 +1,213 @@
+"""What every surrogate of conf/surrogate must do; a new YAML file is tested by itself."""
+
+import pytest
+import torch
+
+from matdesinne.errors import ConfigError
+from matdesinne.learning import Batch, DesignModule, load_module, save_module
+from matdesinne.surrogates.base import Surrogate
+
+from ..conftest import CONF, box, line, perturb, prop, rows, tiny_module, toy_data, trainer, yaml_files
+
+FILES = yaml_files("surrogate")
+KPOINTS = 5
+files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def with_bands(batch: Batch) -> Batch:
+    """Energies whose gap is y: bands that are flat but for the edges."""
+    k = torch.linspace(0, 1, KPOINTS)
+    valence = -(k + batch.x[:, :1].square())
+    valence = valence - valence.amax(1, keepdim=True)
+    conduction = batch.y[:, :1] + k.flip(0) * (1 + batch.x[:, 1:2].square())
+    return batch._replace(bands=torch.stack([valence, conduction], dim=1))
+
+
+def surrogate(path, space=None, size: float = 0.2, **settings: object) -> Surrogate:
+    space = space or box()
+    made = tiny_module(path, space, [prop()], kpoints=KPOINTS, **settings)
+    made.fit_scales(with_bands(rows(space)))
+    perturb(made, size)
+    return made.eval()
+
+
+@files
+@pytest.mark.parametrize("space", [box(), line(), box(3)], ids=["bounded", "unbounded", "three"])
+def test_predict_shapes(path, space):
+    made = surrogate(path, space)
+    mean, std = made.predict(rows(space, 10).x)
+    assert mean.shape == std.shape == (10, 1)
+    assert mean.dtype == std.dtype == torch.float32
+    assert mean.isfinite().all() and (std >= 0).all()
+
+
+@files
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 1), (1, 4, 2)])
+def test_predict_rejects(path, shape):
+    with pytest.raises(ConfigError, match=r"\[n, 2\]"):
+        surrogate(path).predict(torch.zeros(shape))
+
+
+@files
+def test_differentiable(path):
+    x = rows(box(), 10).x.requires_grad_()
+    surrogate(path).predict(x)[0].sum().backward()
+    assert x.grad.isfinite().all() and (x.grad != 0).any()
+
+
+@files
+def test_jacobian_is_the_finite_difference(path):
+    made = surrogate(path).double()
+    x = rows(box(), 10).x.double()
+    value, jacobian = made.value_and_jacobian(x)
+    assert jacobian.shape == (10, 1, 2)
+    torch.testing.assert_close(value, made.predict(x)[0].detach())
+    step = 1e-6
+    for i in range(2):
+        shift = step * torch.eye(2, dtype=torch.float64)[i]
+        slope = (made.predict(x + shift)[0] - made.predict(x - shift)[0]) / (2 * step)
+        torch.testing.assert_close(jacobian[:, :, i], slope.detach(), rtol=1e-5, atol=1e-6)
+
+
+@files
+def test_jacobian_under_no_grad(path):
+    with torch.no_grad():
+        assert surrogate(path).value_and_jacobian(rows(box(), 3).x)[1].isfinite().all()
+
+
+@files
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_batch_equals_its_rows(path, chunk, monkeypatch, close):
+    made, x = surrogate(path), rows(box(), 30).x
+    together = made.predict_many(x)
+    monkeypatch.setattr("matdesinne.surrogates.base._CHUNK_ROWS", chunk)
+    for apart, value in zip(made.predict_many(x), together, strict=True):
+        close(apart, value, factor=10)
+
+
+@files
+def test_predict_many_equals_predict(path, close):
+    made, x = surrogate(path), rows(box(), 30).x
+    for many, once in zip(made.predict_many(x), made.predict(x), strict=True):
+        close(many, once.detach(), factor=10)
+        assert not many.requires_grad
+
+
+@files
+def test_no_rows(path):
+    mean, std = surrogate(path).predict_many(torch.empty(0, 2))
+    assert mean.shape == std.shape == (0, 1)
+
+
+@files
+def test_every_parameter_gets_a_gradient(path):
+    made = surrogate(path).train()
+    made._terms(with_bands(rows(box(), 64)))["loss"].backward()
+    for name, parameter in made.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all() and (parameter.grad != 0).any(), name
+
+
+@files
+def test_terms(path):
+    terms = surrogate(path)._terms(with_bands(rows(box(), 64)))
+    assert {"loss", "mae"} <= set(terms)
+    assert all(value.shape == () and value.isfinite() for value in terms.values())
+
+
+@files
+def test_mae_is_that_of_the_prediction(path, close):
+    made, batch = surrogate(path), with_bands(rows(box(), 64))
+    close(made._terms(batch)["mae"].detach(), (made.predict_many(batch.x)[0] - batch.y).abs().mean(), factor=10)
+
+
+@files
+def test_folder_round_trip(path, tmp_path):
+    made, x = surrogate(path), rows(box(), 10).x
+    save_module(made, tmp_path, "surrogate")
+    again = load_module(Surrogate, tmp_path, "surrogate")
+    assert all(torch.equal(a, b) for a, b in zip(made.predict_many(x), again.predict_many(x), strict=True))
+
+
+@files
+def test_checkpoint_round_trip(path, tmp_path):
+    if path.stem == "bands":
+        pytest.skip("needs band energies: test_bands.py")
+    made = tiny_module(path, box(), [prop()])
+    data = toy_data()
+    made.fit_scales(data.training_batch())
+    runner = trainer(tmp_path)
+    runner.fit(made, datamodule=data)
+    runner.save_checkpoint(tmp_path / "surrogate.ckpt")
+    again = DesignModule.load_from_checkpoint(tmp_path / "surrogate.ckpt")
+    x = rows(box(), 10).x
+    assert torch.equal(again.predict_many(x)[0], made.eval().predict_many(x)[0])
+
+
+@files
+def test_units_of_designs(path, close):
+    batch = with_bands(rows(box()))
+    first = tiny_module(path, box(), [prop()], kpoints=KPOINTS)
+    second = tiny_module(path, box(scale=10.0), [prop()], kpoints=KPOINTS)
+    first.fit_scales(batch)
+    second.fit_scales(batch._replace(x=10 * batch.x))
+    close(second.eval().predict_many(10 * batch.x)[0], first.eval().predict_many(batch.x)[0], factor=10)
+
+
+@files
+def test_learns_a_toy(path):
+    made = surrogate(path, size=0.0, hidden=32, depth=2, blocks=4)
+    batch = with_bands(rows(box(), 512))
+    optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=5e-3)
+    made.train()
+    for _ in range(250):
+        optimizer.zero_grad()
+        made._terms(batch)["loss"].backward()
+        optimizer.step()
+    test = rows(box(), 500, seed=5)
+    error = (made.eval().predict_many(test.x)[0] - test.y).abs().mean()
+    assert error < 0.1 * (test.y - test.y.mean()).abs().mean()
+
+
+def test_ensemble_members_differ():
+    _, std = surrogate(CONF / "surrogate" / "mlp.yaml", members=4).predict_many(rows(box(), 50).x)
+    assert (std > 0).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "inn"])
+def test_one_member_has_no_spread(name):
+    _, std = surrogate(CONF / "surrogate" / f"{name}.yaml", members=1).predict_many(rows(box(), 5).x)
+    assert (std == 0).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "inn"])
+def test_two_properties(name):
+    made = tiny_module(CONF / "surrogate" / f"{name}.yaml", box(3), [prop("y"), prop("w")])
+    made.fit_scales(rows(box(3), outputs=2))
+    value, jacobian = made.eval().value_and_jacobian(rows(box(3), 10).x)
+    assert value.shape == (10, 2)
+    assert jacobian.shape == (10, 2, 3)
+
+
+def censored(name: str, prediction: float, label: float, flag: bool = True) -> dict[str, torch.Tensor]:
+    properties = [prop("y", floor=0.0, censored=flag)]
+    made = tiny_module(CONF / "surrogate" / f"{name}.yaml", box(), properties)
+    made.fit_scales(rows(box()))
+    members = torch.full((2, 1, 1), prediction)
+    return made._property_terms(members, torch.tensor([[label]]))
+
+
+@pytest.mark.parametrize("name", ["mlp", "inn"])
+@pytest.mark.parametrize(
+    ("prediction", "label", "costs"),
+    [(-1.0, 0.0, False), (0.0, 0.0, False), (0.5, 0.0, True), (0.2, 0.5, True), (0.7, 0.5, True), (-0.2, 0.5, True)],
+)
+def test_censored_loss_is_one_sided(name, prediction, label, costs):
+    terms = censored(name, prediction, label)
+    assert (float(terms["loss"]) > 0) is costs
+    assert (float(terms["mae"]) > 0) is costs
+
+
+def test_uncensored_loss_has_two_sides():
+    assert float(censored("mlp", -1.0, 0.0, flag=False)["loss"]) > 0

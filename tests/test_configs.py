@@ -1,0 +1,166 @@
+"""Every YAML file composes, and what it describes can be built."""
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from matdesinne.config import config_folder, entry_point
+from matdesinne.data.datamodule import DesignData
+from matdesinne.localization import Localizer
+from matdesinne.models.base import InverseModel
+from matdesinne.pipeline import InverseDesign
+from matdesinne.selection import Selection
+from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.training import build
+
+from .conftest import CONF, tiny_module
+
+GROUPS = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
+TRAIN_GROUPS = ("data", "model", "surrogate", "trainer", "logger")
+GENERATE_GROUPS = ("selection", "localization")
+CSV = [
+    "data.source.path=my.csv",
+    "data.space.parameters=[{_target_:matdesinne.space.Parameter,name:x1,unit:m,lower:-1,upper:1}]",
+    "data.properties=[{_target_:matdesinne.targets.Property,name:y,unit:eV}]",
+]
+
+
+def options(groups) -> list[str]:
+    return [f"{group}={name}" for group in groups for name in GROUPS[group]]
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    entry_point(lambda config: None)  # registers the resolver
+    extra = CSV if "data=csv" in overrides else []
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose(name, [*overrides, *extra], return_hydra_config=True)
+    # what Hydra fills in when a script runs
+    config.hydra.runtime.output_dir = "outputs"
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_starts_with_a_comment(path: Path):
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_lines_are_short(path: Path):
+    assert all(len(line) <= 140 for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("override", options(TRAIN_GROUPS))
+def test_train_composes(override):
+    config = composed("train", override)
+    OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+
+
+@pytest.mark.parametrize("override", options(GENERATE_GROUPS))
+def test_generate_composes(override):
+    config = composed("generate", override, "target=1.0")
+    OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+
+
+def test_every_group_is_reached():
+    reached = {*TRAIN_GROUPS, *GENERATE_GROUPS, "space", "prototype"}
+    assert set(GROUPS) <= reached | {"oracle", "executor", "experiment", "hparams_search", "benchmark"}
+
+
+@pytest.mark.parametrize("name", GROUPS["data"])
+def test_data(name):
+    config = composed("train", f"data={name}")
+    assert isinstance(instantiate(config.data, _convert_="all"), DesignData)
+
+
+@pytest.mark.parametrize("name", ["mos2_gpaw", "kinematics", "ballistics"])
+def test_data_can_be_read(name):
+    config = composed("train", f"data={name}", *(["data.source.count=2000"] if name != "mos2_gpaw" else []))
+    split = instantiate(config.data, _convert_="all").split
+    assert len(split.train) > len(split.validation) > 0
+
+
+def test_published_data_can_be_read(published_folder, monkeypatch):
+    monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
+    data = instantiate(composed("train", "data=mos2_vasp").data, _convert_="all")
+    assert sum(len(ids) for ids in data.split.row_ids().values()) == 10_798 - 368
+    assert data.duplicates == 368
+
+
+@pytest.mark.parametrize("name", GROUPS["data"])
+def test_data_chooses_a_surrogate_that_fits(name):
+    chosen = composed("train", f"data={name}").surrogate._target_
+    assert chosen.endswith("BandSurrogate") is (name == "mos2_gpaw")
+
+
+def test_surrogate_on_the_command_line_wins():
+    assert composed("train", "data=mos2_gpaw", "surrogate=mlp").surrogate._target_.endswith("MLPSurrogate")
+
+
+@pytest.mark.parametrize("group", ["model", "surrogate"])
+def test_modules(group):
+    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    config = composed("train")
+    properties = instantiate(config.data, _convert_="all").properties
+    kind = {"model": InverseModel, "surrogate": Surrogate}[group]
+    for name in GROUPS[group]:
+        assert isinstance(tiny_module(CONF / group / f"{name}.yaml", space, properties), kind)
+
+
+@pytest.mark.parametrize("override", options(["model", "surrogate"]))
+def test_module_at_its_full_size(override):
+    config = composed("train", override)
+    data = instantiate(config.data, _convert_="all")
+    group = override.split("=")[0]
+    assert sum(p.numel() for p in build(config[group], data).parameters()) > 1000
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [("selection", Selection), ("localization", Localizer), ("space", DesignSpace), ("prototype", Prototype)],
+)
+def test_parts(group, kind):
+    for name in GROUPS[group]:
+        assert isinstance(instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"), _convert_="all"), kind)
+
+
+@pytest.mark.parametrize("name", GROUPS["trainer"])
+def test_trainer(name):
+    options = OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / f"{name}.yaml"))
+    options.pop("patience")
+    options.update(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    assert isinstance(instantiate(options), pl.Trainer)
+
+
+def test_generate_defaults_are_those_of_the_library():
+    config = composed("generate", "target=1.0")
+    made = instantiate(config.localization, _convert_="all")
+    from matdesinne.localization import Newton
+
+    assert vars(made) == vars(Newton())
+    import inspect
+
+    assert config.accepted_error == inspect.signature(InverseDesign.load).parameters["accepted_error"].default
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_targets_are_ours_or_lightning(path: Path):
+    def walk(node):
+        if isinstance(node, dict):
+            if "_target_" in node:
+                yield node["_target_"]
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from walk(value)
+
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert all(name.startswith(("matdesinne.", "pytorch_lightning.")) for name in walk(content))

@@ -1,0 +1,195 @@
+import json
+import math
+
+import pytest
+import torch
+
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
+from matdesinne.localization import Newton
+from matdesinne.pipeline import InverseDesign
+from matdesinne.selection import All, Tolerance
+from matdesinne.structures import Prototype
+
+from .conftest import CONF, Linear, box, prop, rows, tiny_module
+
+SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
+
+
+def parts(space=SPACE, properties=GAP):
+    model = tiny_module(CONF / "model" / "mdn.yaml", space, properties)
+    surrogate = tiny_module(CONF / "surrogate" / "mlp.yaml", space, properties)
+    batch = rows(space, 256, outputs=len(properties))
+    model.fit_scales(batch)
+    surrogate.fit_scales(batch)
+    return model, surrogate
+
+
+def design(selection=None, localization=None, **settings) -> InverseDesign:
+    return InverseDesign(*parts(), selection or All([]), localization, **settings)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_stages_in_order():
+    run = design(localization=Newton(), accepted_error=10.0).run([None, 5.0], 50, seeded())
+    assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized"]
+    assert [table.stage for table in run.stages.values()] == ["sampled", "selected", "localized"]
+
+
+def test_no_localization_stops_after_selection():
+    run = design().run([None, 5.0], 50, seeded())
+    assert list(run.stages) == ["sampled", "selected"]
+    assert run.candidates.stage == "selected"
+
+
+def test_sampled_count():
+    assert len(design().run(1.0, 50, seeded()).stages["sampled"]) == 50
+
+
+def test_same_seed_same_candidates():
+    runs = [design().run(0.1, 50, seeded(seed)).candidates.designs for seed in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_selection_is_applied():
+    run = design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
+    assert 0 < len(run.candidates) < 200
+    assert run.candidates.error.max() <= 0.2
+
+
+def test_accepted_error_is_applied():
+    exact = Linear(SPACE, GAP, [[1.0, 1.0]])
+    # two evaluations with short steps: near rows arrive, far ones do not
+    made = InverseDesign(parts()[0], exact, All([]), Newton(steps=2), accepted_error=1e-3)
+    run = made.run(0.5, 200, seeded())
+    assert 0 < len(run.candidates) < 200
+    assert run.candidates.error.max() <= 1e-3
+
+
+@pytest.mark.parametrize("count", [0, -5])
+def test_needs_samples(count):
+    with pytest.raises(ConfigError, match="num_samples"):
+        design().run(1.0, count)
+
+
+@pytest.mark.parametrize("target", ["abc", -1.0, [2, 1]])
+def test_bad_target(target):
+    with pytest.raises(TargetError, match="band_gap"):
+        design().run(target, 5)
+
+
+def test_nothing_left():
+    with pytest.raises(EmptyResultError, match=r"band_gap = 100 eV.*'selected'"):
+        design(All([Tolerance(0.01)])).run(100.0, 20, seeded())
+
+
+def test_nothing_accepted():
+    with pytest.raises(EmptyResultError, match="'localized'"):
+        design(localization=Newton(), accepted_error=0.01).run(100.0, 20, seeded())
+
+
+@pytest.mark.parametrize(
+    ("space", "properties"),
+    [(box(scale=2.0), GAP), (box(3), GAP), (SPACE, [prop("band_gap")]), (SPACE, [prop("energy", floor=0.0)])],
+    ids=["bounds", "dimension", "floor", "name"],
+)
+def test_mismatched_parts(space, properties):
+    with pytest.raises(ConfigError, match="one data set"):
+        InverseDesign(parts()[0], parts(space, properties)[1])
+
+
+def test_parts_are_in_evaluation_mode():
+    made = design()
+    assert not made.model.training and not made.surrogate.training
+
+
+@pytest.mark.parametrize("prototype", [None, Prototype(["Mo"], [[0.0, 0.0, 0.5]])], ids=["none", "crystal"])
+def test_save_and_load(tmp_path, prototype):
+    made = design(prototype=prototype)
+    made.save(tmp_path)
+    again = InverseDesign.load(tmp_path, All([]))
+    again.localization = None
+    first, second = (d.run([0.1, 0.3], 50, seeded()).candidates for d in (made, again))
+    assert torch.equal(first.designs, second.designs)
+    assert torch.equal(first.mean, second.mean)
+    assert again.prototype == prototype
+
+
+def test_load_localizes_by_default(tmp_path):
+    design().save(tmp_path)
+    assert isinstance(InverseDesign.load(tmp_path).localization, Newton)
+
+
+@pytest.mark.parametrize("name", ["design.json", "model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_load_rejects_a_damaged_folder(tmp_path, name, damage):
+    design().save(tmp_path)
+    path = tmp_path / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage == "truncated" else b"")
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        InverseDesign.load(tmp_path)
+
+
+def test_load_rejects_a_missing_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        InverseDesign.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"prototype": 3}', '{"prototype": {"atoms": []}}', "{}"])
+def test_load_rejects_a_foreign_declaration(tmp_path, content):
+    design().save(tmp_path)
+    (tmp_path / "design.json").write_text(content)
+    with pytest.raises(CheckpointError, match="train"):
+        InverseDesign.load(tmp_path)
+
+
+def test_load_rejects_a_surrogate_as_model(tmp_path):
+    made = design()
+    made.save(tmp_path)
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"surrogate{suffix}").replace(tmp_path / f"model{suffix}")
+    made.save(tmp_path / "other")
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / "other" / f"surrogate{suffix}").replace(tmp_path / f"surrogate{suffix}")
+    with pytest.raises(CheckpointError, match="InverseModel"):
+        InverseDesign.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpu", "abc", "cuda:99"])
+def test_missing_device(name):
+    with pytest.raises(DeviceError, match=name):
+        design().to(name)
+
+
+def test_summary_is_finite_json(tmp_path):
+    summary = design(localization=Newton(), accepted_error=10.0).run([None, 0.5], 50, seeded()).summary()
+    text = json.dumps(summary, allow_nan=False)
+    assert json.loads(text)["counts"]["sampled"] == 50
+
+
+def test_summary_counts():
+    run = design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
+    summary = run.summary()
+    assert summary["counts"] == {name: len(table) for name, table in run.stages.items()}
+    assert summary["share_kept"] == len(run.candidates) / 200
+    assert math.isclose(summary["mae"]["selected"]["band_gap [eV]"], run.candidates.error.mean().item(), rel_tol=1e-6)
+
+
+def test_outside_is_zero_in_a_box():
+    assert design().run(0.1, 200, seeded()).outside == 0
+
+
+def test_report_names_target_and_units():
+    report = design().run(0.1, 20, seeded()).report()
+    assert "band_gap = 0.1 eV" in report
+    assert "sampled" in report and "selected" in report
+
+
+def test_run_leaves_the_global_seed(untouched_seed):
+    design(localization=Newton(), accepted_error=10.0).run([None, 5.0], 20, seeded())

@@ -1,0 +1,158 @@
+import math
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from matdesinne.errors import ConfigError
+from matdesinne.space import DesignSpace, Parameter, Symmetry
+
+from .conftest import CONF, box, line
+
+
+@pytest.fixture(scope="module")
+def mos2() -> DesignSpace:
+    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("a b", "m"), "name"),
+        (("a", "m", 1.0, 1.0), "lower < upper"),
+        (("a", "m", 2.0, 1.0), "lower < upper"),
+        (("a", "m", math.nan, 1.0), "lower < upper"),
+    ],
+)
+def test_parameter_rejects(values, words):
+    with pytest.raises(ConfigError, match=words):
+        Parameter(*values)
+
+
+@pytest.mark.parametrize(("lower", "upper", "bounded"), [(0, 1, True), (0, math.inf, False), (-math.inf, math.inf, False)])
+def test_parameter_bounded(lower, upper, bounded):
+    assert Parameter("a", "m", lower, upper).bounded is bounded
+
+
+def test_space_needs_parameters():
+    with pytest.raises(ConfigError, match="at least one"):
+        DesignSpace([])
+
+
+def test_space_needs_distinct_names():
+    with pytest.raises(ConfigError, match="distinct"):
+        DesignSpace([Parameter("a", "m"), Parameter("a", "m")])
+
+
+@pytest.mark.parametrize("rule", [{"z": [1, "x1", 0]}, {"x1": [1, "z", 0]}])
+def test_symmetry_names_parameters(rule):
+    with pytest.raises(ConfigError, match="'z'"):
+        DesignSpace(box().parameters, [Symmetry(rule)])
+
+
+@pytest.mark.parametrize("rule", [[1, "x2"], [1, "x2", 0, 0], ["one", "x2", 0]])
+def test_symmetry_rule_has_three_entries(rule):
+    with pytest.raises(ConfigError, match="factor"):
+        DesignSpace(box().parameters, [Symmetry({"x1": rule})])
+
+
+def test_infinite_group_is_an_error():
+    with pytest.raises(ConfigError, match="group"):
+        DesignSpace(box().parameters, [Symmetry({"x1": [1, "x1", 1]})]).group()
+
+
+def test_index_finds_column(mos2):
+    assert [mos2.index(name) for name in mos2.names] == list(range(7))
+
+
+def test_index_rejects_unknown():
+    with pytest.raises(ConfigError, match="x1"):
+        box().index("z")
+
+
+@pytest.mark.parametrize(
+    ("point", "inside"),
+    [((0.0, 0.0), True), ((1.0, -1.0), True), ((1.0 + 1e-6, 0.0), True), ((1.01, 0.0), False), ((math.nan, 0.0), False)],
+)
+def test_contains(point, inside):
+    assert box().contains(torch.tensor([point])).tolist() == [inside]
+
+
+def test_contains_everything_without_bounds():
+    assert line().contains(torch.tensor([[1e30, -1e30]])).all()
+
+
+def test_contains_half_bounded():
+    space = DesignSpace([Parameter("a", "m", lower=0.0)])
+    assert space.contains(torch.tensor([[-0.1], [1e9]])).tolist() == [False, True]
+
+
+def test_sample_inside(mos2, generator):
+    assert mos2.contains(mos2.sample(1000, generator), tolerance=0).all()
+
+
+def test_sample_uniform(generator):
+    x = box(scale=2.0).sample(20_000, generator)
+    assert x.mean(0).abs().max() < 0.05
+    assert (x.var(0) - 4 / 3).abs().max() < 0.05
+
+
+def test_sample_reproducible():
+    draws = [box().sample(5, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_sample_leaves_global_seed(generator, untouched_seed):
+    box().sample(5, generator)
+
+
+def test_sample_needs_bounds():
+    with pytest.raises(ConfigError, match="x1"):
+        line().sample(3)
+
+
+def test_group_of_mos2_has_four_elements(mos2):
+    assert len(mos2.group()) == 4
+
+
+def test_group_starts_with_identity(mos2, generator):
+    x = mos2.sample(10, generator)
+    assert torch.equal(mos2.group()[0](x), x)
+
+
+def test_group_is_closed(mos2, close, generator):
+    x = mos2.sample(5, generator)
+    images = [element(x) for element in mos2.group()]
+    for first in mos2.group():
+        for image in images:
+            assert any(torch.allclose(first(image), known, atol=1e-3) for known in images)
+
+
+def test_group_keeps_the_box(mos2, generator):
+    x = mos2.sample(100, generator)
+    assert all(mos2.contains(element(x)).all() for element in mos2.group())
+
+
+def test_group_without_symmetries_is_the_identity():
+    assert len(box().group()) == 1
+
+
+def test_mos2_symmetries_are_the_published_ones(mos2, close):
+    x = torch.tensor([[3.0, 3.1, 12.0, 80.0, 95.0, 110.0, 0.3]])
+    images = {tuple(round(v, 3) for v in element(x)[0].tolist()) for element in mos2.group()}
+    assert (3.0, 3.1, 12.0, 100.0, 85.0, 110.0, -0.3) in images
+    assert (3.1, 3.0, 12.0, 85.0, 100.0, 110.0, 0.3) in images
+
+
+@pytest.mark.parametrize("space", ["mos2", "line", "half"])
+def test_plain_round_trip(space, mos2):
+    made = {"mos2": mos2, "line": line(), "half": DesignSpace([Parameter("a", "m", lower=0.0, reference=1.0)])}[space]
+    assert DesignSpace.from_dict(made.to_dict()) == made
+
+
+def test_plain_form_is_json(mos2):
+    import json
+
+    assert DesignSpace.from_dict(json.loads(json.dumps(mos2.to_dict(), allow_nan=False))) == mos2

@@ -1,0 +1,92 @@
+import ase.io
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from matdesinne.candidates import Candidates
+from matdesinne.errors import ConfigError
+from matdesinne.structures import CELL_PARAMETERS, Prototype, write_extxyz
+from matdesinne.targets import Property, Target
+
+from .conftest import CONF, box, candidates, quadratic, rows
+
+
+@pytest.fixture(scope="module")
+def prototype() -> Prototype:
+    return instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
+
+
+@pytest.fixture(scope="module")
+def table() -> Candidates:
+    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    x = torch.cat([space.reference.unsqueeze(0), space.sample(20, torch.Generator().manual_seed(0))])
+    mean = torch.linspace(0.9, 1.1, 21).unsqueeze(1)
+    gap = Property("band_gap", "eV", floor=0.0)
+    return Candidates(space, [gap], x, Target((1.0,), (1.0,)), mean, 0.1 * mean, "localized")
+
+
+@pytest.fixture(scope="module")
+def frames(table, prototype, tmp_path_factory) -> list[ase.Atoms]:
+    path = tmp_path_factory.mktemp("structures") / "candidates.extxyz"
+    write_extxyz(table, prototype, path)
+    return ase.io.read(path, index=":")
+
+
+def test_one_frame_a_candidate(frames, table):
+    assert len(frames) == len(table)
+
+
+def test_cell_reads_back(frames, table):
+    cells = torch.tensor([atoms.cell.cellpar().tolist() for atoms in frames], dtype=torch.float64)
+    torch.testing.assert_close(cells, table.designs[:, :6].double(), rtol=0, atol=1e-6)
+
+
+def test_cell_orientation(frames):
+    for atoms in frames:
+        a, b, c = atoms.cell.array
+        assert abs(a[1]) < 1e-8 and abs(a[2]) < 1e-8 and abs(b[2]) < 1e-8
+        assert c[2] > 0
+
+
+def test_atoms(frames):
+    assert all(atoms.get_chemical_symbols() == ["Mo", "S", "S"] for atoms in frames)
+    assert all(atoms.pbc.all() for atoms in frames)
+
+
+def test_fractional_positions(frames, prototype):
+    for atoms in frames:
+        assert abs(atoms.get_scaled_positions() - prototype.positions).max() < 1e-6
+
+
+def test_reference_bond_length(frames):
+    assert frames[0].get_distance(0, 1, mic=True) == pytest.approx(2.4018, abs=1e-3)
+    assert frames[0].get_distance(0, 2, mic=True) == pytest.approx(2.4018, abs=1e-3)
+
+
+def test_info_holds_field_target_and_prediction(frames, table):
+    for row, atoms in enumerate(frames):
+        assert atoms.info["electric_field"] == pytest.approx(table.designs[row, 6].item(), abs=1e-6)
+        assert atoms.info["target"] == 1.0
+        assert atoms.info["band_gap"] == pytest.approx(table.mean[row, 0].item(), abs=1e-6)
+        assert atoms.info["band_gap_std"] == pytest.approx(table.std[row, 0].item(), abs=1e-6)
+        assert atoms.info["stage"] == "localized"
+
+
+def test_info_names_units(frames):
+    assert "electric_field: V/angstrom" in frames[0].info["units"]
+    assert "band_gap: eV" in frames[0].info["units"]
+
+
+@pytest.mark.parametrize("angles", [(60, 60, 130), (120, 120, 121), (100, 150, 140), (90, 90, 180)])
+def test_angles_without_volume(prototype, angles):
+    design = dict(zip(CELL_PARAMETERS, (3.0, 3.0, 12.0, *angles), strict=True))
+    with pytest.raises(ConfigError, match="volume"):
+        prototype.atoms(design)
+
+
+def test_space_without_a_cell(prototype, tmp_path):
+    table = candidates(quadratic(), rows(box(), 2).x, 0.5)
+    with pytest.raises(ConfigError, match="gamma"):
+        write_extxyz(table, prototype, tmp_path / "candidates.extxyz")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,240 @@
+import json
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
+from matdesinne.learning import DesignModule
+from matdesinne.pipeline import InverseDesign
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.training import cached_surrogate, fit, prepare_folder, train_design
+
+from .conftest import CONF, TINY, box, prop, tiny_module, toy_data
+
+TRAINER = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False}
+NAMES = ["x1", "x2", "y"]
+
+
+def settings(**changes: object):
+    return OmegaConf.merge(OmegaConf.load(CONF / "trainer" / "default.yaml"), TRAINER, changes)
+
+
+def surrogate(seed: int = 0):
+    module = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed)
+    object.__setattr__(module.optimization, "batch_size", 32)
+    return module
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A CSV file with y = x1 + x2."""
+    x = box().sample(200, torch.Generator().manual_seed(0))
+    lines = [",".join(NAMES), *(f"{a},{b},{a + b}" for a, b in x.tolist())]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    return tmp_path / "table.csv"
+
+
+def whole(table, folder, **changes: object):
+    """What train.yaml composes to, small, for a CSV file."""
+    data = OmegaConf.load(CONF / "data" / "csv.yaml")
+    del data["defaults"]
+    parameter = {"_target_": "matdesinne.space.Parameter", "unit": "m", "lower": -1.0, "upper": 1.0}
+    data = OmegaConf.merge(
+        data,
+        {
+            "source": {"path": str(table)},
+            "space": {"parameters": [{**parameter, "name": name} for name in NAMES[:2]]},
+            "properties": [{"_target_": "matdesinne.targets.Property", "name": "y", "unit": "eV"}],
+            "labels": {"pool": 2000, "count": 1000},
+        },
+    )
+    parts = {}
+    for group, name in (("model", "mdn"), ("surrogate", "mlp")):
+        part = OmegaConf.load(CONF / group / f"{name}.yaml")
+        parts[group] = {**part, **{key: value for key, value in TINY.items() if key in part}}
+    base = {
+        **parts,
+        "data": data,
+        "trainer": settings(max_epochs=1),
+        "logger": None,
+        "seed": 0,
+        "resume": None,
+        "surrogates_folder": str(folder / "surrogates"),
+        "folder": str(folder),
+    }
+    return OmegaConf.merge(base, changes)
+
+
+def test_fit_returns_the_best_epoch(tmp_path):
+    trained = fit(surrogate(), toy_data(), settings(max_epochs=3), tmp_path, None)
+    best = DesignModule.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    assert all(torch.equal(best.state_dict()[key], value) for key, value in trained.state_dict().items())
+
+
+def test_fit_learns_the_scales(tmp_path, close):
+    data = toy_data()
+    trained = fit(surrogate(), data, settings(), tmp_path, None)
+    close(trained.target_scale.mean, data.training_batch().y.mean(0))
+
+
+def test_fit_is_reproducible(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        torch.manual_seed(0)
+        runs.append(fit(surrogate(), toy_data(), settings(), tmp_path / name, None).state_dict())
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+def test_resumed_run_ends_as_the_whole_one(tmp_path):
+    whole_run = fit(surrogate(), toy_data(), settings(max_epochs=4), tmp_path / "whole", None)
+
+    class Stop(Exception):
+        pass
+
+    module = surrogate()
+
+    def stop():
+        if module.current_epoch == 2:
+            raise Stop
+
+    module.on_train_epoch_start = stop
+    with pytest.raises(Stop):
+        fit(module, toy_data(), settings(max_epochs=4), tmp_path / "parts", None)
+    resumed = fit(surrogate(1), toy_data(), settings(max_epochs=4), tmp_path / "parts", None, resume=True)
+    assert all(torch.equal(resumed.state_dict()[key], value) for key, value in whole_run.state_dict().items())
+
+
+def test_resume_without_a_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        fit(surrogate(), toy_data(), settings(), tmp_path, None, resume=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_missing_accelerator(tmp_path):
+    with pytest.raises(DeviceError, match="gpu"):
+        fit(surrogate(), toy_data(), settings(accelerator="gpu"), tmp_path, None)
+
+
+def test_loss_that_is_not_finite(tmp_path):
+    module = surrogate()
+    with torch.no_grad():
+        module.network.weights[0].fill_(float("nan"))
+    with pytest.raises(TrainingError, match="finite"):
+        fit(module, toy_data(), settings(), tmp_path, None)
+
+
+def test_early_stopping(tmp_path):
+    module = surrogate()
+    object.__setattr__(module.optimization, "learning_rate", 1e-30)
+    epochs = []
+    module.on_train_epoch_start = lambda: epochs.append(module.current_epoch)
+    fit(module, toy_data(), settings(max_epochs=50, patience=2), tmp_path, None)
+    assert len(epochs) <= 4
+
+
+def test_epochs_come_from_the_module(tmp_path):
+    module = surrogate()
+    object.__setattr__(module.optimization, "epochs", 3)
+    epochs = []
+    module.on_train_epoch_start = lambda: epochs.append(module.current_epoch)
+    fit(module, toy_data(), settings(max_epochs=None), tmp_path, None)
+    assert epochs == [0, 1, 2]
+
+
+def test_csv_log_has_both_losses(tmp_path):
+    logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "logs"}}
+    fit(surrogate(), toy_data(), settings(log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
+    header = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0]
+    assert {"train_loss", "val_loss", "val_mae"} <= set(header.split(","))
+
+
+def test_design_can_be_loaded(table, tmp_path):
+    made = train_design(whole(table, tmp_path), tmp_path / "run")
+    again = InverseDesign.load(tmp_path / "run")
+    y = torch.zeros(10, 1)
+    first, second = (d.model.sample(y, torch.Generator().manual_seed(0)) for d in (made, again))
+    assert torch.equal(first, second)
+
+
+def test_split_is_written(table, tmp_path):
+    train_design(whole(table, tmp_path), tmp_path / "run")
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert sorted(split["train"] + split["validation"] + split["test"]) == list(range(200))
+    assert split["duplicates_removed"] == 0
+
+
+def test_surrogate_alone(table, tmp_path):
+    trained = train_design(whole(table, tmp_path, model=None), tmp_path / "run")
+    assert isinstance(trained, Surrogate)
+    assert (tmp_path / "run" / "surrogate.safetensors").is_file()
+
+
+def trained_surrogate(config, folder) -> Surrogate:
+    from hydra.utils import instantiate
+
+    return cached_surrogate(config, instantiate(config.data, _convert_="all"), config.seed, folder)
+
+
+def test_equal_settings_train_once(table, tmp_path):
+    for _ in range(2):
+        trained_surrogate(whole(table, tmp_path), tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"surrogate": {"hidden": 17}}, {"data": {"validation": 0.2}}, {"trainer": {"max_epochs": 2}}],
+    ids=["seed", "surrogate", "data", "epochs"],
+)
+def test_other_settings_train_again(table, tmp_path, changes):
+    for config in (whole(table, tmp_path), whole(table, tmp_path, **changes)):
+        trained_surrogate(config, tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_labels_of_the_generative_model_do_not_train_again(table, tmp_path):
+    for config in (whole(table, tmp_path), whole(table, tmp_path, data={"labels": {"count": 1500}})):
+        trained_surrogate(config, tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_other_rows_train_again(table, tmp_path):
+    config = whole(table, tmp_path)
+    trained_surrogate(config, tmp_path / "kept")
+    table.write_text(table.read_text() + "\n0.25,0.5,0.75\n")
+    trained_surrogate(config, tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_missing_table(table, tmp_path):
+    table.unlink()
+    with pytest.raises(ValueError, match=r"table\.csv"):
+        train_design(whole(table, tmp_path), tmp_path / "run")
+
+
+def test_folder_keeps_the_configuration(table, tmp_path):
+    config = whole(table, tmp_path)
+    assert prepare_folder(config, tmp_path / "run", []) == config
+    kept = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert kept == OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+
+
+def test_resume_takes_up_the_kept_configuration(table, tmp_path):
+    prepare_folder(whole(table, tmp_path, seed=7), tmp_path / "run", [])
+    again = whole(table, tmp_path, resume=str(tmp_path / "run"))
+    settings = prepare_folder(again, tmp_path / "run", [f"resume={tmp_path}/run", "trainer.max_epochs=9"])
+    assert (settings.seed, settings.trainer.max_epochs) == (7, 9)
+
+
+def test_resume_of_nothing(table, tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.yaml"):
+        prepare_folder(whole(table, tmp_path, resume="run"), tmp_path / "run", [])
+
+
+def test_unknown_setting_is_named(table, tmp_path):
+    from hydra.errors import InstantiationException
+
+    with pytest.raises((ConfigError, InstantiationException, TypeError), match="widht"):
+        train_design(whole(table, tmp_path, model={"widht": 3}), tmp_path / "run")
