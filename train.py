@@ -15,14 +15,16 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from matdesinne.logs import closed_runs
+    from matdesinne.pipeline import InverseDesign
     from matdesinne.training import prepare_folder, train_design
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     resume = config.resume is not None
     settings = prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
     with closed_runs():
-        train_design(settings, folder, resume)
-    print(f"Trained. Generate with: python generate.py run={folder} target=1.0")
+        trained = train_design(settings, folder, resume)
+    generate = f" Generate with: python generate.py run={folder} target=1.0" if isinstance(trained, InverseDesign) else ""
+    print(f"Wrote {folder}.{generate}")
 
 
 if __name__ == "__main__":

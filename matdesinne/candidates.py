@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from matdesinne.errors import DatasetError
+from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.files import atomic_path
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property, Target
@@ -45,6 +45,14 @@ class Candidates:
     std: Float[Tensor, "n dy"]
     stage: str
 
+    def __post_init__(self) -> None:
+        """Check that no two columns of the table have one name."""
+        names = [*self.space.names, "stage", *self._target_columns()]
+        names += [name for prop in self.properties for name in (prop.name, f"{prop.name}_std")]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ConfigError(f"Expected distinct names of columns, got {repeated} twice: rename parameters or properties.")
+
     def __len__(self) -> int:
         """Number of rows."""
         return self.designs.shape[0]
@@ -69,16 +77,19 @@ class Candidates:
         """Distance of each prediction to the target in the units of the properties; 0 inside an interval."""
         return self.target.residual(self.mean).abs()
 
+    def _target_columns(self) -> list[str]:
+        suffixes = [""] if len(self.properties) == 1 else [f"_{prop.name}" for prop in self.properties]
+        return [f"{name}{suffix}" for suffix in suffixes for name in ("target", "target_lower", "target_upper")]
+
     def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
         """The table as ``{name: (unit, values)}``, in the order in which files hold it."""
         table: dict[str, tuple[str, list[float] | list[str]]] = {}
         for i, parameter in enumerate(self.space.parameters):
             table[parameter.name] = (parameter.unit, self.designs[:, i].tolist())
         for j, prop in enumerate(self.properties):
-            suffix = "" if len(self.properties) == 1 else f"_{prop.name}"
-            table[f"target{suffix}"] = (prop.unit, [self.target.values[j]] * len(self))
-            table[f"target_lower{suffix}"] = (prop.unit, [self.target.lower[j]] * len(self))
-            table[f"target_upper{suffix}"] = (prop.unit, [self.target.upper[j]] * len(self))
+            wanted = (self.target.values[j], self.target.lower[j], self.target.upper[j])
+            for name, value in zip(self._target_columns()[3 * j : 3 * j + 3], wanted, strict=True):
+                table[name] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())
             table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
         table["stage"] = ("", [self.stage] * len(self))
@@ -96,7 +107,7 @@ class Candidates:
         declaration = {
             "space": self.space.to_dict(),
             "properties": [asdict(prop) for prop in self.properties],
-            "target": asdict(self.target),
+            "target": self.target.to_list(),
             "stage": self.stage,
         }
         schema = pyarrow.schema(fields, metadata={"matdesinne": json.dumps(declaration)})
@@ -131,7 +142,7 @@ class Candidates:
             declaration = json.loads(table.schema.metadata[b"matdesinne"])
             space = DesignSpace.from_dict(declaration["space"])
             properties = [Property(**entry) for entry in declaration["properties"]]
-            target = Target(tuple(declaration["target"]["lower"]), tuple(declaration["target"]["upper"]))
+            target = Target.from_list(declaration["target"])
 
             def stack(names: Sequence[str]) -> Tensor:
                 return torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1)

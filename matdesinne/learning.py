@@ -157,7 +157,7 @@ class DesignModule(pl.LightningModule):
                 f"Expected a checkpoint of MatDesINNe at {checkpoint_path}, got {type(error).__name__}: "
                 "the file is missing, damaged or foreign; train again or give another path."
             ) from error
-        return _fill(cls.build(description), state, checkpoint_path)
+        return _fill(_rebuilt(cls, description, checkpoint_path), state, checkpoint_path)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, its rate scheduled for each step."""
@@ -214,13 +214,22 @@ def load_module(kind: type[M], folder: str | Path, name: str) -> M:
     try:
         description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         state = safetensors.torch.load_file(path)
-        module = kind.build(description)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"Expected weights {path} and their .json, got {type(error).__name__} ({error}): "
             "give a folder that train.py wrote, or train again."
         ) from error
-    return _fill(module, state, path)
+    return _fill(_rebuilt(kind, description, path), state, path)
+
+
+def _rebuilt(kind: type[M], description: Description, path: str | Path) -> M:
+    try:
+        return kind.build(description)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"Expected the description of a {kind.__name__} with {path}, got {type(error).__name__} ({error}): "
+            "the file is damaged or of another version; train again."
+        ) from error
 
 
 def _fill(module: M, state: Mapping[str, Tensor], path: str | Path) -> M:

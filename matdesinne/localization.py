@@ -16,7 +16,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
-_CHUNK_ROWS = 1 << 14
+_CHUNK_ROWS = 1 << 11
 
 
 class Localizer(ABC):
@@ -72,7 +72,7 @@ class Newton(Localizer):
         unit = surrogate.scale.std
         lower, upper = surrogate.space.lower.to(x), surrogate.space.upper.to(x)
         best = x.clamp(lower, upper)
-        best_size = torch.full((x.shape[0],), torch.inf, device=x.device)
+        best_size = torch.full((x.shape[0],), torch.inf, dtype=x.dtype, device=x.device)
         step = torch.zeros_like(x)
         rows = torch.arange(x.shape[0], device=x.device)
         for _ in range(self.steps):

@@ -69,7 +69,12 @@ class Symmetry:
     reciprocal: Sequence[Sequence[int]] = ((1, 0), (0, 1))
 
     def __post_init__(self) -> None:
-        """Make lists tuples, so that equal operations compare equal."""
+        """Check the rules and make lists tuples, so that equal operations compare equal."""
+        for name, rule in self.substitutions.items():
+            if len(rule) != 3 or not isinstance(rule[0], int | float) or not isinstance(rule[2], int | float):
+                raise ConfigError(
+                    f"Expected [factor, source, offset] for {name!r} in a symmetry, got {list(rule)}: e.g. [-1, alpha, 180]."
+                )
         object.__setattr__(self, "substitutions", {name: tuple(rule) for name, rule in self.substitutions.items()})
         object.__setattr__(self, "reciprocal", tuple(tuple(row) for row in self.reciprocal))
 
@@ -206,7 +211,7 @@ class DesignSpace:
                         fresh.append(product)
             frontier = fresh
             if len(elements) > 1000:
-                raise ConfigError("Expected symmetries of a finite group, got over 1000 operations: correct factors and offsets.")
+                raise ConfigError("Expected symmetries of a finite group, got over 1000 operations: correct them.")
         return tuple(elements)
 
     def to_dict(self) -> SpaceDict:

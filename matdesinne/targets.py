@@ -85,6 +85,17 @@ class Target:
         edges = [_edges(entry, prop) for entry, prop in zip(entries, properties, strict=True)]
         return cls(tuple(e[0] for e in edges), tuple(e[1] for e in edges))
 
+    def to_list(self) -> list[list[float | None]]:
+        """Plain containers for JSON: ``[lower, upper]`` for each property, an open edge as ``None``."""
+        edges = zip(self.lower, self.upper, strict=True)
+        return [[None if math.isinf(edge) else edge for edge in pair] for pair in edges]
+
+    @classmethod
+    def from_list(cls, plain: Sequence[Sequence[float | None]]) -> Target:
+        """Rebuild what `to_list` gave."""
+        lower = tuple(-math.inf if low is None else low for low, _ in plain)
+        return cls(lower, tuple(math.inf if high is None else high for _, high in plain))
+
     @property
     def is_interval(self) -> tuple[bool, ...]:
         """For each property, whether the target is wider than one value."""
@@ -121,6 +132,8 @@ def _edges(entry: object, prop: Property) -> tuple[float, float]:
         high = math.inf if entry[1] is None else _number(entry[1], prop)
         if low > high or low == math.inf or high == -math.inf:
             raise TargetError(f"Expected lower <= upper for {prop.name}, got [{low}, {high}] {prop.unit}: swap the edges.")
+        if math.isinf(low) and math.isinf(high):
+            raise TargetError(f"Expected one finite edge for {prop.name}, got none: e.g. target=[0.5,null].")
     else:
         low = high = _number(entry, prop)
         if math.isinf(low):
@@ -130,14 +143,18 @@ def _edges(entry: object, prop: Property) -> tuple[float, float]:
             raise TargetError(
                 f"Expected a {prop.name} of at least {prop.floor} {prop.unit} (its floor), got {high}: ask for {prop.floor}."
             )
-        low = -math.inf if low <= prop.floor else low
+        low = -math.inf if low <= prop.floor and math.isfinite(high) else low
     return low, high
 
 
 def _number(entry: object, prop: Property) -> float:
-    if not isinstance(entry, numbers.Real) or isinstance(entry, bool) or math.isnan(float(entry)):
+    try:
+        value = float(entry) if isinstance(entry, numbers.Real) and not isinstance(entry, bool) else math.nan
+    except OverflowError:
+        value = math.nan
+    if math.isnan(value):
         raise TargetError(f"Expected a number for {prop.name} in {prop.unit}, got {entry!r}: e.g. target=1.0.")
-    return float(entry)
+    return value
 
 
 def _words(prop: Property, low: float, high: float) -> str:

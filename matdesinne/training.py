@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 import matdesinne
 from matdesinne.data.datamodule import DesignData
+from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.files import atomic_path, write_json
 from matdesinne.learning import DesignModule, load_module, save_module
@@ -69,16 +71,18 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
             logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
             default_root_dir=str(folder),
         )
-    except MisconfigurationException as error:
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, MisconfigurationException):
+            raise
+        reason = " ".join(str(error.__cause__).split())
         raise DeviceError(
-            f"Expected the device trainer.accelerator={options.get('accelerator')} with trainer.devices="
-            f"{options.get('devices')}, got none ({' '.join(str(error).split())}): use trainer.accelerator=cpu, or install a "
-            "build of torch for your device."
+            f"Expected the device trainer.accelerator={options.get('accelerator')} with trainer.devices={options.get('devices')}, "
+            f"got none ({reason}): use trainer.accelerator=cpu, or install a build of torch for your device."
         ) from error
     runner.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     if runner.interrupted:
         raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
-    if not Path(best.best_model_path).is_file():
+    if best.best_model_score is None or not best.best_model_score.isfinite():
         raise TrainingError(
             f"Expected a finite validation loss of {type(module).__name__}, got none by epoch {runner.current_epoch}: lower "
             "optimization.learning_rate or check the data."
@@ -99,7 +103,7 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
         "version": matdesinne.__version__,
         "data": {key: value for key, value in _plain(config.data).items() if key != "labels"},
         "surrogate": _plain(config.surrogate),
-        "rows": len(data.training_rows),
+        "rows": _digest(data.training_rows),
         "epochs": config.trainer.max_epochs,
         "seed": seed,
     }
@@ -179,6 +183,11 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
         )
     return module
+
+
+def _digest(table: DesignTable) -> str:
+    """A hash of the rows: an edited table trains a new surrogate."""
+    return hashlib.sha256(table.x.numpy().tobytes() + table.y.numpy().tobytes()).hexdigest()
 
 
 def _scale(module: DesignModule, data: DesignData) -> None:

@@ -34,8 +34,10 @@ class Standardizer(nn.Module):
     def fit(self, values: Float[Tensor, "n d"]) -> None:
         """Learn mean and standard deviation; a constant column keeps its unit."""
         self.mean.copy_(values.mean(dim=0))
-        std = values.std(dim=0)
-        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+        std = values.std(dim=0, correction=0)
+        # rounding alone gives a constant column a tiny spread
+        varies = std > 1e-6 * values.mean(dim=0).abs()
+        self.std.copy_(torch.where(varies, std, torch.ones_like(std)))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Physical to standardised."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Self
 
 import pytorch_lightning as pl
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +22,9 @@ from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
+
+_HELD_OUT = 50
+"""One in so many labelled designs is for validation."""
 
 
 class DesignData(pl.LightningDataModule):
@@ -87,10 +89,9 @@ class DesignData(pl.LightningDataModule):
         if self.labels is None:
             return self
         table, prior = self.labels.make(self.space, surrogate)
-        order = torch.randperm(len(table), generator=torch.Generator().manual_seed(self.labels.seed))
-        held = max(len(table) // 50, 1)
+        held = table.ids % _HELD_OUT == 0
         labelled = copy.copy(self)
-        labelled._labelled = (table.take(order[held:]), table.take(order[:held]), prior)
+        labelled._labelled = (table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0]), prior)
         return labelled
 
     def with_all_rows(self) -> Self:

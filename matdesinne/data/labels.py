@@ -76,7 +76,8 @@ class SurrogateLabels:
         weight = log_weight(prior[:, 0])
         chosen = torch.multinomial((weight - weight.max()).exp(), self.chains, replacement=True, generator=generator)
         xs, ys = self._chains(x[chosen], prior[chosen], space, surrogate, log_weight, generator)
-        return DesignTable(xs, ys, torch.arange(len(xs))), prior
+        # every state of a chain carries the number of the design that it started from: what is held out shares no chain
+        return DesignTable(xs, ys, chosen.repeat(self.steps + 1)), prior
 
     def _log_weights(self, y: Float[Tensor, " m"], surrogate: Surrogate) -> _LogWeights:
         prop = surrogate.properties[0]

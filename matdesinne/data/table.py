@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["BandLabels", "DesignTable", "Split", "check_table", "read_numbers"]
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,15 +200,18 @@ def _read_frame(path: Path, columns: Sequence[str], header: bool) -> pandas.Data
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)
-        return pandas.read_csv(
-            path,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            skipinitialspace=True,
-            header=0 if header else None,
-            names=None if header else list(columns),
-        )
+        with warnings.catch_warnings():
+            # a row with more fields than names is only a warning to pandas
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            return pandas.read_csv(
+                path,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                skipinitialspace=True,
+                header=0 if header else None,
+                names=None if header else list(columns),
+            )
     except FileNotFoundError as error:
         raise DatasetError(f"Expected a table at {path}, got no such file: correct the path.") from error
     except Exception as error:  # the parsers raise what they raise

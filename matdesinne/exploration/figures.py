@@ -35,8 +35,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         axis = axes[j]
         values = sampled.mean[:, j].numpy()
         # at 0.1 % on either side a few strays would squeeze the rest
-        low, high = np.quantile(values, [0.001, 0.999])
-        bins = np.linspace(low, high, 60)
+        bins = _bins(np.quantile(values, 0.001), np.quantile(values, 0.999), 60)
         axis.hist(values, bins=bins, density=True, color=_SAMPLED, label="sampled")
         axis.hist(kept.mean[:, j].numpy(), bins=bins, density=True, histtype="step", color=_KEPT, label=kept.stage)
         for edge in {kept.target.lower[j], kept.target.upper[j]}:
@@ -47,7 +46,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     for i, parameter in enumerate(kept.space.parameters):
         axis = axes[len(kept.properties) + i]
         shown = sampled.designs[:, i].numpy()
-        bins = np.linspace(shown.min(), shown.max(), 40)
+        bins = _bins(shown.min(), shown.max(), 40)
         axis.hist(shown, bins=bins, density=True, color=_SAMPLED)
         axis.hist(kept.designs[:, i].numpy(), bins=bins, density=True, histtype="step", color=_KEPT)
         axis.set(xlabel=f"{parameter.name} [{parameter.unit}]")
@@ -56,3 +55,9 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     figure.suptitle(f"{len(kept):,} candidates for {kept.target.describe(kept.properties)}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def _bins(low: float, high: float, count: int) -> np.ndarray:
+    """Edges of histogram bins, also where all values are equal."""
+    slack = 0.0 if high > low else 1e-3 * max(abs(low), 1.0)
+    return np.linspace(low - slack, high + slack, count)

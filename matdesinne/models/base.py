@@ -87,13 +87,15 @@ class InverseModel(DesignModule):
             TargetError: if y has the wrong shape or is not finite.
         """
         y = self._checked(y)
+        if len(y) == 0:
+            return y.new_empty(0, self.space.dimension)
         noise = torch.randn(y.shape[0], self.latent_dimension, generator=generator)
         chunks = []
         with torch.no_grad():
             for z_rows, y_rows in zip(noise.split(_CHUNK_ROWS), y.split(_CHUNK_ROWS), strict=True):
                 standard = self.target_scale(self._merged(y_rows.to(self.device)))
                 chunks.append(self.transform.inverse(self._decode(z_rows.to(self.device), standard)).cpu())
-        return torch.cat(chunks) if chunks else torch.empty(0, self.space.dimension)
+        return torch.cat(chunks)
 
     def draw_targets(self, target: Target, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Turn a target into property values to condition on.
@@ -170,7 +172,8 @@ class DensityModel(InverseModel):
             log p(x | y), shape [n].
         """
         y = self._checked(y)
-        return self._log_prob(self.transform(x), self.target_scale(self._merged(y))) + self.transform.log_det(x)
+        log_prob = self._log_prob(self.transform(x), self.target_scale(self._merged(y))) + self.transform.log_det(x)
+        return log_prob.masked_fill(~self.space.contains(x), -torch.inf)
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         return {"loss": -self._log_prob(u, v).mean()}

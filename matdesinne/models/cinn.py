@@ -37,7 +37,7 @@ class CINN(DensityModel):
     Args:
         space: the designs.
         properties: what they have.
-        coupling: ``"mixture"`` (ours: one coordinate a block, mixtures of logistics) or ``"affine"`` (FrEIA's AllInOneBlock).
+        coupling: ``"mixture"`` (ours: one coordinate a block, mixtures of logistics) or ``"affine"`` (FrEIA's GLOW blocks).
         blocks: number of affine blocks; with mixtures there is one for each parameter.
         hidden: width of the subnetworks; for mixtures of the first and of the last block, interpolated between.
         depth: hidden layers of the subnetworks.

@@ -6,14 +6,20 @@ __all__ = ["affine_network"]
 
 from collections.abc import Callable
 
+import torch
 from FrEIA.framework import SequenceINN
-from FrEIA.modules import AllInOneBlock
-from torch import nn
+from FrEIA.modules import FixedLinearTransform, GLOWCouplingBlock
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from matdesinne.models.networks import perceptron
 
+
 def affine_network(dimension: int, condition: int, blocks: int, hidden: int, depth: int, clamp: float = 2.0) -> SequenceINN:
-    """FrEIA's affine coupling blocks (RealNVP with global scaling and a random rotation between them).
+    """FrEIA's GLOW coupling blocks, each moves both halves, with a random rotation before each.
+
+    References:
+        Kingma and Dhariwal, Glow, NeurIPS 2018, arXiv 1807.03039.
 
     Args:
         dimension: number of coordinates.
@@ -25,15 +31,21 @@ def affine_network(dimension: int, condition: int, blocks: int, hidden: int, dep
     """
     network = SequenceINN(dimension)
     for _ in range(blocks):
+        network.append(FixedLinearTransform, M=_rotation(dimension))
         network.append(
-            AllInOneBlock,
+            GLOWCouplingBlock,
             cond=0 if condition else None,
             cond_shape=(condition,) if condition else None,
             subnet_constructor=_subnet(hidden, depth),
-            affine_clamping=clamp,
-            permute_soft=dimension > 1,
+            clamp=clamp,
         )
     return network
+
+
+def _rotation(dimension: int) -> Float[Tensor, "d d"]:
+    """A random rotation from torch's generator."""
+    orthogonal, triangular = torch.linalg.qr(torch.randn(dimension, dimension))
+    return orthogonal * triangular.diagonal().sign()
 
 
 def _subnet(hidden: int, depth: int) -> Callable[[int, int], nn.Module]:

@@ -39,6 +39,7 @@ class INN(InverseModel):
         lambda_z: weight of the latent discrepancy.
         lambda_x: weight of the backward discrepancy.
         lambda_padding: weight of the padding's squared size, forwards.
+        scales: widths of the kernels of both discrepancies, in standardised units.
         padding_noise: standard deviation of the noise on the padding.
         target_noise: noise on y in training, in the unit of the properties.
         optimization: fields of `matdesinne.learning.Optimization`.
@@ -59,6 +60,7 @@ class INN(InverseModel):
         lambda_z: float = 1.0,
         lambda_x: float = 1.0,
         lambda_padding: float = 1.0,
+        scales: Sequence[float] = (0.45, 1.0, 2.0),
         padding_noise: float = 0.05,
         target_noise: float = 0.0,
         optimization: Mapping[str, float] | None = None,
@@ -71,7 +73,7 @@ class INN(InverseModel):
             raise ConfigError(
                 f"Expected more parameters than properties for an INN, got {space.dimension} and {self.dy}: use model=cinn."
             )
-        self.padding, self.padding_noise = padding, padding_noise
+        self.padding, self.padding_noise, self.scales = padding, padding_noise, tuple(scales)
         self.weights = {"y": lambda_y, "z": lambda_z, "x": lambda_x, "padding": lambda_padding}
         self.network = affine_network(space.dimension + padding, 0, blocks, hidden, depth)
 
@@ -91,8 +93,8 @@ class INN(InverseModel):
         z = torch.randn(u.shape[0], self.dz + self.padding, device=u.device)
         terms = {
             "y": (y_hat - v).square().sum(dim=1).mean(),
-            "z": mmd(torch.cat([y_hat.detach(), z_hat], dim=1), torch.cat([v, z[:, : self.dz]], dim=1)),
-            "x": mmd(self._decode(z, v), u),
+            "z": mmd(torch.cat([y_hat.detach(), z_hat], dim=1), torch.cat([v, z[:, : self.dz]], dim=1), self.scales),
+            "x": mmd(self._decode(z, v), u, self.scales),
         }
         if self.padding:
             terms["padding"] = rest.square().sum(dim=1).mean()

@@ -33,8 +33,8 @@ class BandSurrogate(Surrogate):
     The extremum jumps between k-points, so the gap has kinks in the design that a network on the gap learns slowly; the
     energies at fixed fractional k-points are smoother. Where two bands cross at one k-point, an edge has a kink too: each
     edge is an eigenvalue of a real 2 x 2 matrix, :math:`E = c \pm \sqrt{d^2 + o^2}` (+ for valence, - for conduction).
-    Energies are learnt relative to the mean valence energy of their design, those near the edges with more weight. The mean prediction is
-    the gap of the ensemble's mean energies: the mean of the members' gaps would be biased low.
+    Energies are learnt relative to the mean valence energy of their design, those near the edges with more weight. The mean
+    prediction is the gap of the ensemble's mean energies: the mean of the members' gaps would be biased low.
 
     Args:
         space: the designs.

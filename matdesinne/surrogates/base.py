@@ -21,7 +21,7 @@ from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 from matdesinne.transforms import BoxScaler, Standardizer
 
-_CHUNK_ROWS = 1 << 14
+_CHUNK_ROWS = 1 << 11
 
 
 class Surrogate(DesignModule):
@@ -79,6 +79,9 @@ class Surrogate(DesignModule):
 
     def predict_many(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """`predict` in chunks of bounded memory, without gradients, the result on the CPU."""
+        if len(x) == 0:
+            nothing = x.new_empty(0, len(self.properties))
+            return nothing, nothing
         with torch.no_grad():
             parts = [self.predict(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
         return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([std.cpu() for _, std in parts])
