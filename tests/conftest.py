@@ -15,7 +15,9 @@ from matdesinne.data.datamodule import DesignData
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable
 from matdesinne.learning import Batch
+from matdesinne.models.base import InverseModel
 from matdesinne.space import DesignSpace, Parameter
+from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
 from matdesinne.training import build
@@ -26,7 +28,7 @@ CONF = ROOT / "conf"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Relative and absolute tolerance of every comparison; a test may widen it by a factor."""
 
-TINY = {"hidden": 16, "blocks": 2, "depth": 1, "members": 2, "components": 3, "latent": 3, "bins": 4}
+TINY = {"hidden": 16, "blocks": 2, "depth": 1, "members": 2, "components": 3, "latent": 3, "pieces": 2}
 
 
 THIRD_PARTY_WARNINGS = [
@@ -46,18 +48,24 @@ def yaml_files(group: str) -> list[Path]:
     return sorted((CONF / group).glob("*.yaml"))
 
 
-def tiny_module(path: Path, space: DesignSpace, properties: list[Property], seed: int = 0, **settings: object):
+def tiny_module(
+    path: Path,
+    space: DesignSpace,
+    properties: list[Property],
+    seed: int = 0,
+    prototype: Prototype | None = None,
+    **settings: object,
+):
     """The module of a YAML file, made small; same seed, same weights."""
     config = OmegaConf.load(path)
-    config.update({key: value for key, value in {**TINY, **settings}.items() if key in config})
-    # FrEIA draws its rotations from numpy's global generator
-    state, rotations = torch.random.get_rng_state(), np.random.get_state()
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    module = build(config, SimpleNamespace(space=space, properties=tuple(properties)))
-    torch.random.set_rng_state(state)
-    np.random.set_state(rotations)
-    return module
+    changes = {key: value for key, value in {**TINY, **settings}.items() if key in config}
+    if isinstance(changes.get("hidden"), int) and OmegaConf.is_list(config.hidden):
+        changes["hidden"] = [changes["hidden"]] * len(config.hidden)
+    config.update(changes)
+    kind = InverseModel if path.parent.name == "model" else Surrogate
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(kind, config, SimpleNamespace(space=space, properties=tuple(properties), prototype=prototype))
 
 
 def perturb(module: torch.nn.Module, size: float = 0.3, seed: int = 0) -> None:
@@ -77,8 +85,8 @@ def line(dimension: int = 2) -> DesignSpace:
     return DesignSpace([Parameter(f"x{i + 1}", "m") for i in range(dimension)])
 
 
-def prop(name: str = "y", floor: float | None = None, censored: bool = False) -> Property:
-    return Property(name, "eV", floor, censored)
+def prop(name: str = "y", floor: float | None = None, censored: bool = False, margin: float = 0.0) -> Property:
+    return Property(name, "eV", floor, margin, censored)
 
 
 def rows(space: DesignSpace, count: int = 256, outputs: int = 1, seed: int = 0) -> Batch:
@@ -95,7 +103,7 @@ class TableSource(Source):
     def __init__(self, table: DesignTable) -> None:
         self.table = table
 
-    def load(self, space, properties):
+    def load(self, space, properties, root=None):
         return self.table
 
     def describe(self):
@@ -128,13 +136,13 @@ class Linear(Surrogate):
     def __init__(self, space: DesignSpace, properties: list[Property], matrix: list[list[float]]) -> None:
         super().__init__(space, properties)
         self.register_buffer("matrix", torch.tensor(matrix))
-        self.scale.fit(rows(space, 8).x)
+        self.fit_scales(Batch(rows(space, 8).x, torch.tensor([[0.0], [2.0]]).expand(2, len(properties))))
 
-    def _members(self, u):
-        return (self.scale.inverse(u) @ self.matrix.T).unsqueeze(0)
+    def _members(self, features):
+        return (self.features.scale.inverse(features) @ self.matrix.T).unsqueeze(0)
 
     def _terms(self, batch):
-        return self._property_terms(self._members(self.scale(batch.x)), batch.y)
+        return self._property_terms(self._members(self.features(batch.x)), batch.y, huber=1.0)
 
 
 class Quadratic(Linear):
@@ -142,8 +150,8 @@ class Quadratic(Linear):
 
     gap = 0.02
 
-    def _members(self, u):
-        x = self.scale.inverse(u)
+    def _members(self, features):
+        x = self.features.scale.inverse(features)
         mean = x @ self.matrix.T + x.square().sum(dim=1, keepdim=True)
         return torch.stack([mean - self.gap / 2, mean + self.gap / 2])
 

@@ -119,7 +119,8 @@ def test_module_at_its_full_size(override):
     config = composed("train", override)
     data = instantiate(config.data, _convert_="all")
     group = override.split("=")[0]
-    assert sum(p.numel() for p in build(config[group], data).parameters()) > 1000
+    kind = {"model": InverseModel, "surrogate": Surrogate}[group]
+    assert sum(p.numel() for p in build(kind, config[group], data).parameters()) > 1000
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,19 @@ def space():
 
 
 @pytest.fixture(scope="module")
+def wide_space():
+    """The box of the published set."""
+    return instantiate(OmegaConf.load(CONF / "space" / "mos2_vasp.yaml"), _convert_="all")
+
+
+@pytest.fixture(scope="module")
 def packaged(space):
     return PackagedSource("mos2_gpaw").load(space, GAP)
 
 
-def published(root=None, **changes) -> PublishedSource:
+def published(**changes) -> PublishedSource:
     settings = {key: DECLARED[key] for key in ("designs", "labels", "url")}
-    return PublishedSource(**{**settings, "sha256": dict(DECLARED.sha256), "root": root, "variable": "UNSET", **changes})
+    return PublishedSource(**{**settings, "sha256": dict(DECLARED.sha256), "variable": "UNSET", **changes})
 
 
 def test_packaged_rows(packaged):
@@ -63,22 +69,28 @@ def test_packaged_name():
         PackagedSource("nothing").load(box(), GAP)
 
 
-def test_published_rows(published_folder, space):
-    table = published(str(published_folder)).load(space, GAP)
+def test_published_rows(published_folder, wide_space):
+    table = published().load(wide_space, GAP, published_folder)
     assert len(table) == 10_798
     assert len(table) - len(table.without_duplicates()) == 368
-    check_table(table, space, GAP, "mos2_vasp")
+    check_table(table, wide_space, GAP, "mos2_vasp")
 
 
-def test_published_labels_are_censored(published_folder, space):
-    y = published(str(published_folder)).load(space, GAP).y
+def test_published_box_is_hardly_wider(space, wide_space):
+    width = space.upper - space.lower
+    assert ((wide_space.upper - wide_space.lower - width) / width).abs().max() < 0.005
+    assert wide_space.symmetries == space.symmetries
+
+
+def test_published_labels_are_censored(published_folder, wide_space):
+    y = published().load(wide_space, GAP, published_folder).y
     assert float(y.min()) == 0.0
     assert float((y == 0).float().mean()) == pytest.approx(0.641, abs=1e-3)
 
 
-def test_published_folder_by_variable(published_folder, space, monkeypatch):
+def test_published_folder_by_variable(published_folder, wide_space, monkeypatch):
     monkeypatch.setenv("SOME_FOLDER", str(published_folder))
-    assert len(published(variable="SOME_FOLDER").load(space, GAP)) == 10_798
+    assert len(published(variable="SOME_FOLDER").load(wide_space, GAP)) == 10_798
 
 
 @pytest.fixture
@@ -89,40 +101,52 @@ def folder(tmp_path):
     return tmp_path
 
 
-def small(folder, root=True) -> PublishedSource:
+def small(folder) -> PublishedSource:
     sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("x.csv", "y.csv")}
-    return PublishedSource("x.csv", "y.csv", "https://example.org/data", sums, str(folder) if root else None, "UNSET")
+    return PublishedSource("x.csv", "y.csv", "https://example.org/data", sums, "UNSET")
 
 
 def test_published_small(folder):
-    table = small(folder).load(box(), [prop()])
+    table = small(folder).load(box(), [prop()], folder)
     assert table.y[:, 0].tolist() == [1.0, 2.0]
+
+
+def test_published_root_wins_over_the_variable(folder, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("UNSET", str(tmp_path_factory.mktemp("other")))
+    assert len(small(folder).load(box(), [prop()], folder)) == 2
+    with pytest.raises(DatasetError, match="other"):
+        small(folder).load(box(), [prop()])
+
+
+def test_file_in_a_root(tmp_path):
+    (tmp_path / "table.csv").write_text("x1,x2,y\n0,0,1\n0,1,2\n")
+    assert len(FileSource("table.csv").load(box(), [prop()], tmp_path)) == 2
 
 
 def test_published_checksum(folder):
     source = small(folder)
     (folder / "x.csv").write_text("0.1,0.2\n0.3,0.5\n")
     with pytest.raises(DatasetError, match=r"x\.csv with sha256"):
-        source.load(box(), [prop()])
+        source.load(box(), [prop()], folder)
 
 
 def test_published_missing_file(folder):
     source = small(folder)
     (folder / "y.csv").unlink()
     with pytest.raises(DatasetError, match=r"y\.csv in the folder.*root"):
-        source.load(box(), [prop()])
+        source.load(box(), [prop()], folder)
 
 
 def test_published_lengths(folder):
     (folder / "y.csv").write_text("1\n")
     with pytest.raises(DatasetError, match="2 and 1"):
-        small(folder).load(box(), [prop()])
+        small(folder).load(box(), [prop()], folder)
 
 
 def test_published_width(folder):
     (folder / "x.csv").write_text("0.1,0.2,0.3\n0.3,0.4,0.3\n")
     with pytest.raises(DatasetError, match=r"x\.csv"):
-        small(folder).load(box(), [prop()])
+        small(folder).load(box(), [prop()], folder)
 
 
 def test_download_takes_both_files_by_checksum(folder, monkeypatch):
@@ -133,7 +157,7 @@ def test_download_takes_both_files_by_checksum(folder, monkeypatch):
         return str(folder / url.rsplit("/", 1)[1])
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    source = small(folder, root=False)
+    source = small(folder)
     assert len(source.load(box(), [prop()])) == 2
     assert asked == [(f"https://example.org/data/{name}", f"sha256:{source.sha256[name]}") for name in ("x.csv", "y.csv")]
 
@@ -144,7 +168,7 @@ def test_download_without_network(folder, monkeypatch):
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     with pytest.raises(DatasetError, match=r"x\.csv from https://example.org/data/.*no route.*root.*UNSET"):
-        small(folder, root=False).load(box(), [prop()])
+        small(folder).load(box(), [prop()])
 
 
 def test_file_with_two_properties(tmp_path, close):
@@ -186,7 +210,7 @@ def test_analytic_leaves_the_global_seed(problem, untouched_seed):
     ("source", "words"),
     [
         (PackagedSource("mos2_gpaw"), "mos2_gpaw"),
-        (published("folder"), "data_x.csv and data_y.csv"),
+        (published(), "data_x.csv and data_y.csv"),
         (FileSource("my.csv"), "my.csv"),
         (AnalyticSource(Kinematics(), 1, 0), "Kinematics"),
     ],

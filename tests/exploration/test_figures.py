@@ -28,3 +28,11 @@ def test_draws_few_designs(tmp_path, count):
     sampled = candidates(linear(), rows(box(), count).x, 0.5)
     draw_candidates(DesignRun({"sampled": sampled}, {}, 0), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").is_file()
+
+
+def test_draws_candidates_away_from_the_samples(tmp_path):
+    # localization can move all of them out of the range of the samples
+    sampled = candidates(linear(), rows(box(), 3).x * 0.1, 0.5)
+    moved = candidates(linear(), torch.full((2, 2), 0.9), 0.5)
+    draw_candidates(DesignRun({"sampled": sampled, "localized": moved}, {}, 0), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").is_file()

@@ -358,5 +358,5 @@ def test_inn_padding(padding):
 
 
 def test_cinn_names_its_couplings():
-    with pytest.raises(ConfigError, match="spline or affine"):
+    with pytest.raises(ConfigError, match="mixture or affine"):
         tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()], coupling="cubic")

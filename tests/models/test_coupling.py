@@ -1,27 +1,19 @@
+import numpy as np
 import pytest
 import torch
+from FrEIA.modules import FixedLinearTransform
 
-from matdesinne.models.coupling import SplineCouplingBlock, affine_network, rational_quadratic_spline, spline_network
+from matdesinne.models.coupling import affine_network
 
 from ..conftest import perturb
 
-BOUND = 3.0
 
-
-def network(kind: str, condition: int, dimension: int = 3, size: float = 0.2):
-    if kind == "affine":
-        made = affine_network(dimension, condition, blocks=3, hidden=8, depth=1)
-    else:
-        active = int(kind[-1])
-        made = spline_network(dimension, condition, blocks=4, hidden=8, depth=1, active=active, bins=5, bound=BOUND)
-    made = made.double()
+def network(condition: int, dimension: int = 3, size: float = 0.2, seed: int = 0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = affine_network(dimension, condition, blocks=3, hidden=8, depth=1).double()
     perturb(made, size)
     return made
-
-
-@pytest.fixture(params=["affine", "spline 1", "spline 2"])
-def kind(request) -> str:
-    return request.param
 
 
 def inputs(condition: int, count: int = 40, dimension: int = 3):
@@ -30,9 +22,13 @@ def inputs(condition: int, count: int = 40, dimension: int = 3):
     return x, [torch.randn(count, condition, generator=generator, dtype=torch.float64)] if condition else []
 
 
+def rotations(made) -> list[torch.Tensor]:
+    return [block.M.T for block in made if isinstance(block, FixedLinearTransform)]
+
+
 @pytest.mark.parametrize("condition", [0, 2])
-def test_inverse(kind, condition, close):
-    made = network(kind, condition)
+def test_inverse(condition, close):
+    made = network(condition)
     x, c = inputs(condition)
     z = made(x, c=c or None)[0]
     assert not torch.allclose(z, x, atol=1e-2)
@@ -41,8 +37,8 @@ def test_inverse(kind, condition, close):
 
 @pytest.mark.parametrize("condition", [0, 2])
 @pytest.mark.parametrize("rev", [False, True], ids=["forward", "inverse"])
-def test_log_det_is_the_jacobian(kind, condition, rev, close):
-    made = network(kind, condition)
+def test_log_det_is_the_jacobian(condition, rev, close):
+    made = network(condition)
     x, c = inputs(condition, 6)
     log_det = made(x, c=c or None, rev=rev)[1]
     for row in range(len(x)):
@@ -55,93 +51,60 @@ def test_log_det_is_the_jacobian(kind, condition, rev, close):
         close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet, factor=1e3)
 
 
-def test_log_dets_cancel(kind, close):
-    made = network(kind, 2)
+def test_log_dets_cancel(close):
+    made = network(2)
     x, c = inputs(2)
     z, forward = made(x, c=c)
     close(forward + made(z, c=c, rev=True)[1], torch.zeros(len(x)), factor=1e3)
 
 
-def test_condition_matters(kind):
-    made = network(kind, 2)
+def test_condition_matters():
+    made = network(2)
     x, (c,) = inputs(2)
     assert not torch.allclose(made(x, c=[c])[0], made(x, c=[c + 1])[0])
 
 
-def test_every_coordinate_moves(kind):
-    made = network(kind, 2)
-    x, c = inputs(2)
-    assert ((made(x, c=c)[0] - x).abs().amax(0) > 1e-3).all()
+def test_batch_equals_its_rows(close):
+    made = network(2)
+    x, (c,) = inputs(2)
+    together = made(x, c=[c])[0]
+    apart = torch.cat([made(x[i : i + 1], c=[c[i : i + 1]])[0] for i in range(len(x))])
+    close(apart, together)
 
 
-@pytest.mark.parametrize("active", [1, 2])
-def test_fresh_spline_network_is_the_identity(active, close):
-    made = spline_network(3, 2, blocks=4, hidden=8, depth=1, active=active, bins=5, bound=BOUND).double()
-    x, c = inputs(2)
+def test_every_input_moves_every_output():
+    made = network(2)
+    x, c = inputs(2, 1)
+    jacobian = torch.autograd.functional.jacobian(lambda value: made(value, c=c)[0].sum(0), x)[:, 0]
+    assert (jacobian.abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 8])
+def test_fresh_network_is_a_rotation(dimension, close):
+    made = affine_network(dimension, 2, blocks=3, hidden=8, depth=1).double()
+    x, c = inputs(2, dimension=dimension)
     z, log_det = made(x, c=c)
-    close(z, x, factor=100)
-    close(log_det, torch.zeros_like(log_det), factor=100)
+    close(z.norm(dim=1), x.norm(dim=1), factor=1e5)  # the rotations were drawn in single precision
+    close(log_det, torch.zeros_like(log_det), factor=1e5)
 
 
-def test_fresh_spline_block_is_the_identity(close):
-    knots = torch.zeros(50, 1, 3 * 8 - 1, dtype=torch.float64)
-    x = torch.linspace(-5, 5, 50, dtype=torch.float64).unsqueeze(1)
-    y, log_slope = rational_quadratic_spline(x, knots, BOUND)
-    close(y, x)
-    close(log_slope, torch.zeros_like(x))
+def test_rotations_are_orthogonal(close):
+    for rotation in rotations(affine_network(5, 0, blocks=3, hidden=8, depth=1)):
+        close(rotation @ rotation.T, torch.eye(5), factor=10)
 
 
-@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
-def test_spline_is_the_identity_outside(inverse):
-    knots = torch.randn(4, 1, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = torch.tensor([[-100.0], [-BOUND], [BOUND], [3.5]], dtype=torch.float64)
-    y, log_slope = rational_quadratic_spline(x, knots, BOUND, inverse)
-    assert torch.equal(y, x)
-    assert (log_slope == 0).all()
+def test_rotations_come_from_torch():
+    state = np.random.get_state()[1].copy()
+    made = [rotations(network(0, seed=seed)) for seed in (0, 0, 1)]
+    assert all(torch.equal(a, b) for a, b in zip(made[0], made[1], strict=True))
+    assert not any(torch.allclose(a, b, atol=1e-3) for a, b in zip(made[0], made[2], strict=True))
+    assert (np.random.get_state()[1] == state).all()
 
 
-@pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
-@pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
-def test_spline_is_monotone(size, inverse):
-    knots = size * torch.randn(1, 1, 3 * 6 - 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = torch.linspace(-4, 4, 4001, dtype=torch.float64).unsqueeze(1)
-    y, log_slope = rational_quadratic_spline(x, knots.expand(len(x), 1, -1), BOUND, inverse)
-    assert (y.diff(dim=0) > 0).all()
-    assert log_slope.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "size"), [(torch.float32, 0.1), (torch.float32, 0.5), (torch.float64, 0.5), (torch.float64, 2.0)]
-)
-def test_spline_inverse(size, dtype, close):
-    generator = torch.Generator().manual_seed(0)
-    knots = size * torch.randn(500, 2, 3 * 6 - 1, generator=generator, dtype=torch.float64).to(dtype)
-    x = 2 * torch.randn(500, 2, generator=generator, dtype=torch.float64).to(dtype)
-    y, forward = rational_quadratic_spline(x, knots, BOUND)
-    back, inverse = rational_quadratic_spline(y, knots, BOUND, inverse=True)
-    close(back, x, factor=1e3)
-    close(forward + inverse, torch.zeros_like(x), factor=3e3)
-
-
-def test_spline_has_the_bound_as_fixed_point(close):
-    knots = torch.randn(1, 1, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64).expand(2, 1, 14)
-    edge = torch.tensor([[-BOUND + 1e-9], [BOUND - 1e-9]], dtype=torch.float64)
-    close(rational_quadratic_spline(edge, knots, BOUND)[0], edge, factor=1e3)
-
-
-def test_spline_gradients_are_finite():
-    knots = torch.randn(200, 1, 14, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    x = torch.linspace(-5, 5, 200).unsqueeze(1).requires_grad_()
-    y, log_slope = rational_quadratic_spline(x, knots, BOUND)
-    (y.sum() + log_slope.sum()).backward()
-    assert knots.grad.isfinite().all() and x.grad.isfinite().all()
-
-
-def test_spline_block_leaves_the_passive_coordinates():
-    block = SplineCouplingBlock(
-        [(3,)], subnet_constructor=lambda inputs, outputs: torch.nn.Linear(inputs, outputs), active=[1], bins=4, bound=BOUND
-    )
-    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
-    (z,), _ = block([x])
-    assert torch.equal(z[:, [0, 2]], x[:, [0, 2]])
-    assert not torch.equal(z[:, 1], x[:, 1])
+def test_rotations_are_saved_and_not_trained():
+    made, other = network(0, seed=0), network(0, seed=1)
+    other.load_state_dict(made.state_dict())
+    x, _ = inputs(0)
+    assert torch.equal(other(x)[0], made(x)[0])
+    trained = {id(parameter) for parameter in made.parameters() if parameter.requires_grad}
+    assert not any(id(block.M) in trained for block in made if isinstance(block, FixedLinearTransform))

@@ -1,0 +1,187 @@
+import math
+
+import pytest
+import torch
+
+from matdesinne.models.mixture import MixtureCouplingBlock, mixture_network
+
+from ..conftest import perturb
+
+DIMENSION, CONDITION = 3, 2
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
+
+def network(size: float = 0.1, dtype: torch.dtype = torch.float64, dimension: int = DIMENSION):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = mixture_network(dimension, CONDITION, hidden=(8, 16), depth=2, components=5).to(dtype)
+    perturb(made, size)
+    return made
+
+
+def inputs(count: int = 40, dtype: torch.dtype = torch.float64, dimension: int = DIMENSION):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, dimension, generator=generator, dtype=torch.float64).to(dtype)
+    return x, torch.randn(count, CONDITION, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 7])
+def test_inverse(dimension, close):
+    made = network(dimension=dimension)
+    x, c = inputs(dimension=dimension)
+    z = made(x, c=[c])[0]
+    assert not torch.allclose(z, x, atol=1e-2)
+    close(made(z, c=[c], rev=True)[0], x, factor=1e4)
+
+
+def test_inverse_of_the_inverse(close):
+    made = network()
+    z, c = inputs()
+    close(made(made(z, c=[c], rev=True)[0], c=[c])[0], z, factor=1e4)
+
+
+def test_log_det_is_the_jacobian(close):
+    made = network()
+    x, c = inputs(8)
+    log_det = made(x, c=[c])[1]
+    for row in range(len(x)):
+
+        def single(value, row=row):
+            return made(value.unsqueeze(0), c=[c[row : row + 1]])[0].squeeze(0)
+
+        jacobian = torch.autograd.functional.jacobian(single, x[row])
+        close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet, factor=1e3)
+
+
+def test_jacobian_is_triangular():
+    """Output j depends on the inputs up to j only: the density is a product of conditionals."""
+    made = network()
+    x, c = inputs(1)
+    jacobian = torch.autograd.functional.jacobian(lambda value: made(value, c=[c])[0].sum(0), x)[:, 0]
+    assert (jacobian.triu(1) == 0).all()
+    assert (jacobian.tril()[torch.tril_indices(DIMENSION, DIMENSION).unbind()] != 0).all()
+
+
+def test_log_dets_cancel(close):
+    made = network()
+    x, c = inputs()
+    z, forward = made(x, c=[c])
+    close(forward + made(z, c=[c], rev=True)[1], torch.zeros(len(x)), factor=1e4)
+
+
+def test_no_log_det_on_request():
+    made = network()
+    x, c = inputs()
+    assert torch.equal(made(x, c=[c], jac=False)[0], made(x, c=[c])[0])
+    assert (made(x, c=[c], jac=False)[1] == 0).all()
+
+
+def test_densities_add_up(close):
+    made = network()
+    x, c = inputs()
+    z, log_det = made(x, c=[c])
+    total = torch.stack([block.log_density(x, c) for block in made]).sum(0)
+    close(total, log_det - 0.5 * z.square().sum(1) - DIMENSION * HALF_LOG_TAU, factor=1e3)
+
+
+@pytest.mark.parametrize("size", [0.0, 0.1, 0.3])
+def test_density_of_a_block_integrates_to_one(size, close):
+    made = network(size)
+    unit = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    for block in made:
+        others, c = (rows[:1].expand(len(unit), -1).clone() for rows in inputs())
+        others[:, block.position] = u = torch.special.ndtri(unit)
+        # per unit of v = Phi(u), on [0, 1]
+        density = (block.log_density(others, c) + 0.5 * u.square() + HALF_LOG_TAU).exp()
+        close(density.mean(), 1.0, factor=1e5)
+
+
+def test_block_moves_its_coordinate_only():
+    x, c = inputs()
+    for block in network():
+        (z,), _ = block([x], [c])
+        moved = (z != x).any(0)
+        assert moved.tolist() == [j == block.position for j in range(DIMENSION)]
+
+
+def test_block_does_not_see_later_coordinates():
+    x, c = inputs()
+    for block in network():
+        changed = x.clone()
+        changed[:, block.position + 1 :] += 1
+        assert torch.equal(block([changed], [c])[0][0][:, block.position], block([x], [c])[0][0][:, block.position])
+
+
+def test_condition_matters():
+    x, c = inputs()
+    for block in network():
+        assert not torch.allclose(block([x], [c])[0][0], block([x], [c + 1])[0][0])
+
+
+@pytest.mark.parametrize("rev", [False, True], ids=["forward", "inverse"])
+def test_batch_equals_its_rows(rev, close):
+    made = network()
+    x, c = inputs()
+    together = made(x, c=[c], rev=rev)
+    apart = [made(x[i : i + 1], c=[c[i : i + 1]], rev=rev) for i in range(len(x))]
+    close(torch.cat([z for z, _ in apart]), together[0], factor=10)
+    close(torch.cat([log_det for _, log_det in apart]), together[1], factor=10)
+
+
+@pytest.mark.parametrize("size", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
+def test_inverse_converges_for_every_row(dtype, size):
+    """The distribution function at what the search found is the level that was asked for, also on flat stretches."""
+    made = network(size, dtype)
+    x, c = inputs(5000, dtype)
+    for block in made:
+        (found,), _ = block([x], [c], rev=True)
+        assert found.isfinite().all()
+        (level,), _ = block([found], [c])
+        wanted, got = (torch.special.ndtr(rows[:, block.position]) for rows in (x, level))
+        # one step of the normal quantile's rounding, times the steepest slope of the distribution function
+        steepest = (block.log_density(found, c) + 0.5 * found[:, block.position].square() + HALF_LOG_TAU).exp()
+        error = (wanted - got).abs() / (1 + steepest)
+        assert error.max() < 100 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("value", [-40.0, -8.0, 8.0, 40.0])
+def test_far_tails_are_finite(value):
+    made = network(0.3, torch.float32)
+    x, c = inputs(10, torch.float32)
+    x = torch.full_like(x, value)
+    for rev in (False, True):
+        z, log_det = made(x, c=[c], rev=rev)
+        assert z.isfinite().all() and log_det.isfinite().all()
+
+
+def test_gradients_are_finite():
+    made = network(0.5, torch.float32)
+    x, c = inputs(200, torch.float32)
+    x.requires_grad_()
+    torch.stack([block.log_density(x, c) for block in made]).sum().backward()
+    assert x.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() and (parameter.grad != 0).any() for parameter in made.parameters())
+
+
+def test_one_block_for_each_coordinate():
+    made = mixture_network(4, 2, hidden=(10, 40), depth=2, components=3)
+    assert [block.position for block in made] == [3, 2, 1, 0]
+    assert all(isinstance(block, MixtureCouplingBlock) for block in made)
+    assert [block.subnet.first.out_features for block in made] == [40, 30, 20, 10]
+
+
+def test_narrow_components_are_sharp():
+    """A shell of a thousandth of the box on two branches at once."""
+    block = network(0.0)[-1]
+    with torch.no_grad():
+        block.subnet.last.weight.zero_()
+        weight, mean, width = block.subnet.last.bias.chunk(3)
+        weight.copy_(torch.tensor([0.0, -50.0, -50.0, -50.0, 0.0]))
+        mean.copy_(torch.atanh((torch.tensor([0.25, 0.5, 0.5, 0.5, 0.75], dtype=torch.float64) - 0.5) / 0.6))
+        width.fill_(-7.0)
+    z, c = inputs(2000)
+    unit = torch.special.ndtr(block([z], [c], rev=True)[0][0][:, 0])
+    distance = torch.minimum((unit - 0.25).abs(), (unit - 0.75).abs())
+    assert distance.max() < 0.02 and distance.mean() < 0.004
+    assert (unit < 0.5).double().mean() == pytest.approx(0.5, abs=0.05)
