@@ -33,11 +33,12 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for j, prop in enumerate(kept.properties):
         axis = axes[j]
-        values = sampled.mean[:, j].numpy()
+        values, final = sampled.mean[:, j].numpy(), kept.mean[:, j].numpy()
         # at 0.1 % on either side a few strays would squeeze the rest
-        bins = _bins(np.quantile(values, 0.001), np.quantile(values, 0.999), 60)
+        low, high = np.quantile(values, 0.001, method="lower"), np.quantile(values, 0.999, method="higher")
+        bins = _bins(min(low, final.min()), max(high, final.max()), 60)
         axis.hist(values, bins=bins, density=True, color=_SAMPLED, label="sampled")
-        axis.hist(kept.mean[:, j].numpy(), bins=bins, density=True, histtype="step", color=_KEPT, label=kept.stage)
+        axis.hist(final, bins=bins, density=True, histtype="step", color=_KEPT, label=kept.stage)
         for edge in {kept.target.lower[j], kept.target.upper[j]}:
             if np.isfinite(edge):
                 axis.axvline(edge, color=_TARGET, linestyle="--", label="target")
@@ -45,10 +46,10 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         axis.legend(fontsize="small")
     for i, parameter in enumerate(kept.space.parameters):
         axis = axes[len(kept.properties) + i]
-        shown = sampled.designs[:, i].numpy()
-        bins = _bins(shown.min(), shown.max(), 40)
+        shown, final = sampled.designs[:, i].numpy(), kept.designs[:, i].numpy()
+        bins = _bins(min(shown.min(), final.min()), max(shown.max(), final.max()), 40)
         axis.hist(shown, bins=bins, density=True, color=_SAMPLED)
-        axis.hist(kept.designs[:, i].numpy(), bins=bins, density=True, histtype="step", color=_KEPT)
+        axis.hist(final, bins=bins, density=True, histtype="step", color=_KEPT)
         axis.set(xlabel=f"{parameter.name} [{parameter.unit}]")
     for axis in axes[panels:]:
         axis.set_axis_off()
