@@ -19,6 +19,10 @@ from matdesinne.models.networks import ResidualPerceptron
 
 _LOG_SCALE_MINIMUM = -7.0
 """Smallest log-width of a component; the coordinate spans one unit."""
+_LOG_SCALE_MAXIMUM = 4.0
+"""Largest: such a component is flat to 1e-5, and the mass of a wider one would be a difference that rounding eats."""
+_FARTHEST = 60.0
+"""In widths; a component farther outside [0, 1] would have no mass inside that a floating-point number can hold."""
 
 
 def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth: int, components: int) -> SequenceINN:
@@ -134,8 +138,9 @@ class MixtureCouplingBlock(InvertibleModule):
         known = 2 * torch.special.ndtr(value[:, : self.position]) - 1
         weight, mean, width = self.subnet(torch.cat([condition, known], dim=1)).chunk(3, dim=1)
         log_width = _LOG_SCALE_MINIMUM + functional.softplus(width - _LOG_SCALE_MINIMUM)
-        mean = 0.5 + 0.6 * mean.tanh()
-        rate = (-log_width).exp()
+        log_width = log_width.clamp_max(_LOG_SCALE_MAXIMUM)
+        reach, rate = _FARTHEST * log_width.exp(), (-log_width).exp()
+        mean = torch.minimum(torch.maximum(0.5 + 0.6 * mean.tanh(), -reach), 1 + reach)
         low, high = -mean * rate, (1 - mean) * rate
         # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
         flipped = low + high > 0
