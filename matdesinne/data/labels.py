@@ -82,12 +82,15 @@ class SurrogateLabels:
     def _log_weights(self, y: Float[Tensor, " m"], surrogate: Surrogate) -> _LogWeights:
         prop = surrogate.properties[0]
         top = float(y.topk(max(20, len(y) // 20_000)).values[-1])
-        low = float(y.min()) if prop.floor is None else max(prop.floor - prop.margin, float(y.min()))
+        lowest = float(y.min())
+        low = lowest if prop.floor is None else max(prop.floor - prop.margin, lowest)
         edges = torch.linspace(low, top, _BINS + 1)
         counts = torch.histc(y[(y > low) & (y < top)], _BINS, low, top).clamp_min(1)
         table = -counts.log()
-        below = int((y <= low).sum())
-        share = math.log(self.floor_share / (1 - self.floor_share) * _BINS / below) if below and self.floor_share else -math.inf
+        share = float(table[0])  # of a single lowest value, where none is below the floor
+        if low > lowest:
+            below = int((y <= low).sum())
+            share = math.log(self.floor_share / (1 - self.floor_share) * _BINS / below) if self.floor_share else -math.inf
         return _LogWeights(torch.cat([torch.tensor([share]), table, table[-1:]]), edges)
 
     def _chains(
