@@ -5,7 +5,7 @@ from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import BandLabels, DesignTable
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
-from ..conftest import rows
+from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
 
 CPU = torch.device("cpu")
 SPACE = DesignSpace(
@@ -115,3 +115,33 @@ def test_processes_share_the_rows(seed):
     parts = [epoch(TensorBatches(made, 4, CPU, seed, part=(rank, 2))) for rank in range(2)]
     assert len(parts[0]) == len(parts[1]) == 12
     assert sorted(map(tuple, torch.cat(parts).tolist())) == sorted(map(tuple, made.x.tolist()))
+
+
+def orders_in_a_fit(folder, epochs: int, **settings: object) -> list[torch.Tensor]:
+    """The rows of each epoch as the module sees them in a real fit."""
+    module = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])
+    object.__setattr__(module.optimization, "batch_size", 32)
+    data = toy_data(**settings)
+    module.fit_scales(data.training_batch())
+    seen = [[] for _ in range(epochs)]
+    module.on_train_batch_start = lambda batch, index: seen[module.current_epoch].append(batch.x.clone())
+    trainer(folder, max_epochs=epochs).fit(module, datamodule=data)
+    return [torch.cat(batches) for batches in seen]
+
+
+def test_trainer_gives_each_epoch_its_own_order(tmp_path):
+    first, second, third = orders_in_a_fit(tmp_path, 3)
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+def test_trainer_follows_the_order_of_seed_and_epoch(tmp_path):
+    seen = orders_in_a_fit(tmp_path, 2, order_seed=7)
+    made = TensorBatches(toy_data().split.train, 32, CPU, 7)
+    assert all(torch.equal(rows, epoch(made, number)) for number, rows in enumerate(seen))
+
+
+def test_trainer_gives_each_epoch_other_symmetry_operations(tmp_path):
+    first, second = orders_in_a_fit(tmp_path, 2, space=DesignSpace(box().parameters, SPACE.symmetries), count=40, validation=0.2)
+    assert len(first) == len(second) == 28
+    assert set(map(tuple, first.tolist())) != set(map(tuple, second.tolist()))

@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from matdesinne.data.datamodule import DesignData, SurrogateLabels
+from matdesinne.data.datamodule import DesignData
+from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import ConfigError, DatasetError
+from matdesinne.errors import DatasetError
 from matdesinne.space import DesignSpace, Symmetry
 
 from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data
@@ -25,7 +26,7 @@ def attach(data: DesignData) -> DesignData:
 
 
 def labels(**settings: object) -> SurrogateLabels:
-    return SurrogateLabels(**{"pool": 20_000, "count": 4000, **settings})
+    return SurrogateLabels(**{"uniform": 20_000, "chains": 400, "steps": 3, **settings})
 
 
 def test_reads_once():
@@ -104,49 +105,26 @@ def test_labelled_prior_is_not_thinned():
     assert data.prior.std() == pytest.approx((2 / 3) ** 0.5, rel=0.05)
 
 
-def test_labels_leave_the_global_seed(untouched_seed):
-    labels().make(box(), linear())
+def test_no_chain_is_on_both_sides():
+    """Also designs that were chosen twice, and the states that follow from them, stay together."""
+    data = toy_data(labels=labels(uniform=1000, chains=3000)).labelled_by(linear())
+    train, validation = set(data.training_rows.ids.tolist()), set(data._labelled[1].ids.tolist())
+    assert validation and not train & validation
+    assert len(data.training_rows) + len(data._labelled[1]) == 3000 * 4
 
 
-def test_labels_are_reproducible():
-    made = [labels(seed=seed).make(box(), linear())[0].x for seed in (0, 0, 1)]
-    assert torch.equal(made[0], made[1])
-    assert not (made[0].shape == made[2].shape and torch.equal(made[0], made[2]))
+def test_every_row_can_train_a_judge():
+    data = toy_data()
+    whole = data.with_all_rows()
+    assert sorted(whole.training_rows.ids.tolist()) == list(range(256))
+    assert len(data.training_rows) < 256
+    assert torch.equal(whole.split.validation.x, data.split.validation.x)
 
 
-@pytest.mark.parametrize("flatness", [0.0, 0.5, 1.0])
-def test_labels_count(flatness):
-    table, _ = labels(flatness=flatness).make(box(), linear())
-    assert len(table) == pytest.approx(4000, rel=0.05)
-
-
-@pytest.mark.parametrize("flatness", [0.0, 1.0])
-def test_labels_are_inside(flatness):
-    table, _ = labels(flatness=flatness).make(box(), linear())
-    assert box().contains(table.x).all()
-
-
-def test_flat_labels_are_flatter():
-    shares = []
-    for flatness in (0.0, 0.5, 1.0):
-        y = labels(flatness=flatness).make(box(), linear())[0].y
-        shares.append(float((y.abs() < 0.5).float().mean()))
-    # the sum of two uniforms: 7/16 within .5; flat on [-2, 2]: 1/4
-    assert shares[0] == pytest.approx(7 / 16, abs=0.03)
-    assert shares[0] > shares[1] > shares[2]
-    assert shares[2] == pytest.approx(0.25, abs=0.05)
-
-
-def test_labels_below_lower_share_one_weight():
-    y = labels(lower=0.0, flatness=0.5, count=10_000).make(box(), linear())[0].y[:, 0]
-    below = y[y < 0]
-    assert float((below > -0.5).float().mean()) == pytest.approx(7 / 16, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"count": 999}, {"count": 5000, "pool": 4000}, {"flatness": -0.1}, {"flatness": 1.1}, {"flatness": float("nan")}],
-)
-def test_labels_reject(settings):
-    with pytest.raises(ConfigError, match=r"data\.labels"):
-        SurrogateLabels(**settings)
+def test_root_reaches_the_source(tmp_path):
+    seen = []
+    source = TableSource(DesignTable(*rows(box(), 50)[:2], torch.arange(50)))
+    load = source.load
+    source.load = lambda space, properties, root: seen.append(root) or load(space, properties)
+    _ = DesignData(source, box(), [prop()], root=str(tmp_path)).split
+    assert seen == [tmp_path]

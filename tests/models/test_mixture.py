@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from matdesinne.models.mixture import MixtureCouplingBlock, mixture_network
+from matdesinne.models.mixture import MixtureCouplingBlock, _cdf, _quantile, mixture_network
 
 from ..conftest import perturb
 
@@ -132,17 +132,30 @@ def test_batch_equals_its_rows(rev, close):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 def test_inverse_converges_for_every_row(dtype, size):
     """The distribution function at what the search found is the level that was asked for, also on flat stretches."""
-    made = network(size, dtype)
     x, c = inputs(5000, dtype)
-    for block in made:
-        (found,), _ = block([x], [c], rev=True)
-        assert found.isfinite().all()
-        (level,), _ = block([found], [c])
-        wanted, got = (torch.special.ndtr(rows[:, block.position]) for rows in (x, level))
-        # one step of the normal quantile's rounding, times the steepest slope of the distribution function
-        steepest = (block.log_density(found, c) + 0.5 * found[:, block.position].square() + HALF_LOG_TAU).exp()
-        error = (wanted - got).abs() / (1 + steepest)
+    level = torch.rand(5000, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    for block in network(size, dtype):
+        with torch.no_grad():
+            mixture = block._mixture(x, c)
+            unit = _quantile(level, mixture)
+            slope = block._log_density_unit(unit, mixture).exp()
+            # a rounding of the coordinate moves the level by the slope
+            error = (_cdf(unit, mixture) - level).abs() / (1 + slope)
+        assert ((unit >= 0) & (unit <= 1)).all()
         assert error.max() < 100 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
+def test_distribution_function_goes_from_zero_to_one(dtype, size):
+    """Also with components that are very narrow, very wide, or far outside the box."""
+    x, c = inputs(2000, dtype)
+    for block in network(size, dtype):
+        with torch.no_grad():
+            mixture = block._mixture(x, c)
+            ends = [_cdf(torch.full((2000,), end, dtype=dtype), mixture) for end in (0.0, 1.0)]
+        assert ends[0].max() < 1e3 * torch.finfo(dtype).eps
+        assert ends[1].min() > 1 - 1e3 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("value", [-40.0, -8.0, 8.0, 40.0])
