@@ -160,6 +160,8 @@ def test_folder_with_tensors_that_do_not_fit(module, tmp_path):
         {"weight_decay": -1.0},
         {"warmup": 1.0},
         {"warmup": -0.1},
+        {"clip": 0.0},
+        {"clip": float("nan")},
     ],
 )
 def test_optimization_rejects(settings):

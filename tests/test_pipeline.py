@@ -3,14 +3,15 @@ import math
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
 from matdesinne.localization import Newton
 from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import All, Tolerance
-from matdesinne.structures import Prototype
 
-from .conftest import CONF, Linear, box, prop, rows, tiny_module
+from .conftest import CONF, Linear, box, prop, rows, tiny_module, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
@@ -26,6 +27,11 @@ def parts(space=SPACE, properties=GAP):
 
 def design(selection=None, localization=None, **settings) -> InverseDesign:
     return InverseDesign(*parts(), selection or All([]), localization, **settings)
+
+
+def exact_design(selection) -> InverseDesign:
+    """With a surrogate whose predictions vary."""
+    return InverseDesign(parts()[0], Linear(SPACE, GAP, [[1.0, 1.0]]), selection)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -55,7 +61,7 @@ def test_same_seed_same_candidates():
 
 
 def test_selection_is_applied():
-    run = design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
+    run = exact_design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
     assert 0 < len(run.candidates) < 200
     assert run.candidates.error.max() <= 0.2
 
@@ -106,16 +112,30 @@ def test_parts_are_in_evaluation_mode():
     assert not made.model.training and not made.surrogate.training
 
 
-@pytest.mark.parametrize("prototype", [None, Prototype(["Mo"], [[0.0, 0.0, 0.5]])], ids=["none", "crystal"])
-def test_save_and_load(tmp_path, prototype):
-    made = design(prototype=prototype)
+def test_save_and_load(tmp_path):
+    made = design()
     made.save(tmp_path)
     again = InverseDesign.load(tmp_path, All([]))
     again.localization = None
     first, second = (d.run([0.1, 0.3], 50, seeded()).candidates for d in (made, again))
     assert torch.equal(first.designs, second.designs)
     assert torch.equal(first.mean, second.mean)
-    assert again.prototype == prototype
+    assert again.surrogate.prototype is None
+
+
+@pytest.mark.parametrize("path", yaml_files("surrogate"), ids=lambda path: path.stem)
+def test_prototype_is_kept_with_the_surrogate(tmp_path, path):
+    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
+    surrogate = tiny_module(path, space, GAP, prototype=prototype)
+    InverseDesign(tiny_module(CONF / "model" / "mdn.yaml", space, GAP), surrogate).save(tmp_path)
+    assert InverseDesign.load(tmp_path).surrogate.prototype == prototype
+
+
+def test_a_folder_holds_four_files(tmp_path):
+    design().save(tmp_path)
+    names = [f"{part}.{suffix}" for part in ("model", "surrogate") for suffix in ("json", "safetensors")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_load_localizes_by_default(tmp_path):
@@ -123,7 +143,7 @@ def test_load_localizes_by_default(tmp_path):
     assert isinstance(InverseDesign.load(tmp_path).localization, Newton)
 
 
-@pytest.mark.parametrize("name", ["design.json", "model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
 def test_load_rejects_a_damaged_folder(tmp_path, name, damage):
     design().save(tmp_path)
@@ -141,10 +161,21 @@ def test_load_rejects_a_missing_folder(tmp_path):
         InverseDesign.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("content", ["[]", "3", '{"prototype": 3}', '{"prototype": {"atoms": []}}', "{}"])
-def test_load_rejects_a_foreign_declaration(tmp_path, content):
+@pytest.mark.parametrize("content", ["[]", "3", "{}", "null", '"text"'])
+@pytest.mark.parametrize("name", ["model.json", "surrogate.json"])
+def test_load_rejects_a_foreign_declaration(tmp_path, name, content):
     design().save(tmp_path)
-    (tmp_path / "design.json").write_text(content)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CheckpointError, match="train"):
+        InverseDesign.load(tmp_path)
+
+
+@pytest.mark.parametrize("prototype", [3, {"atoms": []}, {"symbols": ["Mo"]}])
+def test_load_rejects_a_foreign_prototype(tmp_path, prototype):
+    design().save(tmp_path)
+    description = json.loads((tmp_path / "surrogate.json").read_text())
+    description["settings"]["prototype"] = prototype
+    (tmp_path / "surrogate.json").write_text(json.dumps(description))
     with pytest.raises(CheckpointError, match="train"):
         InverseDesign.load(tmp_path)
 
@@ -174,7 +205,7 @@ def test_summary_is_finite_json(tmp_path):
 
 
 def test_summary_counts():
-    run = design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
+    run = exact_design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
     summary = run.summary()
     assert summary["counts"] == {name: len(table) for name, table in run.stages.items()}
     assert summary["share_kept"] == len(run.candidates) / 200

@@ -1,3 +1,4 @@
+import json
 import math
 from decimal import Decimal
 
@@ -165,9 +166,28 @@ def test_describe(value, words):
     assert Target.parse(value, GAP).describe(GAP) == words
 
 
-@pytest.mark.parametrize("value", [[None, None], [0, None]])
+@pytest.mark.parametrize("value", [[0, None], [None, 0.5], [0.5, INF]])
 def test_open_target_says_no_infinity(value):
     assert "inf" not in Target.parse(value, GAP).describe(GAP)
+
+
+@pytest.mark.parametrize("value", [[None, None], [-INF, INF], [-INF, None]])
+def test_target_needs_a_finite_edge(value):
+    with pytest.raises(TargetError, match="one finite edge"):
+        Target.parse(value, FREE)
+
+
+@pytest.mark.parametrize(
+    ("target", "plain"),
+    [
+        (Target((1.0,), (1.0,)), [[1.0, 1.0]]),
+        (Target((-INF,), (0.0,)), [[None, 0.0]]),
+        (Target((0.5, -1.0), (INF, 2.0)), [[0.5, None], [-1.0, 2.0]]),
+    ],
+)
+def test_plain_form(target, plain):
+    assert target.to_list() == plain
+    assert Target.from_list(json.loads(json.dumps(plain, allow_nan=False))) == target
 
 
 def test_describe_joins_properties():
@@ -182,3 +202,9 @@ def test_property_name():
 def test_censored_needs_floor():
     with pytest.raises(ConfigError, match="floor"):
         Property("band_gap", "eV", censored=True)
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.nan])
+def test_margin_is_not_negative(margin):
+    with pytest.raises(ConfigError, match="margin"):
+        Property("band_gap", "eV", floor=0.0, margin=margin)

@@ -1,14 +1,18 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
+from matdesinne.features import CellFeatures
 from matdesinne.learning import DesignModule
+from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import cached_surrogate, fit, prepare_folder, train_design
+from matdesinne.training import build, cached_surrogate, fit, prepare_folder, train_design
 
 from .conftest import CONF, TINY, box, prop, tiny_module, toy_data
 
@@ -46,7 +50,7 @@ def whole(table, folder, **changes: object):
             "source": {"path": str(table)},
             "space": {"parameters": [{**parameter, "name": name} for name in NAMES[:2]]},
             "properties": [{"_target_": "matdesinne.targets.Property", "name": "y", "unit": "eV"}],
-            "labels": {"pool": 2000, "count": 1000},
+            "labels": {"uniform": 2000, "chains": 100, "steps": 1},
         },
     )
     parts = {}
@@ -172,8 +176,6 @@ def test_surrogate_alone(table, tmp_path):
 
 
 def trained_surrogate(config, folder) -> Surrogate:
-    from hydra.utils import instantiate
-
     return cached_surrogate(config, instantiate(config.data, _convert_="all"), config.seed, folder)
 
 
@@ -195,7 +197,7 @@ def test_other_settings_train_again(table, tmp_path, changes):
 
 
 def test_labels_of_the_generative_model_do_not_train_again(table, tmp_path):
-    for config in (whole(table, tmp_path), whole(table, tmp_path, data={"labels": {"count": 1500}})):
+    for config in (whole(table, tmp_path), whole(table, tmp_path, data={"labels": {"chains": 150}})):
         trained_surrogate(config, tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
@@ -238,3 +240,29 @@ def test_unknown_setting_is_named(table, tmp_path):
 
     with pytest.raises((ConfigError, InstantiationException, TypeError), match="widht"):
         train_design(whole(table, tmp_path, model={"widht": 3}), tmp_path / "run")
+
+
+def test_build_makes_what_was_asked_for():
+    data = toy_data()
+    made = build(InverseModel, OmegaConf.load(CONF / "model" / "mdn.yaml"), data)
+    assert (made.space, made.properties) == (data.space, data.properties)
+    with pytest.raises(ConfigError, match="InverseModel"):
+        build(InverseModel, OmegaConf.load(CONF / "surrogate" / "mlp.yaml"), data)
+
+
+def test_build_gives_the_prototype_to_the_surrogate():
+    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
+    data = SimpleNamespace(space=space, properties=(prop(),), prototype=prototype)
+    made = build(Surrogate, OmegaConf.load(CONF / "surrogate" / "mlp.yaml"), data)
+    assert made.prototype == prototype and isinstance(made.features, CellFeatures)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 0.25), (3.0, 3.0)])
+def test_clip_comes_from_the_module(tmp_path, asked, used):
+    module = surrogate()
+    object.__setattr__(module.optimization, "clip", 0.25)
+    seen = []
+    module.on_train_start = lambda: seen.append(module.trainer.gradient_clip_val)
+    fit(module, toy_data(), settings(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
+    assert seen == [used]
