@@ -122,8 +122,9 @@ class Table1:
 
     def _warm_up(self, model: InverseModel) -> None:
         design = InverseDesign(model, self.surrogate, self.selection, self.localization)
+        typical, floor = float(self.prior.median()), self.surrogate.properties[0].floor
         try:
-            design.run(float(self.prior.median()), 256, self._generator())
+            design.run(typical if floor is None else max(typical, floor), 256, self._generator())
         except EmptyResultError:
             return  # it only fills caches
 
