@@ -20,7 +20,7 @@ _INDEPENDENT, _LOCALIZING, _PAPER = "#0072B2", "#56B4E9", "#D55E00"
 
 
 def write_report(folder: Path, data: str, unit: str, rows: Sequence[Row], facts: Mapping[str, object]) -> str:
-    """Write ``table1.json``, ``table1.csv``, ``table1.md`` and ``table1.png``.
+    """Write ``table1.json``, ``table1.csv``, ``table1.md`` and, where something was scored, ``table1.png``.
 
     Args:
         folder: where to.
@@ -75,6 +75,8 @@ def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
     """One panel a target, one group of bars a method, on a logarithmic axis."""
     scored = [row for row in rows if row.mae_independent is not None]
     targets = sorted({row.target for row in scored})
+    if not targets:
+        return  # nothing was predicted
     figure = matplotlib.figure.Figure(figsize=(4.2 * len(targets), 4.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(targets), sharey=True))
     for axis, target in zip(axes, targets, strict=True):
