@@ -1,0 +1,153 @@
+import csv
+import json
+
+import pytest
+
+from matdesinne.benchmark.report import write_report
+from matdesinne.benchmark.table1 import Row, Table1
+from matdesinne.localization import Newton
+from matdesinne.selection import All, InsideSpace, Tolerance
+
+from ..conftest import Linear, box, prop, rows, tiny_module, toy_data, yaml_files
+
+TARGETS = [0.0, 0.5, 1.0]
+BASELINES = ["uniform + localization", "rejection sampling", "DFT search"]
+COUNT, SECONDS = 100, 6.3
+
+
+def surrogate(matrix=(1.0, 1.0)) -> Linear:
+    return Linear(box(), [prop("band_gap", floor=0.0)], [list(matrix)]).eval()
+
+
+def made(num_samples: int = COUNT, selection=None, **changes: object) -> Table1:
+    models = {}
+    for path in yaml_files("model"):
+        model = tiny_module(path, box(), [prop("band_gap", floor=0.0)])
+        model.fit_scales(rows(box()))
+        models[model.label] = model.eval()
+    settings = {
+        "models": models,
+        "training_seconds": {"MDN": 12.0},
+        "surrogate": surrogate(),
+        "independent": surrogate((1.1, 1.0)),
+        "selection": selection or All([InsideSpace(), Tolerance(0.5)]),
+        "localization": Newton(),
+        "reference": toy_data().split.train,
+        "prior": rows(box(), 4096).y,
+        "seconds_per_label": SECONDS,
+        "num_samples": num_samples,
+        "seed": 0,
+        **changes,
+    }
+    return Table1(**settings)
+
+
+@pytest.fixture(scope="module")
+def table() -> list[Row]:
+    return list(made().rows(TARGETS))
+
+
+def chosen(table: list[Row], start: str) -> list[Row]:
+    return [row for row in table if row.method.startswith(start)]
+
+
+def test_every_method_at_every_target(table):
+    labels = list(made().models)
+    assert len(labels) == len(yaml_files("model"))
+    methods = [*labels, *(f"MatDesINNe-{label}" for label in labels), *BASELINES]
+    assert sorted((row.method, row.target) for row in table) == sorted((m, t) for m in methods for t in TARGETS)
+
+
+def test_models_return_all_they_draw(table):
+    for row in table:
+        if row.method in made().models:
+            assert (row.generated, row.kept) == (COUNT, COUNT)
+
+
+def test_samples_are_inside(table):
+    assert all(row.inside_bounds in (1.0, None) for row in table)
+
+
+def test_localized_rows_are_on_the_target(table):
+    localized = [row for row in table if "MatDesINNe" in row.method or "localization" in row.method]
+    assert all(row.kept <= COUNT for row in localized)
+    assert any(row.kept > 0 for row in localized)
+    assert all(row.mae_surrogate <= 0.01 for row in localized if row.kept > 1)
+
+
+def test_independent_surrogate_scores(table):
+    """It never localizes: the difference of the two surrogates, x1 / 10, stays."""
+    row = next(row for row in chosen(table, "uniform") if row.target == 1.0)
+    assert row.mae_independent > 10 * row.mae_surrogate
+
+
+def test_uniform_designs_are_not_selected(table):
+    assert all(row.kept > 0.9 * COUNT for row in chosen(table, "uniform"))
+
+
+def test_rejection_keeps_what_is_near(table):
+    for row in chosen(table, "rejection"):
+        assert row.kept == COUNT
+        assert row.mae_surrogate <= 0.02
+        assert row.generated >= row.kept
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_search_costs_labels_by_probability(table, target):
+    row = next(row for row in chosen(table, "DFT search") if row.target == target)
+    y = rows(box(), 4096).y[:, 0]
+    near = y <= 0.1 if target == 0 else (y - target).abs() <= 0.1
+    expected = SECONDS * COUNT / float(near.float().mean())
+    assert row.seconds == pytest.approx(expected, abs=SECONDS)  # whole labels
+    assert row.seconds == pytest.approx(SECONDS * row.generated)
+    assert (row.mae_surrogate, row.mae_independent, row.kept) == (None, None, COUNT)
+
+
+def test_search_of_what_never_comes():
+    row = next(row for row in made().rows([50.0]) if row.method == "DFT search")
+    assert (row.generated, row.kept, row.seconds) == (0, 0, 0)
+
+
+def test_nothing_left_is_a_row():
+    rows_left = [row for row in made(selection=All([Tolerance(0.0)])).rows([1.0]) if row.method.startswith("MatDesINNe")]
+    assert rows_left and all((row.kept, row.mae_surrogate, row.mae_independent) == (0, None, None) for row in rows_left)
+
+
+def test_seconds_are_the_sum_of_their_parts(table):
+    for row in table:
+        if row.method != "DFT search":
+            assert row.seconds == pytest.approx(row.seconds_sampling + row.seconds_selection + row.seconds_localization)
+            assert row.seconds > 0
+    assert {row.seconds_training for row in table if row.method.endswith("MDN")} == {12.0}
+
+
+def test_seeded(untouched_seed):
+    first, second = (list(made(20).rows([0.5])) for _ in range(2))
+    assert [row.mae_surrogate for row in first] == [row.mae_surrogate for row in second]
+
+
+def test_report(table, tmp_path):
+    text = write_report(tmp_path, "toy", "eV", table, {"seed": 0})
+    content = json.loads((tmp_path / "table1.json").read_text())
+    assert {"data", "rows", "seed", "unit"} <= set(content)
+    assert content["data"] == "toy"
+    assert len(content["rows"]) == len(table)
+    wanted = {"method", "target", "mae_surrogate", "mae_independent", "inside_bounds", "generated", "kept", "seconds"}
+    assert all(wanted <= set(row) for row in content["rows"])
+    with (tmp_path / "table1.csv").open(newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == [row.method for row in table]
+    assert (tmp_path / "table1.md").read_text() == text
+    assert text.count("\n| ") == len(table) + 1
+    assert "0.193" in next(line for line in text.splitlines() if line.startswith("| cINN | 1 "))  # the paper's
+    assert (tmp_path / "table1.png").stat().st_size > 1000
+
+
+def test_report_of_rows_without_designs(tmp_path):
+    bare = [Row(name, 0.5, None, None, None, 10, 0, None, None, 1.0, 1.0, 0.0, 0.0, None) for name in ("MDN", "cINN")]
+    scored = Row("INN", 0.5, 0.0, 0.1, 1.0, 10, 5, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, None)
+    assert "INN" in write_report(tmp_path, "toy", "eV", [*bare, scored], {})
+
+
+def test_report_without_any_score(tmp_path):
+    bare = Row("MDN", 0.5, None, None, None, 10, 0, None, None, 1.0, 1.0, 0.0, 0.0, None)
+    assert "MDN" in write_report(tmp_path, "toy", "eV", [bare], {})
