@@ -6,6 +6,7 @@ __all__ = ["config_folder", "entry_point"]
 
 import functools
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
     @functools.wraps(function)
     def task(config: DictConfig) -> None:
         # Lightning's advice is about loaders and services that are not used here
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning.utilities._pytree")
         try:
             function(config)
         except MatDesINNeError as error:

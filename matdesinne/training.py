@@ -76,7 +76,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
             raise
         reason = " ".join(str(error.__cause__).split())
         raise DeviceError(
-            f"Expected the device trainer.accelerator={options.get('accelerator')} with trainer.devices={options.get('devices')}, "
+            f"Expected the device trainer.accelerator={options.get('accelerator')}, trainer.devices={options.get('devices')}, "
             f"got none ({reason}): use trainer.accelerator=cpu, or install a build of torch for your device."
         ) from error
     runner.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)

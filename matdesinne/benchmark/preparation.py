@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["gather", "prepare"]
+__all__ = ["gather", "prepare", "train_models"]
 
 import logging
 import time
@@ -18,7 +18,7 @@ from matdesinne.benchmark.metrics import surrogate_errors
 from matdesinne.benchmark.table1 import Table1
 from matdesinne.data.datamodule import DesignData
 from matdesinne.errors import ConfigError
-from matdesinne.learning import load_module
+from matdesinne.learning import load_module, save_module
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
 from matdesinne.selection import Selection
@@ -46,6 +46,37 @@ def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
     return {name: model for name, model in loaded.items() if isinstance(model, DictConfig)}
 
 
+def train_models(
+    config: DictConfig, models: dict[str, DictConfig], data: DesignData, folder: Path
+) -> tuple[dict[str, InverseModel], dict[str, float]]:
+    """Train every model, or load the one that a run gave.
+
+    Args:
+        config: with the keys ``runs``, ``trainer`` and ``seed``.
+        models: configurations by the name of their file.
+        data: the rows to train on.
+        folder: where to keep the checkpoints.
+
+    Returns:
+        The models by the name of their method, and the seconds that the training of each took.
+    """
+    trained: dict[str, InverseModel] = {}
+    seconds: dict[str, float] = {}
+    for name, settings in models.items():
+        if name in config.runs:
+            model = load_module(InverseModel, config.runs[name], "model")  # type: ignore[type-abstract]
+        else:
+            _LOGGER.info("Training %s", name)
+            start = time.perf_counter()
+            pl.seed_everything(config.seed, verbose=False)
+            untrained = build(InverseModel, settings, data)  # type: ignore[type-abstract]
+            model = fit(untrained, data, config.trainer, folder / name, None)
+            save_module(model, folder / name, "model")
+            seconds[model.label] = time.perf_counter() - start
+        trained[model.label] = model
+    return trained, seconds
+
+
 def prepare(
     config: DictConfig, models: dict[str, DictConfig], selection: Selection, localization: Localizer, folder: Path
 ) -> tuple[Table1, dict[str, object]]:
@@ -65,19 +96,7 @@ def prepare(
     start = time.perf_counter()
     labelled = data.labelled_by(surrogate)
     labelling = time.perf_counter() - start
-    trained: dict[str, InverseModel] = {}
-    seconds: dict[str, float] = {}
-    for name, settings in models.items():
-        if name in config.runs:
-            model = load_module(InverseModel, config.runs[name], "model")  # type: ignore[type-abstract]
-        else:
-            _LOGGER.info("Training %s", name)
-            start = time.perf_counter()
-            pl.seed_everything(config.seed, verbose=False)
-            untrained = build(InverseModel, settings, labelled)  # type: ignore[type-abstract]
-            model = fit(untrained, labelled, config.trainer, folder / name, None)
-            seconds[model.label] = time.perf_counter() - start
-        trained[model.label] = model
+    trained, seconds = train_models(config, models, labelled, folder)
     table = Table1(
         trained,
         seconds,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["SurrogateLabels"]
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -86,9 +85,12 @@ class SurrogateLabels:
         edges = torch.linspace(low, top, _BINS + 1)
         counts = torch.histc(y[(y > low) & (y < top)], _BINS, low, top).clamp_min(1)
         table = -counts.log()
-        below = int((y <= low).sum())
-        share = math.log(self.floor_share / (1 - self.floor_share) * _BINS / below) if below and self.floor_share else -math.inf
-        return _LogWeights(torch.cat([torch.tensor([share]), table, table[-1:]]), edges)
+        first = table[:1]
+        if prop.floor is not None:
+            below = max(int((y <= low).sum()), 1)
+            ratio = self.floor_share / (1 - self.floor_share)
+            first = torch.tensor([ratio * _BINS / below]).log()
+        return _LogWeights(torch.cat([first, table, table[-1:]]), edges)
 
     def _chains(
         self,
