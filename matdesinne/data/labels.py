@@ -44,7 +44,7 @@ class SurrogateLabels:
     uniform: int = 1_500_000
     chains: int = 150_000
     steps: int = 8
-    floor_share: float = 0.15
+    floor_share: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
