@@ -22,7 +22,7 @@ from matdesinne.learning import load_module, save_module
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
 from matdesinne.selection import Selection
-from matdesinne.training import build, cached_surrogate, fit
+from matdesinne.training import build, cached_surrogate, device_of, fit
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def prepare(
     Returns:
         The benchmark, and facts about it as plain containers.
     """
+    device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for Table 1, got {len(data.properties)}: use a data set with one.")
@@ -94,7 +95,8 @@ def prepare(
     assert isinstance(other, DictConfig)
     independent = cached_surrogate(other, data.with_all_rows(), config.seed + 1, place)
     start = time.perf_counter()
-    labelled = data.labelled_by(surrogate)
+    labelled = data.labelled_by(surrogate.to(device))
+    surrogate.cpu()
     labelling = time.perf_counter() - start
     trained, seconds = train_models(config, models, labelled, folder)
     table = Table1(
