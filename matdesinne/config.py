@@ -6,10 +6,15 @@ __all__ = ["config_folder", "entry_point"]
 
 import functools
 import logging
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -33,17 +38,25 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
     @functools.wraps(function)
     def task(config: DictConfig) -> None:
         # Lightning's advice is about loaders and services that are not used here
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning.utilities._pytree")
         try:
             function(config)
         except MatDesINNeError as error:
-            raise CompactHydraException(f"Error: {error}") from None
+            _stop(str(error))
         except InstantiationException as error:
-            raise CompactHydraException(f"Error: {_cause(error)}") from None
+            _stop(_cause(error))
         except OmegaConfBaseException as error:
-            raise CompactHydraException(f"Error: {' '.join(str(error).split())}") from None
+            _stop(" ".join(str(error).split()))
 
     return task
+
+
+def _stop(reason: str) -> NoReturn:
+    """End the program with one line; in a sweep end this job only, the others go on."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise CompactHydraException(f"Error: {reason}") from None
+    sys.exit(f"Error: {reason}")
 
 
 def _cause(error: InstantiationException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "cached_surrogate", "fit", "prepare_folder", "train_design"]
+__all__ = ["build", "cached_surrogate", "device_of", "fit", "prepare_folder", "train_design"]
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytorch_lightning as pl
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -45,7 +46,6 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         resume: go on from ``checkpoints/last.ckpt``.
 
     Raises:
-        DeviceError: if the accelerator is not there.
         CheckpointError: if there is nothing to resume.
         TrainingError: if no epoch gave a finite validation loss.
     """
@@ -64,21 +64,12 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         options["max_epochs"] = module.optimization.epochs
     if options.get("gradient_clip_val") is None:
         options["gradient_clip_val"] = module.optimization.clip
-    try:
-        runner: pl.Trainer = instantiate(
-            options,
-            callbacks=callbacks,
-            logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
-            default_root_dir=str(folder),
-        )
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, MisconfigurationException):
-            raise
-        reason = " ".join(str(error.__cause__).split())
-        raise DeviceError(
-            f"Expected the device trainer.accelerator={options.get('accelerator')} with trainer.devices={options.get('devices')}, "
-            f"got none ({reason}): use trainer.accelerator=cpu, or install a build of torch for your device."
-        ) from error
+    runner: pl.Trainer = instantiate(
+        options,
+        callbacks=callbacks,
+        logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
+        default_root_dir=str(folder),
+    )
     runner.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     if runner.interrupted:
         raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
@@ -88,6 +79,25 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
             "optimization.learning_rate or check the data."
         )
     return type(module).load_from_checkpoint(best.best_model_path)
+
+
+def device_of(trainer: DictConfig) -> torch.device:
+    """The device that a trainer's configuration stands for.
+
+    Raises:
+        DeviceError: if the accelerator is not there.
+    """
+    asked = {key: trainer[key] for key in ("_target_", "accelerator", "devices")}
+    try:
+        return instantiate(asked, logger=False, barebones=True).strategy.root_device
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, MisconfigurationException):
+            raise
+        reason = " ".join(str(error.__cause__).split())
+        raise DeviceError(
+            f"Expected the device trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}, got none "
+            f"({reason}): use trainer.accelerator=cpu, or install a build of torch for your device."
+        ) from error
 
 
 def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Path) -> Surrogate:
@@ -132,6 +142,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     Returns:
         The whole design, or the surrogate alone without ``model``.
     """
+    device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     if config.get("model") is None:
@@ -141,7 +152,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
         save_module(trained, folder, "surrogate")
         return trained
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
-    labelled = data.labelled_by(surrogate)
+    labelled = data.labelled_by(surrogate.to(device))
     pl.seed_everything(config.seed, verbose=False)
     model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
     design = InverseDesign(fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate)

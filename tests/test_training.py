@@ -12,7 +12,7 @@ from matdesinne.learning import DesignModule
 from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import build, cached_surrogate, fit, prepare_folder, train_design
+from matdesinne.training import build, cached_surrogate, device_of, fit, prepare_folder, train_design
 
 from .conftest import CONF, TINY, box, prop, tiny_module, toy_data
 
@@ -116,9 +116,9 @@ def test_resume_without_a_checkpoint(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_missing_accelerator(tmp_path):
+def test_missing_accelerator():
     with pytest.raises(DeviceError, match="gpu"):
-        fit(surrogate(), toy_data(), settings(accelerator="gpu"), tmp_path, None)
+        device_of(settings(accelerator="gpu"))
 
 
 def test_loss_that_is_not_finite(tmp_path):
@@ -266,3 +266,14 @@ def test_clip_comes_from_the_module(tmp_path, asked, used):
     module.on_train_start = lambda: seen.append(module.trainer.gradient_clip_val)
     fit(module, toy_data(), settings(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
     assert seen == [used]
+
+
+def test_device_of_a_trainer():
+    assert device_of(settings()) == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_device_is_checked_before_any_work(table, tmp_path):
+    with pytest.raises(DeviceError, match="gpu"):
+        train_design(whole(table, tmp_path, trainer={"accelerator": "gpu"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

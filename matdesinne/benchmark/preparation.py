@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["gather", "prepare"]
+__all__ = ["gather", "prepare", "train_models"]
 
 import logging
 import time
@@ -18,11 +18,11 @@ from matdesinne.benchmark.metrics import surrogate_errors
 from matdesinne.benchmark.table1 import Table1
 from matdesinne.data.datamodule import DesignData
 from matdesinne.errors import ConfigError
-from matdesinne.learning import load_module
+from matdesinne.learning import load_module, save_module
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
 from matdesinne.selection import Selection
-from matdesinne.training import build, cached_surrogate, fit
+from matdesinne.training import build, cached_surrogate, device_of, fit
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,25 +46,20 @@ def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
     return {name: model for name, model in loaded.items() if isinstance(model, DictConfig)}
 
 
-def prepare(
-    config: DictConfig, models: dict[str, DictConfig], selection: Selection, localization: Localizer, folder: Path
-) -> tuple[Table1, dict[str, object]]:
-    """Train or load both surrogates and every model.
+def train_models(
+    config: DictConfig, models: dict[str, DictConfig], data: DesignData, folder: Path
+) -> tuple[dict[str, InverseModel], dict[str, float]]:
+    """Train every model, or load the one that a run gave.
+
+    Args:
+        config: with the keys ``runs``, ``trainer`` and ``seed``.
+        models: configurations by the name of their file.
+        data: the rows to train on.
+        folder: where to keep the checkpoints.
 
     Returns:
-        The benchmark, and facts about it as plain containers.
+        The models by the name of their method, and the seconds that the training of each took.
     """
-    data: DesignData = instantiate(config.data, _convert_="all")
-    if len(data.properties) != 1:
-        raise ConfigError(f"Expected one property for Table 1, got {len(data.properties)}: use a data set with one.")
-    place = Path(config.surrogates_folder)
-    surrogate = cached_surrogate(config, data, config.seed, place)
-    other = OmegaConf.merge(config, {"surrogate": config.independent})
-    assert isinstance(other, DictConfig)
-    independent = cached_surrogate(other, data.with_all_rows(), config.seed + 1, place)
-    start = time.perf_counter()
-    labelled = data.labelled_by(surrogate)
-    labelling = time.perf_counter() - start
     trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
     for name, settings in models.items():
@@ -74,10 +69,36 @@ def prepare(
             _LOGGER.info("Training %s", name)
             start = time.perf_counter()
             pl.seed_everything(config.seed, verbose=False)
-            untrained = build(InverseModel, settings, labelled)  # type: ignore[type-abstract]
-            model = fit(untrained, labelled, config.trainer, folder / name, None)
+            untrained = build(InverseModel, settings, data)  # type: ignore[type-abstract]
+            model = fit(untrained, data, config.trainer, folder / name, None)
+            save_module(model, folder / name, "model")
             seconds[model.label] = time.perf_counter() - start
         trained[model.label] = model
+    return trained, seconds
+
+
+def prepare(
+    config: DictConfig, models: dict[str, DictConfig], selection: Selection, localization: Localizer, folder: Path
+) -> tuple[Table1, dict[str, object]]:
+    """Train or load both surrogates and every model.
+
+    Returns:
+        The benchmark, and facts about it as plain containers.
+    """
+    device = device_of(config.trainer)
+    data: DesignData = instantiate(config.data, _convert_="all")
+    if len(data.properties) != 1:
+        raise ConfigError(f"Expected one property for Table 1, got {len(data.properties)}: use a data set with one.")
+    place = Path(config.surrogates_folder)
+    surrogate = cached_surrogate(config, data, config.seed, place)
+    other = OmegaConf.merge(config, {"surrogate": config.independent})
+    assert isinstance(other, DictConfig)
+    independent = cached_surrogate(other, data.with_all_rows(), config.seed + 1, place)
+    start = time.perf_counter()
+    labelled = data.labelled_by(surrogate.to(device))
+    surrogate.cpu()
+    labelling = time.perf_counter() - start
+    trained, seconds = train_models(config, models, labelled, folder)
     table = Table1(
         trained,
         seconds,

@@ -165,7 +165,7 @@ class Table1:
         seconds = (sampling, clock[1] - clock[0], clock[2] - clock[1])
         return self._row(method, value, candidates.designs, len(designs), seconds, training)
 
-    def _rejection_row(self, value: float, tolerance: float = 0.02, largest: int = 2_000_000) -> Row:
+    def _rejection_row(self, value: float, tolerance: float = 0.02, largest: int = 500_000) -> Row:
         """Uniform designs whose predicted property is within the tolerance, until there are enough."""
         target = Target.parse(value, self.surrogate.properties)
         generator, kept, drawn, found = self._generator(), [], 0, 0

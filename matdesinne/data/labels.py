@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["SurrogateLabels"]
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +44,7 @@ class SurrogateLabels:
     uniform: int = 1_500_000
     chains: int = 150_000
     steps: int = 8
-    floor_share: float = 0.15
+    floor_share: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,11 +86,11 @@ class SurrogateLabels:
         edges = torch.linspace(low, top, _BINS + 1)
         counts = torch.histc(y[(y > low) & (y < top)], _BINS, low, top).clamp_min(1)
         table = -counts.log()
-        share = float(table[0])  # of a single lowest value, where none is below the floor
+        first = table[:1]  # of a single lowest value, where none is below a floor
         if low > lowest:
-            below = int((y <= low).sum())
-            share = math.log(self.floor_share / (1 - self.floor_share) * _BINS / below) if self.floor_share else -math.inf
-        return _LogWeights(torch.cat([torch.tensor([share]), table, table[-1:]]), edges)
+            ratio = self.floor_share / (1 - self.floor_share)
+            first = torch.tensor([ratio * _BINS / int((y <= low).sum())]).log()
+        return _LogWeights(torch.cat([first, table, table[-1:]]), edges)
 
     def _chains(
         self,

@@ -85,6 +85,15 @@ class CINN(DensityModel):
         super().fit_scales(batch, prior)
         self.order.copy_(_by_explained_variance(batch.x[:_ORDER_ROWS], self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))))
 
+    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        if not (self.training and isinstance(self.network[0], MixtureCouplingBlock)):
+            return super()._terms_standard(u, v)
+        # The likelihood is a sum over blocks that share no parameters: a step trains one of them, the late ones more often,
+        # because they have more to learn. It costs a fifth of a step of all.
+        share = (torch.arange(len(self.network), 0, -1) ** 2).float()
+        block = self.network[int(torch.multinomial(share, 1))]
+        return {"loss": -block.log_density(u[:, self.order], self.features(v)).mean()}
+
     def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
         u, condition = u[:, self.order], self.features(v)
         if isinstance(self.network[0], MixtureCouplingBlock):

@@ -158,8 +158,9 @@ def test_units_of_designs(path, close):
 
 
 @files
-def test_learns_a_toy(path):
-    made = surrogate(path, size=0.0, hidden=32, depth=2, blocks=4)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_learns_a_toy(path, seed):
+    made = surrogate(path, size=0.0, hidden=32, depth=2, blocks=4, seed=seed)
     batch = with_bands(rows(box(), 512))
     optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=5e-3)
     made.train()
