@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import ConfigError
+from matdesinne.errors import ConfigError, TrainingError
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
@@ -64,6 +64,9 @@ class SurrogateLabels:
 
         Returns:
             The training designs, and property values of the uniform draw (the prior of y).
+
+        Raises:
+            TrainingError: if the surrogate finds next to no design above the property's floor.
         """
         generator = torch.Generator().manual_seed(self.seed)
         x = space.sample(self.uniform, generator)
@@ -83,6 +86,11 @@ class SurrogateLabels:
         top = float(y.topk(max(20, len(y) // 20_000)).values[-1])
         lowest = float(y.min())
         low = lowest if prop.floor is None else max(prop.floor - prop.margin, lowest)
+        if not top > low:
+            raise TrainingError(
+                f"Expected a surrogate that finds designs with {prop.name} above {low:g} {prop.unit}, got almost none of "
+                f"{len(y)}: train it longer, or correct the floor of the property."
+            )
         edges = torch.linspace(low, top, _BINS + 1)
         counts = torch.histc(y[(y > low) & (y < top)], _BINS, low, top).clamp_min(1)
         table = -counts.log()

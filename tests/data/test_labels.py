@@ -3,7 +3,7 @@ import torch
 from scipy.stats import kstest
 
 from matdesinne.data.labels import SurrogateLabels
-from matdesinne.errors import ConfigError
+from matdesinne.errors import ConfigError, TrainingError
 
 from ..conftest import Linear, box, linear, prop
 
@@ -135,6 +135,12 @@ def test_designs_are_uniform_on_level_sets(steps):
     for low, high in ((-1.9, -0.5), (-0.5, 0.5), (0.5, 1.9)):
         chosen = (y > low) & (y < high)
         assert kstest((across / (2 - y.abs()))[chosen].numpy(), "uniform", args=(-1, 2)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("made", [surrogate(floor=5.0), surrogate(matrix=(0.0, 0.0))], ids=["floor", "constant"])
+def test_surrogate_that_finds_nothing(made):
+    with pytest.raises(TrainingError, match=r"y above .* eV.*floor"):
+        labels().make(box(), made)
 
 
 def test_several_properties_take_the_uniform_designs():
