@@ -30,7 +30,9 @@ TINY = [
     "trainer.enable_progress_bar=false",
     "logger=csv",
     "surrogate.hidden=16",
-    "surrogate.optimization.epochs=1",
+    "surrogate.optimization.epochs=20",
+    "surrogate.optimization.batch_size=32",
+    "surrogate.optimization.learning_rate=0.01",
     "model.optimization.epochs=1",
     "data.labels.uniform=2000",
     "data.labels.chains=200",
@@ -178,7 +180,7 @@ def test_sweep_over_two_models(tmp_path):
 def test_benchmark(tmp_path):
     words = [word for word in TINY if not word.startswith(("model.", "logger="))]
     small = ["surrogate.members=1", "surrogate.hidden=8", "independent.members=1", "independent.hidden=8", "independent.depth=1"]
-    words += [*small, "trainer.max_epochs=1", "num_samples=100", "models=[mdn,cinn]", "hydra.run.dir=out"]
+    words += [*small, "num_samples=100", "models=[mdn,cinn]", "hydra.run.dir=out"]
     said = works(tmp_path, "benchmark.py", *words)
     content = json.loads((tmp_path / "out" / "table1.json").read_text())
     assert content["data"] == "mos2_gpaw"
