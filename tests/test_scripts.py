@@ -142,7 +142,12 @@ def test_train_writes_a_run(packaged_run):
 
 def test_resume_goes_on(packaged_run):
     last = torch.load(packaged_run / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["epoch"] == 1
+    assert last["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"] == 2
+    epochs = []
+    for log in sorted((packaged_run / "run" / "logs").glob("version_*/metrics.csv")):
+        with log.open(newline="") as stream:
+            epochs.append({row["epoch"] for row in csv.DictReader(stream)})
+    assert epochs == [{"0"}, {"1"}]
     assert last["matdesinne"]["name"].endswith("CINN")
 
 
@@ -179,7 +184,13 @@ def test_sweep_over_two_models(tmp_path):
 
 def test_benchmark(tmp_path):
     words = [word for word in TINY if not word.startswith(("model.", "logger="))]
-    small = ["surrogate.members=1", "surrogate.hidden=8", "independent.members=1", "independent.hidden=8", "independent.depth=1"]
+    small = [
+        "surrogate.members=1",
+        "surrogate.hidden=8",
+        "independent.members=1",
+        "independent.hidden=8",
+        "independent.depth=1",
+    ]
     words += [*small, "num_samples=100", "models=[mdn,cinn]", "hydra.run.dir=out"]
     said = works(tmp_path, "benchmark.py", *words)
     content = json.loads((tmp_path / "out" / "table1.json").read_text())

@@ -41,7 +41,9 @@ def test_spread_is_that_of_the_scale(close):
 
 def test_spread_is_free_of_units(close):
     units = torch.tensor([1000.0, 1e-3])
-    close(spread_ratio(units * points(), units * points(seed=1), units), spread_ratio(points(), points(seed=1), HALF), factor=10)
+    close(
+        spread_ratio(units * points(), units * points(seed=1), units), spread_ratio(points(), points(seed=1), HALF), factor=10
+    )
 
 
 def test_spread_of_many_is_that_of_some():

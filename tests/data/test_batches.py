@@ -142,6 +142,8 @@ def test_trainer_follows_the_order_of_seed_and_epoch(tmp_path):
 
 
 def test_trainer_gives_each_epoch_other_symmetry_operations(tmp_path):
-    first, second = orders_in_a_fit(tmp_path, 2, space=DesignSpace(box().parameters, SPACE.symmetries), count=40, validation=0.2)
+    first, second = orders_in_a_fit(
+        tmp_path, 2, space=DesignSpace(box().parameters, SPACE.symmetries), count=40, validation=0.2
+    )
     assert len(first) == len(second) == 28
     assert set(map(tuple, first.tolist())) != set(map(tuple, second.tolist()))

@@ -152,7 +152,14 @@ def test_several_properties_take_the_uniform_designs():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"uniform": 999}, {"chains": 99}, {"steps": -1}, {"floor_share": -0.1}, {"floor_share": 1.0}, {"floor_share": float("nan")}],
+    [
+        {"uniform": 999},
+        {"chains": 99},
+        {"steps": -1},
+        {"floor_share": -0.1},
+        {"floor_share": 1.0},
+        {"floor_share": float("nan")},
+    ],
 )
 def test_rejects(settings):
     with pytest.raises(ConfigError, match=r"data\.labels"):
