@@ -33,7 +33,7 @@ class Prototype:
     Example:
         >>> mos2 = Prototype(["Mo", "S", "S"], [[1/3, 2/3, 0.5], [2/3, 1/3, 0.627], [2/3, 1/3, 0.373]])
         >>> atoms = mos2.atoms({"a": 3.16, "b": 3.16, "c": 12.3, "alpha": 90, "beta": 90, "gamma": 120})
-        >>> round(atoms.get_distance(0, 1, mic=True), 3)
+        >>> round(float(atoms.get_distance(0, 1, mic=True)), 3)
         2.402
     """
 
