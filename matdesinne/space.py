@@ -210,8 +210,8 @@ class DesignSpace:
                         elements.append(product)
                         fresh.append(product)
             frontier = fresh
-            if len(elements) > 1000:
-                raise ConfigError("Expected symmetries of a finite group, got over 1000 operations: correct them.")
+            if len(elements) > 200:
+                raise ConfigError("Expected symmetries of a finite group, got over 200 operations: correct them.")
         return tuple(elements)
 
     def to_dict(self) -> SpaceDict:
