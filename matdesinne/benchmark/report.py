@@ -103,7 +103,7 @@ def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
         axis.set_xticks(place, [row.method for row in shown], rotation=60, ha="right", fontsize="small")
         axis.set(yscale="log", title=f"target {target:g} {unit}")
     axes[0].set_ylabel(f"mean absolute error [{unit}]")
-    axes[0].legend(fontsize="small")
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(f"Table 1 on {data}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
