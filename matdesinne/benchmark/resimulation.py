@@ -19,7 +19,7 @@ class Resimulation:
     """Errors of re-simulated samples, in the squared unit of the properties.
 
     Args:
-        mean_squared_error: mean over targets, samples and properties of (f(x) - y*)^2.
+        mean_squared_error: mean over targets and samples of |f(x) - y*|^2, summed over the properties.
         median_squared_error: median over targets of their mean squared error.
         targets: number of targets.
         samples: samples for each target.
@@ -57,9 +57,9 @@ def resimulate(
         except DatasetError:
             rows = [_forward_or_nan(problem, row) for row in x.split(1)]
             found = torch.cat(rows)
-        squared = (found - y).square()
-        failed += int((~squared.isfinite().all(dim=1)).sum())
-        errors.append(squared[squared.isfinite().all(dim=1)])
+        squared = (found - y).square().sum(dim=1)
+        failed += int((~squared.isfinite()).sum())
+        errors.append(squared[squared.isfinite()])
     per_target = torch.tensor([error.mean().item() for error in errors if len(error)])
     return Resimulation(torch.cat(errors).mean().item(), per_target.median().item(), targets, samples, failed)
 
