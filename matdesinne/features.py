@@ -32,12 +32,13 @@ class BoxFeatures(Features):
 
     Args:
         space: the designs.
+        scale: another scale than that of the box.
     """
 
-    def __init__(self, space: DesignSpace) -> None:
+    def __init__(self, space: DesignSpace, scale: Standardizer | None = None) -> None:
         super().__init__()
         self.size = space.dimension
-        self.scale = BoxScaler(space)
+        self.scale = BoxScaler(space) if scale is None else scale
 
     def fit(self, x: Float[Tensor, "n dx"]) -> None:
         """Learn the scales of unbounded parameters."""

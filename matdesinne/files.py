@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["atomic_path", "write_json"]
+__all__ = ["atomic_path", "read_json", "write_json"]
 
 import json
 import os
@@ -37,3 +37,11 @@ def write_json(path: str | Path, content: object) -> None:
     text = json.dumps(content, indent=2, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> object:
+    """Read what `write_json` wrote; ``None`` where there is no such file or it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

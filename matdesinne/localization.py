@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GradientDescent", "Localizer", "Newton"]
+__all__ = ["GradientDescent", "Localizer", "MeanGradientDescent", "Newton"]
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -127,6 +127,39 @@ class GradientDescent(Localizer):
             value, jacobian = surrogate.value_and_jacobian(x)
             slope = 2 * torch.einsum("nj,nji->ni", target.residual(value), jacobian * unit)
             x = (x - self.rate * unit * slope).clamp(lower, upper)
+        return x
+
+
+class MeanGradientDescent(Localizer):
+    r"""The published code's localization, :math:`x \leftarrow x - \eta \nabla_x \frac{1}{n} \sum_i (f(x_i) - y^*)^2`.
+
+    In physical units, without bounds, on the mean over all n candidates: a candidate moves by a step of :math:`\eta / n`, so
+    many candidates hardly move. It is here to reproduce the paper; use `Newton`.
+
+    References:
+        Fung et al. 2021, doi 10.1038/s41524-021-00670-x; its public repository, commit 2c7ab5e.
+
+    Args:
+        rate: step size, in squared physical units of the parameters per squared unit of the property.
+        steps: number of steps.
+    """
+
+    def __init__(self, rate: float = 0.01, steps: int = 2000) -> None:
+        if not (rate > 0 and steps >= 1):
+            raise ConfigError(f"Expected rate > 0 and steps >= 1, got {rate} and {steps}: correct them.")
+        self.rate, self.steps = rate, steps
+        self._count = 1
+
+    def refine(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
+        """Move all candidates together; see the class."""
+        self._count = max(len(candidates), 1)
+        return super().refine(candidates, surrogate)
+
+    def _refine(self, x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> Float[Tensor, "n dx"]:
+        for _ in range(self.steps):
+            value, jacobian = surrogate.value_and_jacobian(x)
+            slope = 2 * torch.einsum("nj,nji->ni", target.residual(value), jacobian)
+            x = x - self.rate / self._count * slope
         return x
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignRun", "InverseDesign"]
+__all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
 import time
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError, DeviceError, EmptyResultError
@@ -72,8 +74,69 @@ class DesignRun:
         return "\n".join(lines)
 
 
+class Refinement:
+    """A surrogate, a down-selection and a localization, composed: from any designs to candidates on target.
+
+    Args:
+        surrogate: predicts the properties of designs and their gradients.
+        selection: drops designs before localization; inside the bounds and within 0.5 of the target when omitted.
+        localization: moves the survivors onto the target; ``None`` to stop after the selection.
+        accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        selection: Selection | None = None,
+        localization: Localizer | None = None,
+        accepted_error: float = 0.01,
+    ) -> None:
+        self.surrogate = surrogate.eval()
+        self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
+        self.localization = localization
+        self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
+
+    def refine(self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0) -> DesignRun:
+        """Predict, down-select and localize.
+
+        Args:
+            designs: physical units, shape [n, dx].
+            target: what is wanted.
+            sampling: seconds that it took to draw the designs, for the report.
+
+        Returns:
+            The candidates after each stage, with times.
+
+        Raises:
+            EmptyResultError: if a stage leaves nothing.
+        """
+        clock = [time.perf_counter()]
+        mean, std = self.surrogate.predict_many(designs)
+        sampled = Candidates(self.surrogate.space, self.surrogate.properties, designs, target, mean, std, "sampled")
+        stages = {"sampled": sampled, "selected": self._kept(sampled, self.selection, "selected")}
+        clock.append(time.perf_counter())
+        seconds = {"sampled": sampling, "selected": clock[1] - clock[0]}
+        if self.localization is not None:
+            moved = self.localization.refine(stages["selected"], self.surrogate)
+            stages["localized"] = self._kept(moved, self.accepted, "localized")
+            seconds["localized"] = time.perf_counter() - clock[1]
+        outside = int((~InsideSpace().mask(sampled)).sum())
+        return DesignRun(stages, seconds, outside)
+
+    def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
+        kept = candidates.take(rule.mask(candidates), stage)
+        if len(kept) == 0:
+            error = candidates.error.amax(dim=1)
+            raise EmptyResultError(
+                f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of "
+                f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
+                "move the target, sample more, or loosen the selection."
+            )
+        return kept
+
+
 class InverseDesign:
-    """A generative model, a surrogate, a down-selection and a localization, composed.
+    """A generative model and the refinement of its samples: surrogate, down-selection, localization.
 
     Args:
         model: samples designs for a target.
@@ -102,10 +165,13 @@ class InverseDesign:
                 "Expected a model and a surrogate of the same designs and properties, got different ones: "
                 "train both on one data set."
             )
-        self.model, self.surrogate = model.eval(), surrogate.eval()
-        self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
-        self.localization = localization
-        self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
+        self.model = model.eval()
+        self.refinement = Refinement(surrogate, selection, localization, accepted_error)
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """Predicts and localizes."""
+        return self.refinement.surrogate
 
     def run(self, target: object, num_samples: int = 10_000, generator: torch.Generator | None = None) -> DesignRun:
         """Sample, down-select and localize.
@@ -126,18 +192,9 @@ class InverseDesign:
         if num_samples < 1:
             raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
         wanted = target if isinstance(target, Target) else Target.parse(target, self.model.properties)
-        clock = [time.perf_counter()]
-        sampled = self._sample(wanted, num_samples, generator)
-        clock.append(time.perf_counter())
-        stages = {"sampled": sampled, "selected": self._kept(sampled, self.selection, "selected")}
-        clock.append(time.perf_counter())
-        seconds = {"sampled": clock[1] - clock[0], "selected": clock[2] - clock[1]}
-        if self.localization is not None:
-            moved = self.localization.refine(stages["selected"], self.surrogate)
-            stages["localized"] = self._kept(moved, self.accepted, "localized")
-            seconds["localized"] = time.perf_counter() - clock[2]
-        outside = int((~InsideSpace().mask(sampled)).sum())
-        return DesignRun(stages, seconds, outside)
+        start = time.perf_counter()
+        designs = self.model.sample(self.model.draw_targets(wanted, num_samples, generator), generator)
+        return self.refinement.refine(designs, wanted, time.perf_counter() - start)
 
     def to(self, accelerator: str) -> InverseDesign:
         """Move both networks to a device.
@@ -181,23 +238,6 @@ class InverseDesign:
         model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
         surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
         return cls(model, surrogate, selection, localization or Newton(), accepted_error)
-
-    def _sample(self, target: Target, count: int, generator: torch.Generator | None) -> Candidates:
-        y = self.model.draw_targets(target, count, generator)
-        designs = self.model.sample(y, generator)
-        mean, std = self.surrogate.predict_many(designs)
-        return Candidates(self.model.space, self.model.properties, designs, target, mean, std, "sampled")
-
-    def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
-        kept = candidates.take(rule.mask(candidates), stage)
-        if len(kept) == 0:
-            error = candidates.error.amax(dim=1)
-            raise EmptyResultError(
-                f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of "
-                f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
-                "move the target, sample more, or loosen the selection."
-            )
-        return kept
 
 
 def _labels(candidates: Candidates) -> list[str]:

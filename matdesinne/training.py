@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "cached_surrogate", "device_of", "fit", "prepare_folder", "train_design"]
+__all__ = ["build", "cached_surrogate", "device_of", "digest", "fit", "plain", "prepare_folder", "train_design"]
 
 import hashlib
 import json
@@ -111,9 +111,9 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
     """
     settings = {
         "version": matdesinne.__version__,
-        "data": {key: value for key, value in _plain(config.data).items() if key != "labels"},
-        "surrogate": _plain(config.surrogate),
-        "rows": _digest(data.training_rows),
+        "data": {key: value for key, value in plain(config.data).items() if key != "labels"},
+        "surrogate": plain(config.surrogate),
+        "rows": digest(data.training_rows),
         "epochs": config.trainer.max_epochs,
         "seed": seed,
     }
@@ -196,7 +196,7 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
     return module
 
 
-def _digest(table: DesignTable) -> str:
+def digest(table: DesignTable) -> str:
     """A hash of the rows: an edited table trains a new surrogate."""
     return hashlib.sha256(table.x.numpy().tobytes() + table.y.numpy().tobytes()).hexdigest()
 
@@ -208,7 +208,8 @@ def _scale(module: DesignModule, data: DesignData) -> None:
         module.fit_scales(data.training_batch())
 
 
-def _plain(config: DictConfig) -> dict[str, object]:
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def plain(config: DictConfig) -> dict[str, object]:
+    """A configuration as plain containers, its interpolations resolved."""
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BoxScaler", "DesignTransform", "Standardizer", "TargetFeatures"]
+__all__ = ["BoxScaler", "DesignTransform", "PhysicalUnits", "Standardizer", "TargetFeatures"]
 
 import math
 
@@ -90,6 +90,17 @@ class DesignTransform(nn.Module):
         u = self.forward(x)
         boxed = 0.5 * u.square() + 0.5 * math.log(2 * math.pi) - (self.upper - self.lower).log()
         return torch.where(self.bounded, boxed, -self.standardize.std.log()).sum(dim=-1)
+
+
+class PhysicalUnits(Standardizer):
+    """No change of coordinates: designs and properties as they are, samples wherever they fall (the paper's choice)."""
+
+    def fit(self, values: Float[Tensor, "n d"]) -> None:
+        """Learn nothing."""
+
+    def log_det(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Zero for every row."""
+        return x.new_zeros(len(x))
 
 
 class TargetFeatures(nn.Module):

@@ -16,10 +16,11 @@ from matdesinne.targets import Target
 _PAIR_ROWS = 2000
 
 
-def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> float:
+def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> float | None:
     """Mean absolute distance of the predicted properties to the target, in the unit of the properties.
 
-    For a target at a property's floor this is the mean of max(0, prediction - floor).
+    For a target at a property's floor this is the mean of max(0, prediction - floor). Designs without a prediction (far outside
+    the space, angles that enclose no cell) are left out; ``None`` if all are.
 
     Args:
         designs: physical units, shape [n, dx].
@@ -27,6 +28,9 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
         surrogate: the judge.
     """
     mean, _ = surrogate.predict_many(designs)
+    mean = mean[mean.isfinite().all(dim=1)]
+    if len(mean) == 0:
+        return None
     nearest = mean - target.residual(mean)
     return mean_absolute_error(mean, nearest).item()
 

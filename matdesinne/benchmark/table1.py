@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["PAPER", "Row", "Table1"]
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.benchmark.metrics import coverage, mean_target_error, spread_ratio
-from matdesinne.candidates import Candidates
+from matdesinne.benchmark.rejection import reject
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import EmptyResultError
-from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
-from matdesinne.pipeline import InverseDesign
-from matdesinne.selection import Selection
+from matdesinne.pipeline import Refinement
+from matdesinne.selection import All
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
@@ -44,6 +44,7 @@ class Row:
     Args:
         method: as the paper names it.
         target: the wanted value.
+        seed: of this run.
         mae_surrogate: mean absolute error by the surrogate that localizes.
         mae_independent: the same by a surrogate that never localizes.
         inside_bounds: share of the returned designs inside the design space.
@@ -60,6 +61,7 @@ class Row:
 
     method: str
     target: float
+    seed: int
     mae_surrogate: float | None
     mae_independent: float | None
     inside_bounds: float | None
@@ -81,10 +83,8 @@ class Table1:
     Args:
         models: generative models by the name of their method.
         training_seconds: wall time of their training by the same name.
-        surrogate: predicts, selects and localizes.
+        refinement: selects and localizes by its surrogate.
         independent: scores, never localizes.
-        selection: drops samples before localization.
-        localization: moves the survivors.
         reference: training designs, for diversity.
         prior: properties of designs drawn uniformly from the space, for the cost of a search by DFT.
         seconds_per_label: of one DFT calculation on one core.
@@ -94,15 +94,18 @@ class Table1:
 
     models: Mapping[str, InverseModel]
     training_seconds: Mapping[str, float]
-    surrogate: Surrogate
+    refinement: Refinement
     independent: Surrogate
-    selection: Selection
-    localization: Localizer
     reference: DesignTable
     prior: Float[Tensor, "m 1"]
     seconds_per_label: float
     num_samples: int
     seed: int
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """The one that localizes."""
+        return self.refinement.surrogate
 
     def rows(self, targets: Sequence[float]) -> Iterator[Row]:
         """Run every method at every target, one row after the other."""
@@ -112,8 +115,7 @@ class Table1:
                 yield from self._model_rows(name, model, target)
         for target in targets:
             yield self._uniform_row(target)
-        for target in targets:
-            yield self._rejection_row(target)
+        yield from self._rejection_rows(targets)
         for target in targets:
             yield self._search_row(target)
 
@@ -121,25 +123,26 @@ class Table1:
         return torch.Generator().manual_seed(self.seed)
 
     def _warm_up(self, model: InverseModel) -> None:
-        design = InverseDesign(model, self.surrogate, self.selection, self.localization)
         typical, floor = float(self.prior.median()), self.surrogate.properties[0].floor
-        try:
-            design.run(typical if floor is None else max(typical, floor), 256, self._generator())
-        except EmptyResultError:
-            return  # it only fills caches
+        target = Target.parse(typical if floor is None else max(typical, floor), model.properties)
+        with contextlib.suppress(EmptyResultError):  # it only fills caches
+            self.refinement.refine(model.sample(model.draw_targets(target, 256, self._generator()), self._generator()), target)
 
     def _model_rows(self, name: str, model: InverseModel, value: float) -> Iterator[Row]:
         target = Target.parse(value, model.properties)
         start = time.perf_counter()
         designs = model.sample(model.draw_targets(target, self.num_samples, gen := self._generator()), gen)
         sampling = time.perf_counter() - start
-        yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), self.training_seconds.get(name))
-        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, self.training_seconds.get(name))
+        training = self.training_seconds.get(name)
+        yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), training)
+        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, self.refinement, training)
 
     def _uniform_row(self, value: float) -> Row:
         start = time.perf_counter()
         designs = self.surrogate.space.sample(self.num_samples, self._generator())
-        return self._refined_row("uniform + localization", value, designs, time.perf_counter() - start, None, select=False)
+        sampling = time.perf_counter() - start
+        everything = Refinement(self.surrogate, All(), self.refinement.localization)
+        return self._refined_row("uniform + localization", value, designs, sampling, everything, None)
 
     def _refined_row(
         self,
@@ -147,47 +150,29 @@ class Table1:
         value: float,
         designs: Float[Tensor, "n dx"],
         sampling: float,
+        refinement: Refinement,
         training: float | None,
-        select: bool = True,
     ) -> Row:
-        target = Target.parse(value, self.surrogate.properties)
-        clock = [time.perf_counter()]
-        mean, std = self.surrogate.predict_many(designs)
-        space, properties = self.surrogate.space, self.surrogate.properties
-        candidates = Candidates(space, properties, designs, target, mean, std, "sampled")
-        if select:
-            candidates = candidates.take(self.selection.mask(candidates), "selected")
-        clock.append(time.perf_counter())
-        if len(candidates):
-            candidates = self.localization.refine(candidates, self.surrogate)
-            candidates = candidates.take((candidates.error <= 0.01).all(dim=1))
-        clock.append(time.perf_counter())
-        seconds = (sampling, clock[1] - clock[0], clock[2] - clock[1])
-        return self._row(method, value, candidates.designs, len(designs), seconds, training)
+        try:
+            run = refinement.refine(designs, Target.parse(value, self.surrogate.properties), sampling)
+        except EmptyResultError:
+            return self._row(method, value, designs[:0], len(designs), (sampling, 0.0, 0.0), training)
+        seconds = (run.seconds["sampled"], run.seconds["selected"], run.seconds.get("localized", 0.0))
+        return self._row(method, value, run.candidates.designs, len(designs), seconds, training)
 
-    def _rejection_row(self, value: float, tolerance: float = 0.02, largest: int = 500_000) -> Row:
-        """Uniform designs whose predicted property is within the tolerance, until there are enough."""
-        target = Target.parse(value, self.surrogate.properties)
-        generator, kept, drawn, found = self._generator(), [], 0, 0
-        start = time.perf_counter()
-        while found < self.num_samples and drawn < largest:
-            designs = self.surrogate.space.sample(1 << 16, generator)
-            mean, _ = self.surrogate.predict_many(designs)
-            kept.append(designs[(target.residual(mean).abs() <= tolerance).all(dim=1)])
-            drawn, found = drawn + len(designs), found + len(kept[-1])
-        seconds = time.perf_counter() - start
-        designs = torch.cat(kept)[: self.num_samples]
-        return self._row("rejection sampling", value, designs, drawn, (seconds, 0.0, 0.0), None)
+    def _rejection_rows(self, values: Sequence[float], tolerance: float = 0.02, limit: int = 500_000) -> Iterator[Row]:
+        targets = [Target.parse(value, self.surrogate.properties) for value in values]
+        found = reject(self.surrogate, targets, tolerance, self.num_samples, limit, self._generator())
+        for value, near in zip(values, found, strict=True):
+            yield self._row("rejection sampling", value, near.designs, near.drawn, (near.seconds, 0.0, 0.0), None)
 
     def _search_row(self, value: float) -> Row:
         """Label uniform designs by DFT until as many as the others return are near the target: the cost, not a run."""
         target = Target.parse(value, self.surrogate.properties)
         share = (target.residual(self.prior).abs() <= _NEAR).float().mean().item()
         drawn = round(self.num_samples / share) if share else 0
-        seconds = self.seconds_per_label * drawn
-        return Row(
-            "DFT search", value, None, None, 1.0, drawn, self.num_samples if share else 0, None, None, seconds, 0, 0, 0, None
-        )
+        kept, seconds = self.num_samples if share else 0, self.seconds_per_label * drawn
+        return Row("DFT search", value, self.seed, None, None, 1.0, drawn, kept, None, None, seconds, 0, 0, 0, None)
 
     def _row(
         self,
@@ -206,6 +191,7 @@ class Table1:
         return Row(
             method,
             value,
+            self.seed,
             mean_target_error(designs, target, self.surrogate) if some else None,
             mean_target_error(designs, target, self.independent) if some else None,
             inside.float().mean().item() if some else None,

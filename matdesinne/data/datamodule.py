@@ -63,6 +63,7 @@ class DesignData(pl.LightningDataModule):
         self.split_seed, self.order_seed, self.labels = split_seed, order_seed, labels
         self.duplicates = 0
         self._split: Split | None = None
+        self._labeller: Surrogate | None = None
         self._labelled: tuple[DesignTable, DesignTable, Tensor] | None = None
 
     @property
@@ -84,15 +85,23 @@ class DesignData(pl.LightningDataModule):
     def labelled_by(self, surrogate: Surrogate) -> Self:
         """The same data, with training and validation rows drawn from the box and labelled by a surrogate.
 
-        Returns this module unchanged where `labels` is ``None``.
+        They are made when they are first asked for. Returns this module unchanged where `labels` is ``None``.
         """
         if self.labels is None:
             return self
-        table, prior = self.labels.make(self.space, surrogate)
-        held = table.ids % _HELD_OUT == 0
         labelled = copy.copy(self)
-        labelled._labelled = (table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0]), prior)
+        labelled._labeller, labelled._labelled = surrogate, None
         return labelled
+
+    @property
+    def labelled(self) -> tuple[DesignTable, DesignTable, Float[Tensor, "m dy"]] | None:
+        """Training and validation designs with a surrogate's labels, and its prior of y; ``None`` without a surrogate."""
+        if self._labelled is None and self._labeller is not None:
+            assert self.labels is not None  # labelled_by has checked
+            table, prior = self.labels.make(self.space, self._labeller)
+            held = table.ids % _HELD_OUT == 0
+            self._labelled = (table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0]), prior)
+        return self._labelled
 
     def with_all_rows(self) -> Self:
         """The same data with every row, test rows too, in training: for a judge that nothing is chosen by."""
@@ -100,17 +109,18 @@ class DesignData(pl.LightningDataModule):
         every = split.train.joined(split.validation).joined(split.test)
         whole = copy.copy(self)
         whole._split = Split(every, split.validation, split.test)
+        whole._labeller = whole._labelled = None
         return whole
 
     @property
     def training_rows(self) -> DesignTable:
         """What is trained on."""
-        return self.split.train if self._labelled is None else self._labelled[0]
+        return self.split.train if self.labelled is None else self.labelled[0]
 
     @property
     def prior(self) -> Float[Tensor, "m dy"]:
         """Properties of designs drawn from the prior over designs."""
-        return self.split.train.y if self._labelled is None else self._labelled[2]
+        return self.split.train.y if self.labelled is None else self.labelled[2]
 
     def training_batch(self) -> Batch:
         """All training rows at once, to learn scales from."""
@@ -119,12 +129,12 @@ class DesignData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TensorBatches:
         """Shuffled batches; symmetry operations augment the table's rows."""
-        group = self.space.group() if self._labelled is None else ()
+        group = self.space.group() if self.labelled is None else ()
         return self._batches(self.training_rows, self.order_seed, group)
 
     def val_dataloader(self) -> TensorBatches:
         """Validation rows in order."""
-        return self._batches(self.split.validation if self._labelled is None else self._labelled[1], None, ())
+        return self._batches(self.split.validation if self.labelled is None else self.labelled[1], None, ())
 
     def _batches(self, table: DesignTable, seed: int | None, group: Sequence) -> TensorBatches:
         trainer = self.trainer

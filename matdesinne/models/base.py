@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["DensityModel", "InverseModel"]
+__all__ = ["Coordinates", "DensityModel", "InverseModel"]
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,9 @@ from matdesinne.errors import ConfigError, TargetError
 from matdesinne.learning import Batch, DesignModule
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property, Target
-from matdesinne.transforms import DesignTransform, Standardizer
+from matdesinne.transforms import DesignTransform, PhysicalUnits, Standardizer
+
+Coordinates = Literal["box", "physical"]
 
 _REFERENCE_ROWS = 8192
 _CHUNK_ROWS = 1 << 16
@@ -32,6 +34,7 @@ class InverseModel(DesignModule):
         properties: what they have.
         target_noise: standard deviation of the noise added to y in training, in the unit of the properties; it widens
             the thin shell f(x) = y to a width that the model can learn.
+        coordinates: ``"box"`` (normal quantiles of the box, standardised properties) or ``"physical"`` (as they are).
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -45,14 +48,18 @@ class InverseModel(DesignModule):
         space: DesignSpace,
         properties: Sequence[Property],
         target_noise: float = 0.0,
+        coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(space, properties, optimization)
+        if coordinates not in get_args(Coordinates):
+            raise ConfigError(f"Expected coordinates out of {list(get_args(Coordinates))}, got {coordinates!r}: choose one.")
         if target_noise < 0:
             raise ConfigError(f"Expected target_noise of at least 0, got {target_noise}: give a standard deviation.")
         self.target_noise = target_noise
-        self.transform = DesignTransform(space)
-        self.target_scale = Standardizer(len(self.properties))
+        box = coordinates == "box"
+        self.transform = DesignTransform(space) if box else PhysicalUnits(space.dimension)
+        self.target_scale = (Standardizer if box else PhysicalUnits)(len(self.properties))
         self.register_buffer("target_reference", torch.zeros(_REFERENCE_ROWS, len(self.properties)))
 
     @property
@@ -173,6 +180,8 @@ class DensityModel(InverseModel):
         """
         y = self._checked(y)
         log_prob = self._log_prob(self.transform(x), self.target_scale(self._merged(y))) + self.transform.log_det(x)
+        if isinstance(self.transform, PhysicalUnits):
+            return log_prob  # nothing keeps such a model inside the bounds
         return log_prob.masked_fill(~self.space.contains(x), -torch.inf)
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
-from matdesinne.models.base import DensityModel
+from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.coupling import affine_network
 from matdesinne.models.mixture import MixtureCouplingBlock, mixture_network
 from matdesinne.space import DesignSpace
@@ -44,6 +44,7 @@ class CINN(DensityModel):
         components: logistic components of a mixture block.
         frequencies: octaves of the Fourier features of y.
         target_noise: noise on y in training, in the unit of the properties.
+        coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -62,9 +63,10 @@ class CINN(DensityModel):
         components: int = 8,
         frequencies: int = 2,
         target_noise: float = 0.0,
+        coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, optimization)
+        super().__init__(space, properties, target_noise, coordinates, optimization)
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
         self.register_buffer("order", torch.arange(space.dimension))
         self.features = TargetFeatures(len(properties), frequencies)

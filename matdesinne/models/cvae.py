@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.models.base import InverseModel
+from matdesinne.models.base import Coordinates, InverseModel
 from matdesinne.models.networks import perceptron
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -34,6 +34,7 @@ class CVAE(InverseModel):
         depth: number of hidden layers of each.
         frequencies: octaves of the Fourier features of y.
         target_noise: noise on y in training, in the unit of the properties.
+        coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -51,9 +52,10 @@ class CVAE(InverseModel):
         depth: int = 3,
         frequencies: int = 4,
         target_noise: float = 0.0,
+        coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, optimization)
+        super().__init__(space, properties, target_noise, coordinates, optimization)
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
         self.alpha, self.beta, self.latent = alpha, beta, latent
         self.features = TargetFeatures(len(properties), frequencies)

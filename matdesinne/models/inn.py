@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.models.base import InverseModel
+from matdesinne.models.base import Coordinates, InverseModel
 from matdesinne.models.coupling import affine_network
 from matdesinne.models.mmd import mmd
 from matdesinne.space import DesignSpace
@@ -42,6 +42,7 @@ class INN(InverseModel):
         scales: widths of the kernels of both discrepancies, in standardised units.
         padding_noise: standard deviation of the noise on the padding.
         target_noise: noise on y in training, in the unit of the properties.
+        coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -63,9 +64,10 @@ class INN(InverseModel):
         scales: Sequence[float] = (0.45, 1.0, 2.0),
         padding_noise: float = 0.05,
         target_noise: float = 0.0,
+        coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, optimization)
+        super().__init__(space, properties, target_noise, coordinates, optimization)
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
         self.dy = len(properties)
         self.dz = space.dimension - self.dy

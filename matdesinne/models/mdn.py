@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from matdesinne.models.base import DensityModel
+from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.networks import perceptron
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -37,6 +37,7 @@ class MDN(DensityModel):
         depth: number of hidden layers.
         frequencies: octaves of the Fourier features of y.
         target_noise: noise on y in training, in the unit of the properties.
+        coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -52,9 +53,10 @@ class MDN(DensityModel):
         depth: int = 3,
         frequencies: int = 4,
         target_noise: float = 0.0,
+        coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, optimization)
+        super().__init__(space, properties, target_noise, coordinates, optimization)
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
         d = space.dimension
         self.components = components

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.features import BoxFeatures
 from matdesinne.learning import Batch
+from matdesinne.models.base import Coordinates
 from matdesinne.models.coupling import affine_network
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
+from matdesinne.transforms import PhysicalUnits
 
 _SQUARED = 1e3
 """In standard deviations: no error is that large, so that the Huber loss is the squared error of the paper."""
@@ -33,6 +36,7 @@ class INNSurrogate(Surrogate):
         blocks: number of coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
+        coordinates: ``"box"`` or ``"physical"``: what the network sees and gives, see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
@@ -45,11 +49,15 @@ class INNSurrogate(Surrogate):
         blocks: int = 6,
         hidden: int = 256,
         depth: int = 2,
+        coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(space, properties, None, optimization)
         self.prototype = prototype  # for structures; the network needs as many inputs as parameters
         self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
+        if coordinates == "physical":
+            self.features = BoxFeatures(space, PhysicalUnits(space.dimension))
+            self.target_scale = PhysicalUnits(len(self.properties))
         self.network = affine_network(space.dimension, 0, blocks, hidden, depth)
 
     def _members(self, features: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:

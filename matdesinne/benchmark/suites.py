@@ -1,0 +1,118 @@
+"""The suites of `benchmark.py`: from a configuration to files in a folder."""
+
+from __future__ import annotations
+
+__all__ = ["SUITES"]
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
+from matdesinne.benchmark.preparation import independent_surrogate, prepare, train_models
+from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
+from matdesinne.benchmark.resimulation import resimulate
+from matdesinne.benchmark.table1 import Row, Table1
+from matdesinne.errors import ConfigError
+from matdesinne.models.base import DensityModel
+from matdesinne.pipeline import Refinement
+from matdesinne.surrogates.base import Surrogate
+
+Models = dict[str, DictConfig]
+
+
+def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Table 1 of the paper: train what is missing, generate, score; once for each seed."""
+    rows: list[Row] = []
+    facts: dict[str, object] = {}
+    text = ""
+    for part, place in _seeds(config, folder):
+        ready = prepare(part, models, place)
+        table = Table1(
+            ready.models,
+            ready.seconds,
+            _refinement(part, ready.surrogate),
+            independent_surrogate(part, ready.data),
+            ready.data.split.train,
+            ready.data.prior,
+            part.seconds_per_label,
+            part.num_samples,
+            part.seed,
+        )
+        rows += tqdm(table.rows(part.targets), desc=f"Table 1, seed {part.seed}", unit="row")
+        facts[place.name] = ready.facts()
+        text = write_report(folder, data_name, table.surrogate.properties[0].unit, rows, facts)
+    return text
+
+
+def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Samples against the posterior that rejection gives: C2ST, MMD, copies of training rows; expected coverage."""
+    settings, text = config.posterior, ""
+    rows: list[PosteriorRow] = []
+    coverage: list[dict[str, object]] = []
+    for part, place in _seeds(config, folder):
+        ready = prepare(part, models, place)
+        refinement = _refinement(part, ready.surrogate)
+        rows += posterior_rows(
+            ready.models,
+            refinement,
+            ready.data.split.train,
+            part.targets,
+            count=settings.samples,
+            tolerance=settings.tolerance,
+            limit=settings.limit,
+            seed=part.seed,
+        )
+        for name, model in ready.models.items():
+            if isinstance(model, DensityModel):
+                generator = torch.Generator().manual_seed(part.seed)
+                count, ranks = settings.designs, settings.ranks
+                levels = expected_coverage(
+                    model, ready.surrogate, settings.levels, count=count, samples=ranks, generator=generator
+                )
+                coverage.append({"method": name, "seed": part.seed, **{f"{level:g}": share for level, share in levels.items()}})
+        text = write_posterior(folder, data_name, rows, coverage)
+    return text
+
+
+def resimulation(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Train every model on an analytic problem; compare its samples with the exact forward function and posterior."""
+    if "problem" not in config.data.source:
+        raise ConfigError(f"Expected an analytic problem for suite=resimulation, got {data_name}: use data=kinematics.")
+    settings, text = config.resimulation, ""
+    results: list[dict[str, object]] = []
+    for part, place in _seeds(config, folder):
+        data = instantiate(part.data, _convert_="all")
+        trained, seconds = train_models(part, models, data, place)
+        for label, model in trained.items():
+            generator = torch.Generator().manual_seed(part.seed)
+            result = resimulate(model, data.source.problem, settings.targets, settings.samples, generator)
+            results.append({"method": label, "seed": part.seed, **asdict(result), "seconds_training": seconds.get(label)})
+            text = write_resimulation(folder, data_name, results)
+    return text
+
+
+SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
+    "table1": table1,
+    "posterior": posterior,
+    "resimulation": resimulation,
+}
+"""What each suite does, by its name; it returns its table as Markdown."""
+
+
+def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]]:
+    """The configuration and the folder of each repetition."""
+    for seed in range(config.seed, config.seed + config.repeats):
+        part = OmegaConf.merge(config, {"seed": seed})
+        assert isinstance(part, DictConfig)
+        yield part, folder / f"seed{seed}"
+
+
+def _refinement(config: DictConfig, surrogate: Surrogate) -> Refinement:
+    stages = [instantiate(config[name], _convert_="all") for name in ("selection", "localization")]
+    return Refinement(surrogate, *stages)
