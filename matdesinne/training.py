@@ -7,6 +7,7 @@ __all__ = ["build", "cached_surrogate", "device_of", "digest", "fit", "plain", "
 import hashlib
 import json
 import logging
+import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.files import atomic_path, write_json
-from matdesinne.learning import DesignModule, load_module, save_module
+from matdesinne.learning import Batch, DesignModule, load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
@@ -34,7 +35,7 @@ M = TypeVar("M", bound=DesignModule)
 
 
 def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers: DictConfig | None, resume: bool = False) -> M:
-    """Train a module and return it with the weights of its best epoch.
+    """Train a module and return it with the weights of its best epoch; its score goes to ``metrics.json``.
 
     Args:
         module: a model or a surrogate; its scales are learnt here.
@@ -70,6 +71,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
         default_root_dir=str(folder),
     )
+    start = time.perf_counter()
     runner.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     if runner.interrupted:
         raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
@@ -78,7 +80,16 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
             f"Expected a finite validation loss of {type(module).__name__}, got none by epoch {runner.current_epoch}: lower "
             "optimization.learning_rate or check the data."
         )
-    return type(module).load_from_checkpoint(best.best_model_path)
+    seconds = time.perf_counter() - start
+    trained = type(module).load_from_checkpoint(best.best_model_path)
+    metrics = {
+        **runner.validate(trained, datamodule=data, verbose=False)[0],
+        "epochs": runner.current_epoch,
+        "seconds": seconds,
+        "parameters": sum(p.numel() for p in trained.parameters() if p.requires_grad),
+    }
+    write_json(folder / "metrics.json", metrics)
+    return trained.cpu().eval()
 
 
 def device_of(trainer: DictConfig) -> torch.device:
@@ -125,7 +136,7 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
     pl.seed_everything(seed, verbose=False)
     surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
     _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, place)
-    trained = fit(surrogate, data, config.trainer, place, None)
+    trained = _calibrated(fit(surrogate, data, config.trainer, place, None), data)
     write_json(place / "settings.json", settings)
     save_module(trained, place, "surrogate")
     return trained
@@ -148,7 +159,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     if config.get("model") is None:
         pl.seed_everything(config.seed, verbose=False)
         surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
-        trained = fit(surrogate, data, config.trainer, folder, config.get("logger"), resume)
+        trained = _calibrated(fit(surrogate, data, config.trainer, folder, config.get("logger"), resume), data)
         save_module(trained, folder, "surrogate")
         return trained
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
@@ -194,6 +205,11 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
         )
     return module
+
+
+def _calibrated(surrogate: Surrogate, data: DesignData) -> Surrogate:
+    surrogate.calibrate(Batch(data.split.validation.x, data.split.validation.y))
+    return surrogate
 
 
 def digest(table: DesignTable) -> str:

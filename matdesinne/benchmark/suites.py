@@ -16,12 +16,15 @@ from tqdm import tqdm
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
 from matdesinne.benchmark.preparation import independent_surrogate, prepare, train_models
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
-from matdesinne.benchmark.resimulation import resimulate
+from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.errors import ConfigError
 from matdesinne.models.base import DensityModel
 from matdesinne.pipeline import Refinement
 from matdesinne.surrogates.base import Surrogate
+
+_DRAW = 1_000_000
+"""Added to the seed of targets and reference designs: they are none of the rows of an analytic source."""
 
 Models = dict[str, DictConfig]
 
@@ -89,9 +92,11 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
     for part, place in _seeds(config, folder):
         data = instantiate(part.data, _convert_="all")
         trained, seconds = train_models(part, models, data, place)
+        problem, generator = data.source.problem, torch.Generator().manual_seed(_DRAW + part.seed)
+        wanted = problem.forward(problem.sample_prior(settings.targets, generator))
+        posteriors = rejection_posteriors(problem, wanted, settings.samples, settings.limit, generator)
         for label, model in trained.items():
-            generator = torch.Generator().manual_seed(part.seed)
-            result = resimulate(model, data.source.problem, settings.targets, settings.samples, generator)
+            result = resimulate(model, problem, wanted, posteriors, settings.samples, generator)
             results.append({"method": label, "seed": part.seed, **asdict(result), "seconds_training": seconds.get(label)})
             text = write_resimulation(folder, data_name, results)
     return text

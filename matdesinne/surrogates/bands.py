@@ -14,7 +14,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
-from matdesinne.surrogates.base import Surrogate, huber_loss
+from matdesinne.surrogates.base import Surrogate, huber_loss, spread_of
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 from matdesinne.transforms import Standardizer
@@ -106,12 +106,10 @@ class BandSurrogate(Surrogate):
         energies = self.energy_scale.inverse(standard.flatten(start_dim=2)).unflatten(2, (2, self.kpoints))
         return _relative(energies)
 
-    def predict(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
+    def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Gap of the mean energies and standard deviation of the members' gaps, in eV."""
-        energies = self.energies(self._checked(x))
-        gaps = _gap(energies)
-        spread = gaps.std(dim=0) if gaps.shape[0] > 1 else torch.zeros_like(gaps[0])
-        return _gap(energies.mean(dim=0)), spread
+        energies = self.energies(x)
+        return _gap(energies.mean(dim=0)), spread_of(_gap(energies))
 
     def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
         return _gap(self._energies(features))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Surrogate", "huber_loss"]
+__all__ = ["Surrogate", "huber_loss", "spread_of"]
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,12 @@ from matdesinne.targets import Property
 from matdesinne.transforms import BoxScaler, Standardizer
 
 _CHUNK_ROWS = 1 << 11
+_LEVELS = torch.arange(1, 100) / 100
+"""Contents of the intervals whose widths a calibrated surrogate knows."""
+_ONE_SIGMA = 0.6827
+"""Content of one standard deviation on both sides of a normal distribution."""
+_FEWEST_ROWS = 20
+"""Held-out rows below which a spread is not calibrated."""
 
 
 class Surrogate(DesignModule):
@@ -36,6 +42,9 @@ class Surrogate(DesignModule):
         optimization: fields of `matdesinne.learning.Optimization`.
     """
 
+    spread_offset: Tensor
+    spread_quantiles: Tensor
+
     def __init__(
         self,
         space: DesignSpace,
@@ -48,6 +57,10 @@ class Surrogate(DesignModule):
         self.features: Features = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
         self.scale = BoxScaler(space)
         self.target_scale = Standardizer(len(self.properties))
+        self.register_buffer("spread_offset", torch.zeros(len(self.properties)))
+        normal = torch.special.ndtri(0.5 + 0.5 * _LEVELS)
+        self.register_buffer("spread_quantiles", normal.repeat(len(self.properties), 1))
+        self.spread_quantiles /= self._spread_factor(_ONE_SIGMA).unsqueeze(1)
 
     def describe(self) -> Description:
         """Plain containers from which `build` makes the same untrained surrogate."""
@@ -68,14 +81,48 @@ class Surrogate(DesignModule):
             x: designs in physical units, shape [n, dx].
 
         Returns:
-            Mean and standard deviation over the ensemble in the units of the properties, each of shape [n, dy].
+            Mean and standard deviation in the units of the properties, each of shape [n, dy]; the standard deviation is that
+            over the ensemble until `calibrate` has compared it with real errors.
 
         Raises:
             ConfigError: if the number of columns is wrong.
         """
-        members = self._members(self.features(self._checked(x)))
-        spread = members.std(dim=0) if members.shape[0] > 1 else torch.zeros_like(members[0])
-        return self._mean(members), spread
+        mean, spread = self._mean_and_spread(self._checked(x))
+        return mean, (spread + self.spread_offset) * self._spread_factor(_ONE_SIGMA)
+
+    def calibrate(self, batch: Batch) -> None:
+        r"""Scale the spread by the errors on rows that were not trained on, as split conformal prediction does.
+
+        With the score :math:`|y - \mu| / (\sigma + \sigma_0)`, sigma_0 the median of sigma, an interval of content q reaches
+        as far as the empirical quantile of the score at :math:`q (n + 1) / n`.
+
+        References:
+            Lei et al., Distribution-free predictive inference for regression, JASA 113, 1094 (2018), arXiv 1604.04173,
+            section 5.2.
+
+        Args:
+            batch: held-out rows; a label at the floor of a censored property is left out.
+        """
+        mean, spread = (part.cpu() for part in self._uncalibrated(batch.x))
+        for j, prop in enumerate(self.properties):
+            known = batch.y[:, j] > prop.floor if prop.censored and prop.floor is not None else batch.y[:, j].isfinite()
+            if known.sum() < _FEWEST_ROWS:
+                continue
+            offset = spread[known, j].median().clamp_min(1e-6 * self.target_scale.std[j].cpu())
+            score = (mean[known, j] - batch.y[known, j]).abs() / (spread[known, j] + offset)
+            level = (_LEVELS * (1 + 1 / len(score))).clamp_max(1.0)
+            self.spread_offset[j] = offset
+            self.spread_quantiles[j] = score.quantile(level)
+
+    def half_width(self, std: Float[Tensor, "n dy"], level: float) -> Float[Tensor, "n dy"]:
+        """Half the width of the interval that holds the property with a probability, from the spread that `predict` gave.
+
+        Args:
+            std: standard deviation, shape [n, dy].
+            level: the probability, in (0, 1).
+        """
+        factor = self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)
+        return std * factor.to(std)
 
     def predict_many(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """`predict` in chunks of bounded memory, without gradients, the result on the CPU."""
@@ -94,6 +141,21 @@ class Surrogate(DesignModule):
             columns = range(mean.shape[1])
             rows = [torch.autograd.grad(mean[:, j].sum(), x, retain_graph=j + 1 < len(columns))[0] for j in columns]
         return mean.detach(), torch.stack(rows, dim=1)
+
+    def _spread_factor(self, level: float) -> Float[Tensor, " dy"]:
+        place = level * (len(_LEVELS) + 1) - 1
+        low = min(max(int(place), 0), len(_LEVELS) - 2)
+        return torch.lerp(self.spread_quantiles[:, low], self.spread_quantiles[:, low + 1], place - low)
+
+    def _uncalibrated(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        with torch.no_grad():
+            parts = [self._mean_and_spread(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
+        return torch.cat([mean for mean, _ in parts]), torch.cat([spread for _, spread in parts])
+
+    def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        """Mean and standard deviation over the ensemble."""
+        members = self._members(self.features(x))
+        return self._mean(members), spread_of(members)
 
     def _checked(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         if x.ndim != 2 or x.shape[1] != self.space.dimension:
@@ -124,6 +186,11 @@ class Surrogate(DesignModule):
                 column = torch.where(y[:, j] <= prop.floor, functional.relu(column), column)
             columns.append(column)
         return torch.stack(columns, dim=-1)
+
+
+def spread_of(members: Float[Tensor, "m n dy"]) -> Float[Tensor, "n dy"]:
+    """Standard deviation over the members; zero of a single one."""
+    return members.std(dim=0) if members.shape[0] > 1 else torch.zeros_like(members[0])
 
 
 def huber_loss(residual: Float[Tensor, ...], delta: float) -> Float[Tensor, ...]:
