@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 import matdesinne
+from matdesinne.bands import BandLabels
 from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import atomic_path, write_json
 from matdesinne.space import DesignSpace
@@ -34,11 +35,11 @@ M = TypeVar("M", bound="DesignModule")
 
 
 class Batch(NamedTuple):
-    """Rows of a data set in physical units; `bands` holds auxiliary labels where the data carry them."""
+    """Rows of a data set in physical units; `bands` holds auxiliary labels where the data carry them, see `DesignTable`."""
 
     x: Float[Tensor, "n dx"]
     y: Float[Tensor, "n dy"]
-    bands: Float[Tensor, "n 2 k"] | None = None
+    bands: tuple[BandLabels, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class Standardizer(nn.Module):
         self.register_buffer("std", torch.ones(dimension))
 
     def fit(self, values: Float[Tensor, "n d"]) -> None:
-        """Learn mean and standard deviation; a constant column keeps its unit."""
+        """Learn mean and standard deviation of the rows without NaN; a constant column keeps its unit."""
+        values = values[values.isfinite().all(dim=1)]
         self.mean.copy_(values.mean(dim=0))
         std = values.std(dim=0, correction=0)
         # rounding alone gives a constant column a tiny spread

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.candidates import Candidates
 from matdesinne.data.datamodule import DesignData
@@ -62,7 +62,7 @@ def tiny_module(
     if isinstance(changes.get("hidden"), int) and OmegaConf.is_list(config.hidden):
         changes["hidden"] = [changes["hidden"]] * len(config.hidden)
     config.update(changes)
-    kind = InverseModel if path.parent.name == "model" else Surrogate
+    kind = InverseModel if path.relative_to(CONF).parts[0] == "model" else Surrogate
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build(kind, config, SimpleNamespace(space=space, properties=tuple(properties), prototype=prototype))
@@ -128,6 +128,12 @@ def trainer(folder: Path, **settings: object) -> pl.Trainer:
         "num_sanity_val_steps": 0,
     }
     return pl.Trainer(default_root_dir=folder, **{**options, **settings})
+
+
+def trainer_config(**changes: object) -> DictConfig:
+    """What conf/trainer composes to, for two quiet epochs."""
+    quick = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False}
+    return OmegaConf.merge(OmegaConf.load(CONF / "trainer" / "default.yaml"), quick, changes)
 
 
 class Linear(Surrogate):

@@ -116,7 +116,7 @@ def test_save_and_load(tmp_path):
     made = design()
     made.save(tmp_path)
     again = InverseDesign.load(tmp_path, All([]))
-    again.localization = None
+    again.refinement.localization = None
     first, second = (d.run([0.1, 0.3], 50, seeded()).candidates for d in (made, again))
     assert torch.equal(first.designs, second.designs)
     assert torch.equal(first.mean, second.mean)
@@ -140,7 +140,7 @@ def test_a_folder_holds_four_files(tmp_path):
 
 def test_load_localizes_by_default(tmp_path):
     design().save(tmp_path)
-    assert isinstance(InverseDesign.load(tmp_path).localization, Newton)
+    assert isinstance(InverseDesign.load(tmp_path).refinement.localization, Newton)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"])

@@ -14,14 +14,9 @@ from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.training import build, cached_surrogate, device_of, fit, prepare_folder, train_design
 
-from .conftest import CONF, TINY, box, prop, tiny_module, toy_data
+from .conftest import CONF, TINY, box, prop, tiny_module, toy_data, trainer_config
 
-TRAINER = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False}
 NAMES = ["x1", "x2", "y"]
-
-
-def settings(**changes: object):
-    return OmegaConf.merge(OmegaConf.load(CONF / "trainer" / "default.yaml"), TRAINER, changes)
 
 
 def surrogate(seed: int = 0):
@@ -60,7 +55,7 @@ def whole(table, folder, **changes: object):
     base = {
         **parts,
         "data": data,
-        "trainer": settings(max_epochs=1),
+        "trainer": trainer_config(max_epochs=1),
         "logger": None,
         "seed": 0,
         "resume": None,
@@ -71,14 +66,14 @@ def whole(table, folder, **changes: object):
 
 
 def test_fit_returns_the_best_epoch(tmp_path):
-    trained = fit(surrogate(), toy_data(), settings(max_epochs=3), tmp_path, None)
+    trained = fit(surrogate(), toy_data(), trainer_config(max_epochs=3), tmp_path, None)
     best = DesignModule.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     assert all(torch.equal(best.state_dict()[key], value) for key, value in trained.state_dict().items())
 
 
 def test_fit_learns_the_scales(tmp_path, close):
     data = toy_data()
-    trained = fit(surrogate(), data, settings(), tmp_path, None)
+    trained = fit(surrogate(), data, trainer_config(), tmp_path, None)
     close(trained.target_scale.mean, data.training_batch().y.mean(0))
 
 
@@ -86,13 +81,13 @@ def test_fit_is_reproducible(tmp_path):
     runs = []
     for name in ("a", "b"):
         torch.manual_seed(0)
-        runs.append(fit(surrogate(), toy_data(), settings(), tmp_path / name, None).state_dict())
+        runs.append(fit(surrogate(), toy_data(), trainer_config(), tmp_path / name, None).state_dict())
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 def test_resumed_run_ends_as_the_whole_one(tmp_path):
-    whole_run = fit(surrogate(), toy_data(), settings(max_epochs=4), tmp_path / "whole", None)
+    whole_run = fit(surrogate(), toy_data(), trainer_config(max_epochs=4), tmp_path / "whole", None)
 
     class Stop(Exception):
         pass
@@ -105,20 +100,20 @@ def test_resumed_run_ends_as_the_whole_one(tmp_path):
 
     module.on_train_epoch_start = stop
     with pytest.raises(Stop):
-        fit(module, toy_data(), settings(max_epochs=4), tmp_path / "parts", None)
-    resumed = fit(surrogate(1), toy_data(), settings(max_epochs=4), tmp_path / "parts", None, resume=True)
+        fit(module, toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None)
+    resumed = fit(surrogate(1), toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None, resume=True)
     assert all(torch.equal(resumed.state_dict()[key], value) for key, value in whole_run.state_dict().items())
 
 
 def test_resume_without_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"last\.ckpt"):
-        fit(surrogate(), toy_data(), settings(), tmp_path, None, resume=True)
+        fit(surrogate(), toy_data(), trainer_config(), tmp_path, None, resume=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_missing_accelerator():
     with pytest.raises(DeviceError, match="gpu"):
-        device_of(settings(accelerator="gpu"))
+        device_of(trainer_config(accelerator="gpu"))
 
 
 def test_loss_that_is_not_finite(tmp_path):
@@ -126,7 +121,7 @@ def test_loss_that_is_not_finite(tmp_path):
     with torch.no_grad():
         module.network.weights[0].fill_(float("nan"))
     with pytest.raises(TrainingError, match="finite"):
-        fit(module, toy_data(), settings(), tmp_path, None)
+        fit(module, toy_data(), trainer_config(), tmp_path, None)
 
 
 def test_early_stopping(tmp_path):
@@ -134,7 +129,7 @@ def test_early_stopping(tmp_path):
     object.__setattr__(module.optimization, "learning_rate", 1e-30)
     epochs = []
     module.on_train_epoch_start = lambda: epochs.append(module.current_epoch)
-    fit(module, toy_data(), settings(max_epochs=50, patience=2), tmp_path, None)
+    fit(module, toy_data(), trainer_config(max_epochs=50, patience=2), tmp_path, None)
     assert len(epochs) <= 4
 
 
@@ -143,13 +138,13 @@ def test_epochs_come_from_the_module(tmp_path):
     object.__setattr__(module.optimization, "epochs", 3)
     epochs = []
     module.on_train_epoch_start = lambda: epochs.append(module.current_epoch)
-    fit(module, toy_data(), settings(max_epochs=None), tmp_path, None)
+    fit(module, toy_data(), trainer_config(max_epochs=None), tmp_path, None)
     assert epochs == [0, 1, 2]
 
 
 def test_csv_log_has_both_losses(tmp_path):
     logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "logs"}}
-    fit(surrogate(), toy_data(), settings(log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
+    fit(surrogate(), toy_data(), trainer_config(log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
     header = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0]
     assert {"train_loss", "val_loss", "val_mae"} <= set(header.split(","))
 
@@ -264,12 +259,12 @@ def test_clip_comes_from_the_module(tmp_path, asked, used):
     object.__setattr__(module.optimization, "clip", 0.25)
     seen = []
     module.on_train_start = lambda: seen.append(module.trainer.gradient_clip_val)
-    fit(module, toy_data(), settings(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
+    fit(module, toy_data(), trainer_config(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
     assert seen == [used]
 
 
 def test_device_of_a_trainer():
-    assert device_of(settings()) == torch.device("cpu")
+    assert device_of(trainer_config()) == torch.device("cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from matdesinne.bands import BandLabels
 from matdesinne.data.table import DesignTable
 from matdesinne.learning import Batch
 from matdesinne.space import GroupElement
@@ -39,18 +40,19 @@ class TensorBatches:
         part: tuple[int, int] = (0, 1),
     ) -> None:
         self.x, self.y = table.x.to(device), table.y.to(device)
-        self.energies = None if table.bands is None else table.bands.energies.to(device)
+        self.bands = tuple(BandLabels(labels.energies.to(device), labels.kpoints.to(device)) for labels in table.bands)
         self.batch_size, self.seed, self.part, self.epoch = batch_size, seed, part, 0
         # where Lightning looks for set_epoch
         self.batch_sampler = SimpleNamespace(sampler=self)
-        self.matrices = self.offsets = self.images = None
+        self.matrices = self.offsets = None
+        self.images: list[Tensor] = []
         if seed is not None and len(group) > 1:
             self.matrices = torch.stack([element.matrix for element in group]).to(device)
             self.offsets = torch.stack([element.offset for element in group]).to(device)
-            if table.bands is not None:
-                images = [table.bands.permutation(element.reciprocal) for element in group]
+            for labels in table.bands:
+                images = [labels.permutation(element.reciprocal) for element in group]
                 # the image of the design has at the image of k what the design has at k
-                self.images = torch.stack([image.argsort() for image in images]).to(device)
+                self.images.append(torch.stack([image.argsort() for image in images]).to(device))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""
@@ -74,12 +76,13 @@ class TensorBatches:
             yield self._batch(chosen, generator)
 
     def _batch(self, rows: Tensor, generator: torch.Generator | None) -> Batch:
-        x, y = self.x[rows], self.y[rows]
-        energies = None if self.energies is None else self.energies[rows]
+        x, y, bands = self.x[rows], self.y[rows], tuple(labels.take(rows) for labels in self.bands)
         if self.matrices is None or self.offsets is None:
-            return Batch(x, y, energies)
+            return Batch(x, y, bands)
         element = torch.randint(len(self.matrices), (len(rows),), generator=generator, device=x.device)
         x = torch.baddbmm(self.offsets[element].unsqueeze(2), self.matrices[element], x.unsqueeze(2)).squeeze(2)
-        if energies is not None and self.images is not None:
-            energies = energies.gather(2, self.images[element].unsqueeze(1).expand_as(energies))
-        return Batch(x, y, energies)
+        moved = [
+            BandLabels(labels.energies.gather(2, images[element].unsqueeze(1).expand_as(labels.energies)), labels.kpoints)
+            for labels, images in zip(bands, self.images, strict=True)
+        ]
+        return Batch(x, y, tuple(moved))

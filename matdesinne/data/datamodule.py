@@ -125,7 +125,7 @@ class DesignData(pl.LightningDataModule):
     def training_batch(self) -> Batch:
         """All training rows at once, to learn scales from."""
         rows = self.training_rows
-        return Batch(rows.x, rows.y, None if rows.bands is None else rows.bands.energies)
+        return Batch(rows.x, rows.y, rows.bands)
 
     def train_dataloader(self) -> TensorBatches:
         """Shuffled batches; symmetry operations augment the table's rows."""

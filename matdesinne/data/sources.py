@@ -13,11 +13,15 @@ from pathlib import Path
 
 import torch
 
-from matdesinne.data.table import BandLabels, DesignTable, read_numbers
+from matdesinne.bands import BandLabels
+from matdesinne.data.table import DesignTable, read_numbers
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import AnalyticProblem
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
+
+_GRIDS = ("", "_fine")
+"""Endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid."""
 
 
 class Source(ABC):
@@ -70,13 +74,23 @@ class PackagedSource(Source):
         def stack(names: Sequence[str]) -> torch.Tensor:
             return torch.stack([torch.tensor(table[name].to_numpy().copy()) for name in names], dim=1).float()
 
-        kpoints = torch.tensor(json.loads(table.schema.metadata[b"kpoints"]))
-        energies = torch.tensor([table["valence_energies"].to_pylist(), table["conduction_energies"].to_pylist()])
+        def labels(ending: str) -> BandLabels:
+            kpoints = torch.tensor(json.loads(table.schema.metadata[f"kpoints{ending}".encode()]))
+            energies = torch.full((len(table), 2, len(kpoints)), torch.nan)
+            for edge, name in enumerate((f"valence_energies{ending}", f"conduction_energies{ending}")):
+                for row, values in enumerate(table[name].to_pylist()):
+                    if values is not None:
+                        energies[row, edge] = torch.tensor(values)
+            return BandLabels(energies, kpoints)
+
+        grids = [labels(ending) for ending in _GRIDS]
+        if properties[0].name.endswith(_GRIDS[1]):
+            grids.reverse()
         return DesignTable(
             stack(space.names),
             stack([prop.name for prop in properties]),
             torch.tensor(table["index"].to_numpy().copy()),
-            BandLabels(energies.transpose(0, 1).contiguous(), kpoints),
+            tuple(grids),
         )
 
 

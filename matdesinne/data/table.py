@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BandLabels", "DesignTable", "Split", "check_table", "read_numbers"]
+__all__ = ["DesignTable", "Split", "check_table", "read_numbers"]
 
 import math
 import warnings
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from matdesinne.bands import BandLabels
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -24,49 +25,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BandLabels:
-    """Auxiliary labels: the band edges at fixed k-points.
-
-    Args:
-        energies: highest valence (0) and lowest conduction band (1) in eV, shape [n, 2, k].
-        kpoints: fractional coordinates in the plane, shape [k, 2]; k and -k are the same point.
-    """
-
-    energies: Float[Tensor, "n 2 k"]
-    kpoints: Float[Tensor, "k 2"]
-
-    def permutation(self, reciprocal: Float[Tensor, "2 2"]) -> Int[Tensor, " k"]:
-        """For each k-point, the row of its image under an integer matrix.
-
-        Raises:
-            DatasetError: if an image is not among the k-points.
-        """
-        image = self.kpoints @ reciprocal.T
-        distances = []
-        for sign in (1, -1):
-            difference = sign * image.unsqueeze(1) - self.kpoints.unsqueeze(0)
-            distances.append((difference - difference.round()).norm(dim=-1))
-        distance, row = torch.minimum(*distances).min(dim=1)
-        if (distance > 1e-3).any():
-            raise DatasetError("Expected k-points that the symmetry maps onto each other, got a lone one: drop the symmetry.")
-        return row
-
-
-@dataclass(frozen=True)
 class DesignTable:
     """Labelled designs in physical units.
 
     Args:
         x: designs, shape [n, dx].
-        y: properties, shape [n, dy].
+        y: properties, shape [n, dy]; NaN where a row has band energies on another grid than the property's only.
         ids: a number that names each row in its source, shape [n].
-        bands: auxiliary labels, where the source has them.
+        bands: auxiliary labels on one or more grids of k-points, where the source has them; the property's own grid first.
     """
 
     x: Float[Tensor, "n dx"]
     y: Float[Tensor, "n dy"]
     ids: Int[Tensor, " n"]
-    bands: BandLabels | None = None
+    bands: tuple[BandLabels, ...] = ()
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -74,14 +46,12 @@ class DesignTable:
 
     def take(self, rows: Int[Tensor, " m"]) -> DesignTable:
         """Keep some rows, in the given order."""
-        bands = None if self.bands is None else BandLabels(self.bands.energies[rows], self.bands.kpoints)
-        return DesignTable(self.x[rows], self.y[rows], self.ids[rows], bands)
+        return DesignTable(self.x[rows], self.y[rows], self.ids[rows], tuple(labels.take(rows) for labels in self.bands))
 
     def joined(self, other: DesignTable) -> DesignTable:
         """These rows and those of a table of the same source."""
-        bands = None
-        if self.bands is not None and other.bands is not None:
-            bands = BandLabels(torch.cat([self.bands.energies, other.bands.energies]), self.bands.kpoints)
+        pairs = zip(self.bands, other.bands, strict=True)
+        bands = tuple(BandLabels(torch.cat([mine.energies, theirs.energies]), mine.kpoints) for mine, theirs in pairs)
         return DesignTable(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.ids, other.ids]), bands)
 
     def without_duplicates(self) -> DesignTable:
@@ -155,10 +125,12 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
             )
     for j, prop in enumerate(properties):
         column = table.y[:, j]
-        _check_finite(column, table.ids, prop.name, source)
-        if len(table) > 1 and bool((column == column[0]).all()):
+        if not table.bands:
+            _check_finite(column, table.ids, prop.name, source)
+        column = column[column.isfinite()]
+        if len(table) > 1 and bool((column == column[:1]).all()):
             raise DatasetError(
-                f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: "
+                f"Expected a varying property {prop.name} in {source}, got {column[:1].nanmean():g} {prop.unit} in every row: "
                 "nothing can be learnt from it."
             )
     return table

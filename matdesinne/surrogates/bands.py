@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.bands import band_gap, edge_weights, relative_energies
 from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
@@ -18,13 +19,6 @@ from matdesinne.surrogates.base import Surrogate, huber_loss, spread_of
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 from matdesinne.transforms import Standardizer
-
-_EDGE_WIDTH = 0.3
-"""eV; energies farther than this from the band edge matter little for the gap."""
-_EDGE_BASE = 0.05
-"""Weight of energies far from the edge."""
-_METAL_WEIGHT, _METAL_GAP, _METAL_WIDTH = 0.3, -0.35, 0.08
-"""Designs with a gap below -0.35 eV weigh 0.3: they need not be told apart. Width of the change in eV."""
 
 
 class BandSurrogate(Surrogate):
@@ -84,12 +78,12 @@ class BandSurrogate(Surrogate):
             ConfigError: if the data carry no band energies at as many k-points.
         """
         super().fit_scales(batch)
-        if batch.bands is None or batch.bands.shape[2] != self.kpoints:
-            found = "none" if batch.bands is None else f"{batch.bands.shape[2]} k-points"
+        if not batch.bands or len(batch.bands[0].kpoints) != self.kpoints:
+            found = f"{len(batch.bands[0].kpoints)} k-points" if batch.bands else "none"
             raise ConfigError(
                 f"Expected band energies at {self.kpoints} k-points for surrogate=bands, got {found}: use surrogate=mlp."
             )
-        self.energy_scale.fit(_relative(batch.bands).flatten(start_dim=1))
+        self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
 
     def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
         """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member.
@@ -104,39 +98,19 @@ class BandSurrogate(Surrogate):
         split = (difference.square() + coupling.square() + 1e-6).sqrt()
         standard = torch.stack([centre[:, :, 0] + split[:, :, 0], centre[:, :, 1] - split[:, :, 1]], dim=2)
         energies = self.energy_scale.inverse(standard.flatten(start_dim=2)).unflatten(2, (2, self.kpoints))
-        return _relative(energies)
+        return relative_energies(energies)
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Gap of the mean energies and standard deviation of the members' gaps, in eV."""
         energies = self.energies(x)
-        return _gap(energies.mean(dim=0)), spread_of(_gap(energies))
+        return band_gap(energies.mean(dim=0)), spread_of(band_gap(energies))
 
     def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
-        return _gap(self._energies(features))
+        return band_gap(self._energies(features))
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        assert batch.bands is not None  # fit_scales has checked
-        wanted = _relative(batch.bands)
+        wanted = relative_energies(batch.bands[0].energies)
         energies = self.energies(batch.x)
-        loss = (_weights(wanted) * huber_loss(energies - wanted, self.huber)).mean()
-        gap_error = (_gap(energies.detach().mean(dim=0)) - batch.y).abs()
+        loss = (edge_weights(wanted) * huber_loss(energies - wanted, self.huber)).mean()
+        gap_error = (band_gap(energies.detach().mean(dim=0)) - batch.y).abs()
         return {"loss": loss, "mae": gap_error.mean()}
-
-
-def _weights(energies: Float[Tensor, "n 2 k"]) -> Float[Tensor, "n 2 k"]:
-    """More for energies near the band edges and for designs that are not deep metals; the mean of a design's edges is 1."""
-    valence, conduction = energies.unbind(dim=1)
-    above = (valence - valence.amax(dim=1, keepdim=True)) / _EDGE_WIDTH
-    below = (conduction.amin(dim=1, keepdim=True) - conduction) / _EDGE_WIDTH
-    weight = torch.stack([above, below], dim=1).exp() + _EDGE_BASE
-    weight = weight / weight.mean(dim=(1, 2), keepdim=True)
-    share = torch.sigmoid((_gap(energies) - _METAL_GAP) / _METAL_WIDTH).unsqueeze(2)
-    return weight * (_METAL_WEIGHT + (1 - _METAL_WEIGHT) * share)
-
-
-def _gap(energies: Float[Tensor, "... 2 k"]) -> Float[Tensor, "... 1"]:
-    return (energies[..., 1, :].amin(dim=-1) - energies[..., 0, :].amax(dim=-1)).unsqueeze(-1)
-
-
-def _relative(energies: Float[Tensor, "... 2 k"]) -> Float[Tensor, "... 2 k"]:
-    return energies - energies[..., :1, :].mean(dim=-1, keepdim=True)

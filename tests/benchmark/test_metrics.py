@@ -31,6 +31,13 @@ def test_error_on_the_target():
     assert mean_target_error(torch.stack([x[:, 0], 0.5 - x[:, 0]], 1), Target((0.5,), (0.5,)), linear()) < 1e-6
 
 
+@pytest.mark.parametrize(("lost", "expected"), [([], 0.5), ([3], 0.5), (range(4), None)], ids=["none", "one", "all"])
+def test_designs_without_a_prediction_are_left_out(lost, expected):
+    x = torch.zeros(4, 2)
+    x[list(lost)] = math.nan
+    assert mean_target_error(x, Target((0.5,), (0.5,)), linear()) == expected
+
+
 def test_spread_of_equals(close):
     close(spread_ratio(points(), points(), HALF), 1.0)
 
@@ -106,3 +113,19 @@ def test_errors_below_the_floor_do_not_count(close):
 @pytest.mark.parametrize(("name", "censored"), [("energy", False), ("band_gap", True)])
 def test_errors_near_the_gap_are_those_of_gaps(name, censored):
     assert "mae_above_-0.2" not in surrogate_errors(surrogate(0.0, name, censored), table())
+
+
+def test_interval_coverage_is_the_share_inside():
+    """A surrogate without spread is right nowhere; one with a wide spread is right everywhere."""
+    made = surrogate(None)
+    assert (surrogate_errors(made, table())["coverage_50"], surrogate_errors(made, table())["coverage_90"]) == (0.0, 0.0)
+    made.spread_offset.fill_(0.1 / 1.0)
+    errors = surrogate_errors(made, table())
+    # the error is 0.1 everywhere: one standard deviation holds it at 90 %, not at 50 %
+    assert (errors["coverage_50"], errors["coverage_90"]) == (0.0, 1.0)
+
+
+def test_interval_coverage_needs_exact_labels():
+    batch = rows(box(), 50)
+    floored = DesignTable(batch.x, torch.zeros(50, 1), torch.arange(50))
+    assert "coverage_50" not in surrogate_errors(surrogate(0.0, censored=True), floored)

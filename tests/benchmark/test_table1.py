@@ -1,11 +1,11 @@
-import csv
-import json
+import math
 
 import pytest
+import torch
 
-from matdesinne.benchmark.report import write_report
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.localization import Newton
+from matdesinne.pipeline import Refinement
 from matdesinne.selection import All, InsideSpace, Tolerance
 
 from ..conftest import Linear, box, prop, rows, tiny_module, toy_data, yaml_files
@@ -28,10 +28,8 @@ def made(num_samples: int = COUNT, selection=None, **changes: object) -> Table1:
     settings = {
         "models": models,
         "training_seconds": {"MDN": 12.0},
-        "surrogate": surrogate(),
+        "refinement": Refinement(surrogate(), selection or All([InsideSpace(), Tolerance(0.5)]), Newton()),
         "independent": surrogate((1.1, 1.0)),
-        "selection": selection or All([InsideSpace(), Tolerance(0.5)]),
-        "localization": Newton(),
         "reference": toy_data().split.train,
         "prior": rows(box(), 4096).y,
         "seconds_per_label": SECONDS,
@@ -126,28 +124,26 @@ def test_seeded(untouched_seed):
     assert [row.mae_surrogate for row in first] == [row.mae_surrogate for row in second]
 
 
-def test_report(table, tmp_path):
-    text = write_report(tmp_path, "toy", "eV", table, {"seed": 0})
-    content = json.loads((tmp_path / "table1.json").read_text())
-    assert {"data", "rows", "seed", "unit"} <= set(content)
-    assert content["data"] == "toy"
-    assert len(content["rows"]) == len(table)
-    wanted = {"method", "target", "mae_surrogate", "mae_independent", "inside_bounds", "generated", "kept", "seconds"}
-    assert all(wanted <= set(row) for row in content["rows"])
-    with (tmp_path / "table1.csv").open(newline="") as file:
-        assert [row["method"] for row in csv.DictReader(file)] == [row.method for row in table]
-    assert (tmp_path / "table1.md").read_text() == text
-    assert text.count("\n| ") == len(table) + 1
-    assert "0.193" in next(line for line in text.splitlines() if line.startswith("| cINN | 1 "))  # the paper's
-    assert (tmp_path / "table1.png").stat().st_size > 1000
+def test_rows_carry_the_seed():
+    assert {row.seed for row in made(10, seed=7).rows([0.5])} == {7}
 
 
-def test_report_of_rows_without_designs(tmp_path):
-    bare = [Row(name, 0.5, None, None, None, 10, 0, None, None, 1.0, 1.0, 0.0, 0.0, None) for name in ("MDN", "cINN")]
-    scored = Row("INN", 0.5, 0.0, 0.1, 1.0, 10, 5, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, None)
-    assert "INN" in write_report(tmp_path, "toy", "eV", [*bare, scored], {})
+def test_every_refined_row_counts_what_it_drew(table):
+    assert all(row.generated == COUNT for row in table if "MatDesINNe" in row.method or "localization" in row.method)
 
 
-def test_report_without_any_score(tmp_path):
-    bare = Row("MDN", 0.5, None, None, None, 10, 0, None, None, 1.0, 1.0, 0.0, 0.0, None)
-    assert "MDN" in write_report(tmp_path, "toy", "eV", [bare], {})
+def test_designs_without_cell_are_no_score():
+    """A model far outside the space: no prediction, no score, and still a row."""
+
+    class Lost:
+        label, properties = "lost", surrogate().properties
+
+        def sample(self, y, generator):
+            return torch.full((len(y), 2), math.nan)
+
+        def draw_targets(self, target, count, generator):
+            return torch.zeros(count, 1)
+
+    found = {row.method: row for row in made(20, models={"lost": Lost()}).rows([0.5])}
+    assert (found["lost"].kept, found["lost"].mae_surrogate) == (20, None)
+    assert found["MatDesINNe-lost"].kept == 0

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from matdesinne.bands import BandLabels
 from matdesinne.data.batches import TensorBatches
-from matdesinne.data.table import BandLabels, DesignTable
+from matdesinne.data.table import DesignTable
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
 from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
@@ -20,7 +21,7 @@ def table(count: int = 25) -> DesignTable:
     # E(k) = x . k, so that the image of a design has at the image of k what the design has at k
     valence = x @ KPOINTS.T
     energies = torch.stack([valence, 1 + valence.square()], dim=1)
-    return DesignTable(x, x.sum(1, keepdim=True), torch.arange(count), BandLabels(energies, KPOINTS))
+    return DesignTable(x, x.sum(1, keepdim=True), torch.arange(count), (BandLabels(energies, KPOINTS),))
 
 
 def epoch(batches: TensorBatches, number: int = 0) -> torch.Tensor:
@@ -95,7 +96,7 @@ def test_augmented_rows_are_images():
 
 def test_augmentation_permutes_the_bands(close):
     for batch in TensorBatches(table(), 5, CPU, 0, SPACE.group()):
-        close(batch.bands[:, 0], batch.x @ KPOINTS.T)
+        close(batch.bands[0].energies[:, 0], batch.x @ KPOINTS.T)
 
 
 def test_augmentation_keeps_properties(close):
@@ -106,7 +107,7 @@ def test_augmentation_keeps_properties(close):
 def test_no_bands():
     made = table()
     made = DesignTable(made.x, made.y, made.ids)
-    assert all(batch.bands is None for batch in TensorBatches(made, 5, CPU, 0, SPACE.group()))
+    assert all(not batch.bands for batch in TensorBatches(made, 5, CPU, 0, SPACE.group()))
 
 
 @pytest.mark.parametrize("seed", [None, 0])

@@ -42,12 +42,12 @@ def published(**changes) -> PublishedSource:
 def test_packaged_rows(packaged):
     assert packaged.x.shape == (1404, 7)
     assert packaged.y.shape == (1404, 1)
-    assert packaged.bands.energies.shape == (1404, 2, 41)
-    assert packaged.bands.kpoints.shape == (41, 2)
+    assert packaged.bands[0].energies.shape == (1404, 2, 41)
+    assert packaged.bands[0].kpoints.shape == (41, 2)
 
 
 def test_packaged_gap_is_the_difference_of_the_edges(packaged):
-    valence, conduction = packaged.bands.energies.unbind(1)
+    valence, conduction = packaged.bands[0].energies.unbind(1)
     gap = conduction.amin(1) - valence.amax(1)
     torch.testing.assert_close(packaged.y[:, 0], gap, rtol=0, atol=1e-4)
 

@@ -7,13 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matdesinne.data.table import BandLabels, DesignTable, check_table, read_numbers
+from matdesinne.bands import BandLabels
+from matdesinne.data.table import DesignTable, check_table, read_numbers
 from matdesinne.errors import ConfigError, DatasetError
 
 from ..conftest import box, line, prop, rows
 
 
-def table(x, y=None, bands=None) -> DesignTable:
+def table(x, y=None, bands=()) -> DesignTable:
     x = torch.tensor(x)
     y = x.sum(1, keepdim=True) if y is None else torch.tensor(y)
     return DesignTable(x, y, 10 + torch.arange(len(x)), bands)
@@ -38,8 +39,8 @@ def test_duplicates_compare_designs_only():
 
 def test_take_keeps_bands():
     bands = BandLabels(torch.arange(12.0).reshape(2, 2, 3), torch.zeros(3, 2))
-    taken = table([[0.0], [1.0]], bands=bands).take(torch.tensor([1]))
-    assert torch.equal(taken.bands.energies, bands.energies[1:])
+    taken = table([[0.0], [1.0]], bands=(bands,)).take(torch.tensor([1]))
+    assert torch.equal(taken.bands[0].energies, bands.energies[1:])
 
 
 def test_split_is_disjoint_and_complete(hundred):

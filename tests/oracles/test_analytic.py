@@ -88,3 +88,15 @@ def test_ballistics_prior(generator):
     assert math.radians(9) <= float(angle.min()) and float(angle.max()) <= math.radians(81)
     assert float(v0.mean()) == pytest.approx(15, rel=0.02)
     assert float(v0.var()) == pytest.approx(15, rel=0.05)
+
+
+def test_ballistics_without_impact_on_request(close):
+    shots = torch.tensor([SHOTS[0], [0.0, -5.0, 0.7, 3.0], SHOTS[1]])
+    found = Ballistics().forward(shots, strict=False)
+    assert found.isnan()[:, 0].tolist() == [False, True, False]
+    close(found[[0, 2]], Ballistics().forward(shots[[0, 2]]))
+
+
+def test_kinematics_has_properties_everywhere(generator):
+    x = 10 * Kinematics().sample_prior(100, generator)
+    assert torch.equal(Kinematics().forward(x, strict=False), Kinematics().forward(x))

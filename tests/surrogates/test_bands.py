@@ -3,6 +3,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from matdesinne.bands import BandLabels
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import ConfigError
@@ -27,7 +28,7 @@ def table(space):
 
 @pytest.fixture(scope="module")
 def batch(table) -> Batch:
-    return Batch(table.x, table.y, table.bands.energies)
+    return Batch(table.x, table.y, table.bands)
 
 
 @pytest.fixture
@@ -61,20 +62,22 @@ def test_energies_are_relative(batch, space, close):
     # a shift of all energies of a row changes nothing
     first, second = (tiny_module(YAML, space, GAP) for _ in range(2))
     first.fit_scales(batch)
-    second.fit_scales(batch._replace(bands=batch.bands + 5 * batch.y.unsqueeze(2)))
+    second.fit_scales(
+        batch._replace(bands=(BandLabels(batch.bands[0].energies + 5 * batch.y.unsqueeze(2), batch.bands[0].kpoints),))
+    )
     close(second.energy_scale.mean, first.energy_scale.mean, factor=100)
     close(second.energy_scale.std, first.energy_scale.std, factor=100)
 
 
 def test_symmetry_leaves_the_gap(space, table, close):
     for element in space.group():
-        image = table.bands.permutation(element.reciprocal).argsort()
-        close(gap(table.bands.energies[:, :, image]), gap(table.bands.energies))
+        image = table.bands[0].permutation(element.reciprocal).argsort()
+        close(gap(table.bands[0].energies[:, :, image]), gap(table.bands[0].energies))
 
 
 def test_symmetry_permutes_the_grid(space, table):
     for element in space.group():
-        assert table.bands.permutation(element.reciprocal).sort().values.tolist() == list(range(41))
+        assert table.bands[0].permutation(element.reciprocal).sort().values.tolist() == list(range(41))
 
 
 def test_permuted_energies_belong_to_the_image(space, table):
@@ -85,8 +88,8 @@ def test_permuted_energies_belong_to_the_image(space, table):
         distance = torch.cdist(images / (space.upper - space.lower), table.x / (space.upper - space.lower))
         nearest, row = distance.min(1)
         same = nearest < 1e-5
-        energies = table.bands.energies[:, :, table.bands.permutation(element.reciprocal).argsort()]
-        difference = gap(energies[same]) - gap(table.bands.energies[row[same]])
+        energies = table.bands[0].energies[:, :, table.bands[0].permutation(element.reciprocal).argsort()]
+        difference = gap(energies[same]) - gap(table.bands[0].energies[row[same]])
         assert (difference.abs() < 0.02).all()
         found += int(same.sum())
     if not found:
@@ -95,7 +98,7 @@ def test_permuted_energies_belong_to_the_image(space, table):
 
 def test_scales_need_bands(space, batch):
     with pytest.raises(ConfigError, match=r"none.*surrogate=mlp"):
-        tiny_module(YAML, space, GAP).fit_scales(batch._replace(bands=None))
+        tiny_module(YAML, space, GAP).fit_scales(batch._replace(bands=()))
 
 
 def test_scales_need_the_declared_kpoints(space, batch):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from matdesinne.bands import BandLabels
 from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch, DesignModule, load_module, save_module
 from matdesinne.surrogates.base import Surrogate, huber_loss
@@ -11,6 +12,7 @@ from ..conftest import CONF, box, line, perturb, prop, rows, tiny_module, toy_da
 
 FILES = yaml_files("surrogate")
 KPOINTS = 5
+GRID = torch.stack([torch.linspace(0, 0.4, KPOINTS), torch.zeros(KPOINTS)], dim=1)
 files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -20,7 +22,7 @@ def with_bands(batch: Batch) -> Batch:
     valence = -(k + batch.x[:, :1].square())
     valence = valence - valence.amax(1, keepdim=True)
     conduction = batch.y[:, :1] + k.flip(0) * (1 + batch.x[:, 1:2].square())
-    return batch._replace(bands=torch.stack([valence, conduction], dim=1))
+    return batch._replace(bands=(BandLabels(torch.stack([valence, conduction], dim=1), GRID),))
 
 
 def surrogate(path, space=None, size: float = 0.2, **settings: object) -> Surrogate:

@@ -1,0 +1,182 @@
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from matdesinne.benchmark import preparation
+from matdesinne.benchmark.preparation import gather, independent_surrogate, prepare, train_models
+from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.learning import save_module
+
+from ..conftest import CONF, TINY, box, prop, rows, tiny_module, toy_data, trainer_config, yaml_files
+
+SURROGATE = {"_target_": "matdesinne.surrogates.mlp.MLPSurrogate", "hidden": 16, "members": 2}
+
+
+def config(**changes: object) -> DictConfig:
+    base = {
+        "models": None,
+        "runs": {},
+        "seed": 0,
+        "trainer": trainer_config(),
+        "data": {"source": "toy"},
+        "surrogate": SURROGATE,
+        "surrogates_folder": "kept",
+        "independent": {},
+    }
+    return OmegaConf.merge(base, changes)
+
+
+def chosen(*names: str, **changes: object) -> dict[str, DictConfig]:
+    models = gather(config(models=list(names)), CONF / "model")
+    for model in models.values():
+        small = {key: value for key, value in {**TINY, **changes}.items() if key in model}
+        model.update({key: [8, 8] if OmegaConf.is_list(model[key]) else value for key, value in small.items()})
+    return models
+
+
+def test_all_models_are_those_at_the_top():
+    assert list(gather(config(), CONF / "model")) == [path.stem for path in yaml_files("model")]
+
+
+@pytest.mark.parametrize("names", [["mdn"], ["paper/cinn", "cvae"], []])
+def test_models_by_name(names):
+    found = gather(config(models=names), CONF / "model")
+    assert {name: model for name, model in found.items()} == {name: OmegaConf.load(CONF / "model" / f"{name}.yaml") for name in names}
+
+
+@pytest.mark.parametrize("changes", [{"models": ["mdn", "paper/nothing"]}, {"runs": {"paper/nothing": "runs/one"}}])
+def test_unknown_model(changes):
+    with pytest.raises(ConfigError, match=r"'paper/cinn'.*\['paper/nothing'\]"):
+        gather(config(**changes), CONF / "model")
+
+
+@pytest.fixture
+def fitted(monkeypatch) -> list[Path]:
+    """The folders in which something was trained; the training only learns the scales."""
+    places = []
+
+    def fit(module, data, trainer, folder, loggers):
+        places.append(folder)
+        module.fit_scales(data.training_batch(), data.prior)
+        return module.eval()
+
+    monkeypatch.setattr(preparation, "fit", fit)
+    return places
+
+
+def test_models_are_trained_in_folders_of_their_names(fitted, tmp_path):
+    trained, seconds = train_models(config(), chosen("mdn", "paper/cinn"), toy_data(), tmp_path)
+    assert list(trained) == list(seconds) == ["MDN", "cINN"]
+    assert fitted == [tmp_path / "mdn", tmp_path / "paper" / "cinn"]
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_equal_settings_are_not_trained_again(fitted, tmp_path):
+    first, _ = train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    second, seconds = train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    assert len(fitted) == 1 and seconds == {}
+    y = torch.zeros(5, 1)
+    samples = [models["MDN"].sample(y, torch.Generator().manual_seed(0)) for models in (first, second)]
+    assert torch.equal(*samples)
+
+
+EPOCHS = pytest.param({"trainer": {"max_epochs": 3}}, marks=pytest.mark.xfail(strict=True, reason="not in settings.json"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"data": {"source": "other"}}, {"surrogate": {"hidden": 17}}, EPOCHS],
+    ids=["seed", "data", "surrogate", "epochs"],
+)
+def test_other_settings_are_trained_again(fitted, tmp_path, changes):
+    for settings in (config(), config(**changes)):
+        train_models(settings, chosen("mdn"), toy_data(), tmp_path)
+    assert len(fitted) == 2
+
+
+def test_another_model_is_trained_again(fitted, tmp_path):
+    for hidden in (16, 17):
+        train_models(config(), chosen("mdn", hidden=hidden), toy_data(), tmp_path)
+    assert len(fitted) == 2
+
+
+def test_other_rows_are_trained_again(fitted, tmp_path):
+    for count in (256, 300):
+        train_models(config(), chosen("mdn"), toy_data(count), tmp_path)
+    assert len(fitted) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]"], ids=["missing", "empty", "truncated", "foreign"])
+def test_a_training_that_was_cut_off_is_done_again(fitted, tmp_path, content):
+    train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    path = tmp_path / "mdn" / "settings.json"
+    path.unlink() if content is None else path.write_text(content)
+    train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    assert len(fitted) == 2
+
+
+def test_a_run_is_taken_as_it_is(fitted, tmp_path):
+    model = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()])
+    model.fit_scales(rows(box()))
+    save_module(model, tmp_path / "run", "model")
+    trained, seconds = train_models(config(runs={"mdn": str(tmp_path / "run")}), chosen("mdn"), toy_data(), tmp_path)
+    assert fitted == [] and seconds == {}
+    assert torch.equal(trained["MDN"].network[0].weight, model.network[0].weight)
+
+
+def test_a_missing_run(fitted, tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train_models(config(runs={"mdn": "nowhere"}), chosen("mdn"), toy_data(), tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="both are called cINN")
+def test_two_settings_of_one_method(fitted, tmp_path):
+    trained, _ = train_models(config(), chosen("cinn", "paper/cinn"), toy_data(), tmp_path)
+    assert len(trained) == 2
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple]:
+    """What surrogates were asked for."""
+    calls = []
+    monkeypatch.setattr(preparation, "cached_surrogate", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_independent_surrogate_has_changes(asked):
+    settings = config(independent={"hidden": 99, "kpoints": 41}, seed=5)
+    independent_surrogate(settings, toy_data())
+    # what the surrogate does not know is for another kind of it
+    assert asked[0][0].surrogate == {**SURROGATE, "hidden": 99}
+    assert settings.surrogate == SURROGATE
+
+
+def test_independent_surrogate_can_be_another_one(asked):
+    other = {"_target_": "matdesinne.surrogates.inn.INNSurrogate", "blocks": 3}
+    independent_surrogate(config(independent=other), toy_data())
+    assert asked[0][0].surrogate == other
+
+
+def test_independent_surrogate_has_its_own_seed_and_all_rows(asked):
+    independent_surrogate(config(seed=5), toy_data())
+    _, data, seed, folder = asked[0]
+    assert (len(data.training_rows), seed, folder) == (256, 1005, Path("kept"))
+
+
+def test_independent_surrogate_is_not_trained_on_labels_of_the_other(asked):
+    class Labels:
+        def make(self, space, surrogate):
+            raise AssertionError
+
+    independent_surrogate(config(), toy_data(labels=Labels()).labelled_by(None))
+    assert len(asked[0][1].training_rows) == 256
+
+
+def test_one_property_only(tmp_path, monkeypatch):
+    two = toy_data()
+    two.properties = (prop("y"), prop("w"))
+    monkeypatch.setattr(preparation, "instantiate", lambda *_, **__: two)
+    with pytest.raises(ConfigError, match="one property"):
+        prepare(config(), chosen("mdn"), tmp_path)
