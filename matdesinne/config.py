@@ -20,6 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from matdesinne.errors import MatDesINNeError
 
+# ${first:a,b}: the first value that is not null
+OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
+
 
 def config_folder() -> str:
     """The folder of YAML files: inside an installed package, or beside it in a checkout."""
@@ -33,7 +36,6 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
 
     An error that is not the user's keeps its traceback.
     """
-    OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
 
     @functools.wraps(function)
     def task(config: DictConfig) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["build", "cached_surrogate", "device_of", "digest", "fit", "plain", "prepare_folder", "train_design"]
+__all__ = [
+    "build",
+    "cached_surrogate",
+    "check_property",
+    "device_of",
+    "digest",
+    "fit",
+    "plain",
+    "prepare_folder",
+    "train_design",
+]
 
 import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +39,7 @@ from matdesinne.learning import Batch, DesignModule, load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Property
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -90,6 +102,17 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     }
     write_json(folder / "metrics.json", metrics)
     return trained.cpu().eval()
+
+
+def check_property(name: str | None, properties: Sequence[Property]) -> None:
+    """Check that what a user asked for by ``property=`` is what is there.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    known = [prop.name for prop in properties]
+    if name is not None and name not in known:
+        raise ConfigError(f"Expected property out of {known}, got {name!r}: use another data set or run, or drop property=.")
 
 
 def device_of(trainer: DictConfig) -> torch.device:
@@ -155,6 +178,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     """
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
+    check_property(config.property, data.properties)
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     if config.get("model") is None:
         pl.seed_everything(config.seed, verbose=False)

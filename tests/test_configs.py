@@ -1,5 +1,6 @@
 """Every YAML file composes, and what it describes can be built."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from matdesinne.benchmark.preparation import gather
 from matdesinne.config import config_folder, entry_point
 from matdesinne.data.datamodule import DesignData
 from matdesinne.localization import Localizer
@@ -18,13 +20,19 @@ from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.sweeps import SweepTable
 from matdesinne.training import build
 
 from .conftest import CONF, tiny_module
 
-GROUPS = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
+GROUPS = {
+    path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
+    for path in CONF.iterdir()
+    if path.is_dir()
+}
 TRAIN_GROUPS = ("data", "model", "surrogate", "trainer", "logger")
 GENERATE_GROUPS = ("selection", "localization")
+BENCHMARK_GROUPS = ("data", "surrogate", "trainer", "selection", "localization", "experiment")
 CSV = [
     "data.source.path=my.csv",
     "data.space.parameters=[{_target_:matdesinne.space.Parameter,name:x1,unit:m,lower:-1,upper:1}]",
@@ -69,9 +77,66 @@ def test_generate_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+@pytest.mark.parametrize("override", options(BENCHMARK_GROUPS))
+def test_benchmark_composes(override):
+    config = composed("benchmark", override)
+    OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+
+
+@pytest.mark.parametrize("name", GROUPS["experiment"])
+def test_experiment_can_be_built(name):
+    config = composed("benchmark", f"experiment={name}")
+    data = instantiate(config.data, _convert_="all")
+    models = gather(config, CONF / "model")
+    assert all(isinstance(build(InverseModel, model, data), InverseModel) for model in models.values())
+    for part in (config.surrogate, config.independent):
+        assert isinstance(build(Surrogate, part, data), Surrogate)
+    assert isinstance(instantiate(config.selection, _convert_="all"), Selection)
+    assert isinstance(instantiate(config.localization, _convert_="all"), Localizer)
+
+
+def test_paper_experiment_is_the_paper():
+    config = composed("benchmark", "experiment=paper")
+    choices = config.hydra.runtime.choices
+    assert (choices["data"], choices["selection"], choices["localization"]) == ("mos2_vasp", "paper", "paper")
+    assert config.surrogate == OmegaConf.load(CONF / "surrogate" / "paper" / "inn.yaml")
+    assert config.data.labels is None
+    assert list(config.models) == [f"paper/{name}" for name in ("mdn", "cvae", "inn", "cinn")]
+
+
+def test_paper_experiment_is_judged_by_another_kind():
+    config = composed("benchmark", "experiment=paper")
+    assert config.independent._target_ != config.surrogate._target_
+
+
+def test_command_line_changes_an_experiment():
+    config = composed("benchmark", "experiment=paper", "targets=[1.0]", "surrogate.blocks=2", "independent.members=1")
+    assert (config.targets, config.surrogate.blocks, config.independent.members) == ([1.0], 2, 1)
+
+
+@pytest.mark.parametrize("name", GROUPS["hparams_search"])
+def test_search_varies_settings_that_exist(name):
+    """Every combination composes, without a model to train, and the search sorts by a metric that its training gives."""
+    search = composed("train", f"hparams_search={name}")
+    params = {key: str(values).split(",") for key, values in search.hydra.sweeper.params.items()}
+    assert any(len(values) > 1 for values in params.values())
+    for chosen in product(*params.values()):
+        words = [f"{key}={value}" for key, value in zip(params, chosen, strict=True)]
+        config = composed("train", f"hparams_search={name}", "data=mos2_vasp", *words)
+        assert all(str(OmegaConf.select(config, key)) == value for key, value in zip(params, chosen, strict=True))
+        assert config.get("model") is None
+    assert search.hydra.callbacks.sweep_table.metric in ("val_loss", "val_mae")
+
+
+@pytest.mark.parametrize("words", [[], ["hparams_search=surrogate"]], ids=["default", "search"])
+def test_sweeps_end_with_a_table(words):
+    config = composed("train", *words).hydra.callbacks.sweep_table
+    assert isinstance(instantiate(config), SweepTable)
+
+
 def test_every_group_is_reached():
-    reached = {*TRAIN_GROUPS, *GENERATE_GROUPS, "space", "prototype"}
-    assert set(GROUPS) <= reached | {"oracle", "executor", "experiment", "hparams_search", "benchmark"}
+    reached = {*TRAIN_GROUPS, *GENERATE_GROUPS, *BENCHMARK_GROUPS, "hparams_search", "space", "prototype"}
+    assert set(GROUPS) <= reached | {"oracle", "executor", "benchmark"}
 
 
 @pytest.mark.parametrize("name", GROUPS["data"])

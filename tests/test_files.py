@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from matdesinne.files import atomic_path, write_json
+from matdesinne.files import atomic_path, read_json, write_json
 
 
 def test_good_block_writes(tmp_path):
@@ -71,3 +71,20 @@ def test_json_rejects_what_is_not_finite(tmp_path, value):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"a": value})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [{"a": [1, None, "é"]}, [], 3.5, None])
+def test_read_json_reads_what_was_written(tmp_path, content):
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b"text"], ids=["empty", "truncated", "bytes", "text"])
+def test_read_json_of_a_damaged_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    assert read_json(tmp_path / "a.json") is None
+
+
+@pytest.mark.parametrize("path", ["a.json", "b/a.json", "."], ids=["file", "folder", "is-folder"])
+def test_read_json_of_nothing(tmp_path, path):
+    assert read_json(tmp_path / path) is None

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from matdesinne.errors import ConfigError
-from matdesinne.localization import GradientDescent, Newton
+from matdesinne.localization import GradientDescent, MeanGradientDescent, Newton
 
-from .conftest import box, candidates, linear, quadratic, rows
+from .conftest import Quadratic, box, candidates, linear, prop, quadratic, rows
 
 BOTH = [Newton(), GradientDescent(rate=0.05, steps=300)]
 NAMES = ["newton", "gradient"]
@@ -165,7 +165,77 @@ def test_newton_rejects(settings):
         Newton(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"rate": 0}, {"steps": 0}])
-def test_gradient_descent_rejects(settings):
+@pytest.mark.parametrize("method", [GradientDescent, MeanGradientDescent])
+@pytest.mark.parametrize("settings", [{"rate": 0}, {"steps": 0}, {"rate": math.nan}])
+def test_gradient_descent_rejects(method, settings):
     with pytest.raises(ConfigError, match="rate"):
-        GradientDescent(**settings)
+        method(**settings)
+
+
+RATE = 0.02
+
+
+def on_the_mean(surrogate, x: torch.Tensor, value: float) -> torch.Tensor:
+    """One step of gradient descent on the mean squared error, by autograd."""
+    x = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad((surrogate.predict(x)[0] - value).square().sum(1).mean(), x)
+    return x.detach() - RATE * slope
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0], ids=["unit", "wide"])
+@pytest.mark.parametrize("count", [1, 64])
+def test_mean_descent_is_that_of_autograd(count, scale, close):
+    """In physical units: the box plays no part."""
+    surrogate = Quadratic(box(scale=scale), [prop()], [[0.5, 0.5]]).eval()
+    x = rows(box(scale=scale), count, seed=1).x
+    expected = x
+    for _ in range(3):
+        expected = on_the_mean(surrogate, expected, 0.6)
+    moved = MeanGradientDescent(RATE, steps=3).refine(candidates(surrogate, x, 0.6), surrogate)
+    assert not torch.equal(moved.designs, x)
+    close(moved.designs, expected, factor=10)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_mean_descent_is_independent_of_the_chunks(chunk, start, monkeypatch, close):
+    surrogate = quadratic()
+    method = MeanGradientDescent(RATE, steps=5)
+    together = method.refine(candidates(surrogate, start, 0.6), surrogate)
+    monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
+    close(method.refine(candidates(surrogate, start, 0.6), surrogate).designs, together.designs)
+
+
+def test_mean_descent_moves_many_less(start, close):
+    """The step of each is divided by their number."""
+    surrogate, method = linear(), MeanGradientDescent(RATE, steps=1)
+    together = method.refine(candidates(surrogate, start, 0.6), surrogate).designs - start
+    alone = method.refine(candidates(surrogate, start[:1], 0.6), surrogate).designs - start[:1]
+    close(together[:1] * len(start), alone, factor=100)
+
+
+def test_mean_descent_may_leave_the_box():
+    surrogate = linear()
+    moved = MeanGradientDescent(0.1, steps=200).refine(candidates(surrogate, torch.tensor([[0.9, 0.9]]), 50.0), surrogate)
+    assert not surrogate.space.contains(moved.designs).any()
+    assert moved.error.max() < 1e-3
+
+
+def test_mean_descent_of_nothing():
+    surrogate = linear()
+    assert len(MeanGradientDescent(steps=3).refine(candidates(surrogate, torch.empty(0, 2), 0.5), surrogate)) == 0
+
+
+def test_mean_descent_gives_fresh_predictions(start, close):
+    surrogate = quadratic()
+    moved = MeanGradientDescent(RATE, steps=2).refine(candidates(surrogate, start, 0.6), surrogate)
+    assert moved.stage == "localized"
+    close(moved.mean, surrogate.predict_many(moved.designs)[0])
+
+
+def test_mean_descent_leaves_rows_inside_an_interval_alone(start):
+    surrogate = linear()
+    table = candidates(surrogate, start, [-0.5, 0.5])
+    inside = table.error[:, 0] == 0
+    moved = MeanGradientDescent(RATE, steps=3).refine(table, surrogate)
+    assert torch.equal(moved.designs[inside], start[inside])
+    assert (moved.designs[~inside] != start[~inside]).any(dim=1).all()

@@ -57,6 +57,7 @@ def whole(table, folder, **changes: object):
         "data": data,
         "trainer": trainer_config(max_epochs=1),
         "logger": None,
+        "property": None,
         "seed": 0,
         "resume": None,
         "surrogates_folder": str(folder / "surrogates"),
@@ -147,6 +148,43 @@ def test_csv_log_has_both_losses(tmp_path):
     fit(surrogate(), toy_data(), trainer_config(log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
     header = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0]
     assert {"train_loss", "val_loss", "val_mae"} <= set(header.split(","))
+
+
+def test_fit_writes_its_metrics(tmp_path):
+    trained = fit(surrogate(), toy_data(), trainer_config(max_epochs=3), tmp_path, None)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics) == {"val_loss", "val_mae", "epochs", "seconds", "parameters"}
+    assert metrics["epochs"] == 3 and metrics["seconds"] > 0
+    assert metrics["parameters"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
+
+
+def test_metrics_are_those_of_the_best_epoch(tmp_path):
+    data = toy_data()
+    trained = fit(surrogate(), data, trainer_config(max_epochs=3), tmp_path, None)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    validation = data.split.validation
+    assert metrics["val_mae"] == pytest.approx(
+        (trained.predict_many(validation.x)[0] - validation.y).abs().mean().item(), rel=1e-4
+    )
+
+
+def test_fit_returns_a_module_that_is_ready(tmp_path):
+    trained = fit(surrogate(), toy_data(), trainer_config(), tmp_path, None)
+    assert not trained.training and trained.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("whole_design", [True, False], ids=["design", "alone"])
+def test_trained_surrogates_are_calibrated(table, tmp_path, whole_design):
+    # 60 validation rows
+    changes = {"data": {"validation": 0.3}, **({} if whole_design else {"model": None})}
+    made = train_design(whole(table, tmp_path, **changes), tmp_path / "run")
+    assert (getattr(made, "surrogate", made).spread_offset > 0).all()
+
+
+def test_kept_surrogate_stays_calibrated(table, tmp_path):
+    config = whole(table, tmp_path, data={"validation": 0.3})
+    first, second = (trained_surrogate(config, tmp_path / "kept") for _ in range(2))
+    assert torch.equal(first.spread_quantiles, second.spread_quantiles) and (second.spread_offset > 0).all()
 
 
 def test_design_can_be_loaded(table, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Normal
 
 from matdesinne.space import DesignSpace, Parameter
-from matdesinne.transforms import BoxScaler, DesignTransform, Standardizer, TargetFeatures
+from matdesinne.transforms import BoxScaler, DesignTransform, PhysicalUnits, Standardizer, TargetFeatures
 
 from .conftest import box
 
@@ -129,3 +129,24 @@ def test_features_values(close):
     y = torch.tensor([[0.3]], dtype=torch.float64)
     expected = [0.3, math.sin(0.3), math.sin(0.6), math.cos(0.3), math.cos(0.6)]
     close(TargetFeatures(1, 2).double()(y), [expected], factor=10)
+
+
+@pytest.fixture
+def physical() -> PhysicalUnits:
+    made = PhysicalUnits(3)
+    made.fit(mixed_rows())
+    return made
+
+
+def test_physical_units_change_nothing(physical):
+    x = mixed_rows()
+    assert torch.equal(physical(x), x)
+    assert torch.equal(physical.inverse(x), x)
+
+
+def test_physical_units_have_no_volume(physical):
+    assert torch.equal(physical.log_det(mixed_rows()), torch.zeros(200, dtype=torch.float64))
+
+
+def test_physical_units_have_the_state_of_a_standardizer(physical):
+    assert set(physical.state_dict()) == set(Standardizer(3).state_dict())

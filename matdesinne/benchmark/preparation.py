@@ -20,7 +20,7 @@ from matdesinne.files import read_json, write_json
 from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import build, cached_surrogate, device_of, digest, fit, plain
+from matdesinne.training import build, cached_surrogate, check_property, device_of, digest, fit, plain
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path) -> 
     """
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
+    check_property(config.property, data.properties)
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))

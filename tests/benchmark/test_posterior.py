@@ -10,7 +10,7 @@ from matdesinne.selection import All, InsideSpace
 
 from ..conftest import CONF, Linear, box, linear, prop, rows, tiny_module
 
-COUNT = 80
+COUNT = 60
 
 
 def normal(count: int, seed: int, dimension: int = 2) -> torch.Tensor:
@@ -18,7 +18,7 @@ def normal(count: int, seed: int, dimension: int = 2) -> torch.Tensor:
 
 
 def test_equal_distributions_cannot_be_told_apart():
-    assert c2st(normal(600, 0), normal(600, 1)) == pytest.approx(0.5, abs=0.06)
+    assert c2st(normal(400, 0), normal(400, 1)) == pytest.approx(0.5, abs=0.08)
 
 
 def test_distinct_distributions_can():
@@ -27,13 +27,13 @@ def test_distinct_distributions_can():
 
 def test_classifier_sees_correlations():
     """Equal in every coordinate alone."""
-    x = normal(600, 0)
+    x = normal(400, 0)
     assert c2st(torch.stack([x[:, 0], x[:, 0] + 0.1 * x[:, 1]], 1), normal(600, 1)) > 0.75
 
 
 def test_a_larger_sample_weighs_no_more():
     """Else one would be right on most points by always naming it."""
-    assert c2st(normal(400, 0), normal(3000, 1)) == pytest.approx(0.5, abs=0.08)
+    assert c2st(normal(300, 0), normal(3000, 1)) == pytest.approx(0.5, abs=0.08)
 
 
 def test_accuracy_is_reproducible(untouched_seed):
@@ -106,10 +106,10 @@ def test_an_exact_posterior_is_near_the_reference():
             x = box().sample(len(y), generator)[:, :1]
             return torch.cat([x, -x], dim=1)
 
-    options = {"count": 500, "tolerance": 0.02, "limit": 200_000, "seed": 0}
+    options = {"count": 400, "tolerance": 0.02, "limit": 100_000, "seed": 0}
     exact, _ = posterior_rows({"uniform": Uniform()}, REFINEMENT, far(), [0.0], **options)
     blurred, _ = posterior_rows(models("mdn"), REFINEMENT, far(), [0.0], **options)
-    assert abs(exact.mmd) < 0.01 < blurred.mmd
+    assert abs(exact.mmd) < 0.03 < 0.1 < blurred.mmd
     assert exact.c2st < 0.65 < blurred.c2st
 
 
@@ -122,9 +122,11 @@ def test_no_copy_of_far_rows():
 @pytest.mark.parametrize(("stage", "place"), [("sampled", 0), ("localized", 1)])
 def test_copies_of_training_rows_are_counted(stage, place):
     design = InverseDesign(*models("mdn").values(), linear(), REFINEMENT.selection, REFINEMENT.localization)
-    planted = design.run(0.5, COUNT, torch.Generator().manual_seed(0)).stages[stage].designs[:3]
-    row = compared(far(planted), targets=[0.5])[place]
-    assert (row.copies, row.nearest) == (3, 0.0)
+    designs = design.run(0.5, COUNT, torch.Generator().manual_seed(0)).stages[stage].designs
+    row = compared(far(designs[:3]), targets=[0.5])[place]
+    near = (designs.unsqueeze(1) - designs[:3]).norm(dim=2).amin(1) < 1e-3
+    assert (row.copies, row.nearest) == (int(near.sum()), 0.0)
+    assert 3 <= row.copies < 10
 
 
 def test_distances_are_in_half_widths():
@@ -179,7 +181,9 @@ LEVELS = [0.25, 0.5, 0.9]
 
 def covered(model: Shell, count: int = 2000) -> dict[float, float]:
     generator = torch.Generator().manual_seed(0)
-    return expected_coverage(model, Linear(box(1), model.properties, [[1.0]]).eval(), LEVELS, count=count, samples=100, generator=generator)
+    return expected_coverage(
+        model, Linear(box(1), model.properties, [[1.0]]).eval(), LEVELS, count=count, samples=100, generator=generator
+    )
 
 
 def test_coverage_of_the_exact_density_is_the_level():

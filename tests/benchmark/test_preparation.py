@@ -18,6 +18,7 @@ def config(**changes: object) -> DictConfig:
     base = {
         "models": None,
         "runs": {},
+        "property": None,
         "seed": 0,
         "trainer": trainer_config(),
         "data": {"source": "toy"},
@@ -43,7 +44,9 @@ def test_all_models_are_those_at_the_top():
 @pytest.mark.parametrize("names", [["mdn"], ["paper/cinn", "cvae"], []])
 def test_models_by_name(names):
     found = gather(config(models=names), CONF / "model")
-    assert {name: model for name, model in found.items()} == {name: OmegaConf.load(CONF / "model" / f"{name}.yaml") for name in names}
+    assert {name: model for name, model in found.items()} == {
+        name: OmegaConf.load(CONF / "model" / f"{name}.yaml") for name in names
+    }
 
 
 @pytest.mark.parametrize("changes", [{"models": ["mdn", "paper/nothing"]}, {"runs": {"paper/nothing": "runs/one"}}])

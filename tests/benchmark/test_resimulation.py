@@ -99,7 +99,7 @@ NEAR = torch.tensor([[1.5, 0.3], [1.8, 0.0], [1.0, -0.8]])
 
 @pytest.mark.parametrize(("problem", "targets"), [(Kinematics(), NEAR), (Ballistics(), torch.tensor([[3.0], [6.0]]))])
 def test_posteriors_are_within_the_tolerance(problem, targets, small_chunks):
-    for target, found in zip(targets, rejection_posteriors(problem, targets, 5, 400_000, seeded()), strict=True):
+    for target, found in zip(targets, rejection_posteriors(problem, targets, 5, 2_000_000, seeded()), strict=True):
         assert len(found) == 5
         assert (problem.forward(found) - target).norm(dim=1).max() < problem.tolerance
 

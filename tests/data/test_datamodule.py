@@ -92,6 +92,63 @@ def test_labelling_leaves_the_original_alone():
     assert torch.equal(data.training_batch().x, before)
 
 
+class Counted:
+    """Labels that remember who was asked to make them."""
+
+    def __init__(self) -> None:
+        self.surrogates = []
+
+    def make(self, space, surrogate):
+        self.surrogates.append(surrogate)
+        return labels().make(space, surrogate)
+
+
+USES = {
+    "labelled": lambda data: data.labelled,
+    "rows": lambda data: data.training_rows,
+    "prior": lambda data: data.prior,
+    "batch": lambda data: data.training_batch(),
+    "training": lambda data: attach(data).train_dataloader(),
+    "validation": lambda data: attach(data).val_dataloader(),
+}
+
+
+def test_labels_are_not_made_before_they_are_needed():
+    counted = Counted()
+    data = toy_data(labels=counted).labelled_by(linear())
+    assert len(data.split.train) and counted.surrogates == []
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_labels_are_made_on_first_use_and_once(use):
+    counted, made = Counted(), linear()
+    data = toy_data(labels=counted).labelled_by(made)
+    for _ in range(2):
+        use(data)
+    assert counted.surrogates == [made]
+
+
+def test_another_surrogate_labels_anew():
+    counted, first, second = Counted(), linear(), linear()
+    data = toy_data(labels=counted).labelled_by(first)
+    before = data.training_rows
+    assert data.labelled_by(second).training_rows is not before
+    assert counted.surrogates == [first, second]
+    assert data.training_rows is before
+
+
+def test_no_surrogate_no_labelled_rows():
+    assert toy_data(labels=Counted()).labelled is None
+
+
+def test_a_judge_trains_on_the_table():
+    """Not on what another surrogate labelled, nor does it make these labels."""
+    counted = Counted()
+    data = toy_data(labels=counted).labelled_by(linear())
+    assert len(data.with_all_rows().training_rows) == 256
+    assert counted.surrogates == []
+
+
 def test_labelled_rows_are_disjoint():
     data = attach(toy_data(labels=labels())).labelled_by(linear())
     train = set(map(tuple, data.training_rows.x.tolist()))
@@ -108,9 +165,9 @@ def test_labelled_prior_is_not_thinned():
 def test_no_chain_is_on_both_sides():
     """Also designs that were chosen twice, and the states that follow from them, stay together."""
     data = toy_data(labels=labels(uniform=1000, chains=3000)).labelled_by(linear())
-    train, validation = set(data.training_rows.ids.tolist()), set(data._labelled[1].ids.tolist())
-    assert validation and not train & validation
-    assert len(data.training_rows) + len(data._labelled[1]) == 3000 * 4
+    (train, validation, _) = data.labelled
+    assert len(validation) and not set(train.ids.tolist()) & set(validation.ids.tolist())
+    assert len(train) + len(validation) == 3000 * 4
 
 
 def test_every_row_can_train_a_judge():
