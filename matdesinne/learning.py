@@ -8,10 +8,10 @@ import importlib
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, TypedDict, TypeVar
+from typing import Literal, NamedTuple, Self, TypedDict, TypeVar, get_args
 
 import pytorch_lightning as pl
 import safetensors
@@ -31,6 +31,8 @@ from matdesinne.targets import Property
 
 _KEY = "matdesinne"
 
+_OptimizerName = Literal["adamw", "soap"]
+
 M = TypeVar("M", bound="DesignModule")
 
 
@@ -44,9 +46,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a module is trained: AdamW with a linear warm-up and a cosine decay to zero.
+    """How a module is trained: an optimiser with a linear warm-up and a cosine decay of its rate to zero.
 
     Args:
+        optimizer: ``"adamw"``, or ``"soap"`` for small networks on few rows: AdamW in the eigenbasis of Shampoo's
+            preconditioner (Vyas et al. 2024, arXiv 2409.11321).
         learning_rate: the peak.
         weight_decay: decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
         batch_size: rows a step.
@@ -55,6 +59,7 @@ class Optimization:
         clip: largest norm of the gradient, where the trainer does not set ``gradient_clip_val``.
     """
 
+    optimizer: _OptimizerName = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     batch_size: int = 1024
@@ -64,6 +69,10 @@ class Optimization:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.optimizer not in get_args(_OptimizerName):
+            raise ConfigError(
+                f"Expected optimizer out of {list(get_args(_OptimizerName))}, got {self.optimizer!r}: choose one."
+            )
         if self.batch_size < 1 or self.epochs < 1:
             raise ConfigError(
                 f"Expected batch_size and epochs of at least 1, got {self.batch_size} and {self.epochs}: raise them."
@@ -161,11 +170,9 @@ class DesignModule(pl.LightningModule):
         return _fill(_rebuilt(cls, description, checkpoint_path), state, checkpoint_path)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW, its rate scheduled for each step."""
+        """The optimiser, its rate scheduled for each step."""
         settings = self.optimization
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
-        )
+        optimizer = _optimizer(self.parameters(), settings)
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         rise = max(int(settings.warmup * total), 1)
 
@@ -194,6 +201,15 @@ class DesignModule(pl.LightningModule):
     @abstractmethod
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss under ``"loss"`` and its parts under their own names, as scalars."""
+
+
+def _optimizer(parameters: Iterable[torch.nn.Parameter], settings: Optimization) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
+    from pytorch_optimizer import SOAP
+
+    return SOAP(parameters, lr=rate, betas=(0.95, 0.98), weight_decay=decay)
 
 
 def save_module(module: DesignModule, folder: str | Path, name: str) -> None:

@@ -226,8 +226,8 @@ class InverseDesign:
         """Read what `save` wrote.
 
         Args:
-            folder: a folder that `train.py` wrote, or ``"pretrained"`` or ``"pretrained/PROPERTY"`` for the weights that come with the
-                package.
+            folder: a folder that `train.py` wrote, or ``"pretrained"`` or ``"pretrained/PROPERTY"`` for the weights that come
+                with the package.
             selection: drops samples before localization.
             localization: moves the survivors; Newton's projection when omitted.
             accepted_error: see the class.

@@ -14,6 +14,7 @@ __all__ = [
     "train_design",
 ]
 
+import functools
 import hashlib
 import json
 import logging
@@ -31,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 import matdesinne
-from matdesinne.data.datamodule import DesignData
+from matdesinne.data.datamodule import BandTeacher, DesignData
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.files import atomic_path, write_json
@@ -156,12 +157,32 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
     if (place / "surrogate.safetensors").is_file():
         _LOGGER.info("Using the surrogate trained before in %s", place)
         return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
-    pl.seed_everything(seed, verbose=False)
-    surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
-    _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, place)
-    trained = _calibrated(fit(surrogate, data, config.trainer, place, None), data)
+    trained = _train_surrogate(config, data, seed, place, None)
     write_json(place / "settings.json", settings)
-    save_module(trained, place, "surrogate")
+    return trained
+
+
+def _train_surrogate(
+    config: DictConfig, data: DesignData, seed: int, folder: Path, loggers: DictConfig | None, resume: bool = False
+) -> Surrogate:
+    """Train a surrogate, after the teacher that its configuration may name, calibrate its spread, write it."""
+    settings, rows = config.surrogate, data
+    if settings.get("teacher") is not None:
+        other = config.copy()
+        other.surrogate = settings.teacher
+        teacher = cached_surrogate(other, data, seed, Path(config.surrogates_folder)).to(device_of(config.trainer))
+        if not isinstance(teacher, BandTeacher):
+            raise ConfigError(
+                f"Expected a teacher of band energies, got a {type(teacher).__name__}: set surrogate.teacher=null."
+            )
+        rows = data.distilled_by(teacher, settings.designs, seed)
+        settings = OmegaConf.masked_copy(settings, [key for key in settings if key not in ("teacher", "designs")])
+    pl.seed_everything(seed, verbose=False)
+    surrogate = build(Surrogate, settings, rows)  # type: ignore[type-abstract]
+    _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, folder)
+    trained = fit(surrogate, rows, config.trainer, folder, loggers, resume)
+    trained.calibrate(Batch(data.split.validation.x, data.split.validation.y))
+    save_module(trained, folder, "surrogate")
     return trained
 
 
@@ -181,11 +202,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     check_property(config.property, data.properties)
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     if config.get("model") is None:
-        pl.seed_everything(config.seed, verbose=False)
-        surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
-        trained = _calibrated(fit(surrogate, data, config.trainer, folder, config.get("logger"), resume), data)
-        save_module(trained, folder, "surrogate")
-        return trained
+        return _train_surrogate(config, data, config.seed, folder, config.get("logger"), resume)
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
     labelled = data.labelled_by(surrogate.to(device))
     pl.seed_everything(config.seed, verbose=False)
@@ -221,6 +238,10 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
     # a partial: Hydra would turn the frozen dataclasses into plain dictionaries
     make = instantiate(config, _partial_=True, _convert_="all")
     if issubclass(kind, Surrogate):
+        if "kpoints" in config and config.kpoints is None:
+            if not data.training_rows.bands:
+                raise ConfigError("Expected band energies in the data for surrogate=bands, got none: use surrogate=mlp.")
+            make = functools.partial(make, kpoints=len(data.training_rows.bands[0].kpoints))
         module = make(space=data.space, properties=data.properties, prototype=data.prototype)
     else:
         module = make(space=data.space, properties=data.properties)
@@ -229,11 +250,6 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
         )
     return module
-
-
-def _calibrated(surrogate: Surrogate, data: DesignData) -> Surrogate:
-    surrogate.calibrate(Batch(data.split.validation.x, data.split.validation.y))
-    return surrogate
 
 
 def digest(table: DesignTable) -> str:

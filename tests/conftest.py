@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.candidates import Candidates
+from matdesinne.config import config_folder
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable
@@ -28,8 +31,33 @@ CONF = ROOT / "conf"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Relative and absolute tolerance of every comparison; a test may widen it by a factor."""
 
-TINY = {"hidden": 16, "blocks": 2, "depth": 1, "members": 2, "components": 3, "latent": 3, "pieces": 2}
+TINY = {"hidden": 16, "blocks": 2, "depth": 1, "members": 2, "components": 3, "latent": 3, "pieces": 2, "kpoints": 41}
 
+PARAMETERS = ",".join(
+    f"{{_target_:matdesinne.space.Parameter,name:{name},unit:m,lower:-1.0,upper:1.0}}" for name in ("x1", "x2")
+)
+QUICK = [
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "logger=csv",
+    "surrogate.hidden=16",
+    "surrogate.optimization.epochs=20",
+    "surrogate.optimization.batch_size=32",
+    "surrogate.optimization.learning_rate=0.01",
+    "model.optimization.epochs=1",
+    "data.labels.uniform=2000",
+    "data.labels.chains=200",
+    "data.labels.steps=1",
+]
+"""Words for a script that trains for a moment."""
+
+OWN = [
+    "data=csv",
+    "data.source.path=table.csv",
+    f"data.space.parameters=[{PARAMETERS}]",
+    "data.properties=[{_target_:matdesinne.targets.Property,name:y,unit:eV,floor:-1.0}]",
+]
+"""Words for the table that `write_table` writes."""
 
 THIRD_PARTY_WARNINGS = [
     # Lightning 2.6 asks torch's pytree in a way that torch 2.13 wants to drop
@@ -65,7 +93,11 @@ def tiny_module(
     kind = InverseModel if path.relative_to(CONF).parts[0] == "model" else Surrogate
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(kind, config, SimpleNamespace(space=space, properties=tuple(properties), prototype=prototype))
+        return build(
+            kind,
+            config,
+            SimpleNamespace(space=space, properties=tuple(properties), prototype=prototype, training_rows=rows(space)),
+        )
 
 
 def perturb(module: torch.nn.Module, size: float = 0.3, seed: int = 0) -> None:
@@ -134,6 +166,23 @@ def trainer_config(**changes: object) -> DictConfig:
     """What conf/trainer composes to, for two quiet epochs."""
     quick = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False}
     return OmegaConf.merge(OmegaConf.load(CONF / "trainer" / "default.yaml"), quick, changes)
+
+
+def write_table(folder: Path, change=None) -> Path:
+    x = box().sample(120, torch.Generator().manual_seed(0))
+    lines = ["x1,x2,y", *(f"{a},{b},{a + b}" for a, b in x.tolist())]
+    lines = change(lines) if change else lines
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def script_config(name: str, folder: Path, *overrides: str) -> DictConfig:
+    """What Hydra gives to a script's task that runs in this process with this folder."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose(name, list(overrides), return_hydra_config=True)
+    config.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(config)
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 class Linear(Surrogate):

@@ -7,11 +7,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
-from matdesinne.localization import Newton
-from matdesinne.pipeline import InverseDesign
+from matdesinne.localization import MeanGradientDescent, Newton
+from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Tolerance
+from matdesinne.targets import Target
 
-from .conftest import CONF, Linear, box, prop, rows, tiny_module, yaml_files
+from .conftest import CONF, Linear, box, linear, prop, rows, tiny_module, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
@@ -220,6 +221,52 @@ def test_report_names_target_and_units():
     report = design().run(0.1, 20, seeded()).report()
     assert "band_gap = 0.1 eV" in report
     assert "sampled" in report and "selected" in report
+
+
+EXACT = Linear(SPACE, GAP, [[1.0, 1.0]])
+TARGET = Target.parse(0.5, GAP)
+
+
+def refined(designs: torch.Tensor, *settings: object):
+    return Refinement(EXACT, *settings).refine(designs, TARGET)
+
+
+def test_refinement_takes_designs_of_any_origin():
+    designs = rows(SPACE, 100).x
+    run = refined(designs, All([Tolerance(0.3)]), Newton())
+    assert torch.equal(run.stages["sampled"].designs, designs)
+    assert torch.equal(run.stages["selected"].designs, designs[(designs.sum(1) - 0.5).abs() <= 0.3])
+    assert run.candidates.error.max() <= 0.01
+
+
+def test_refinement_of_a_design_is_that_of_its_run():
+    made = InverseDesign(parts()[0], EXACT, All([Tolerance(0.3)]), Newton())
+    run = made.run(0.5, 100, seeded())
+    again = made.refinement.refine(run.stages["sampled"].designs, TARGET)
+    assert torch.equal(run.candidates.designs, again.candidates.designs)
+
+
+def test_refinement_reports_the_time_of_sampling():
+    run = Refinement(EXACT, localization=Newton()).refine(rows(SPACE, 20).x, TARGET, 7.5)
+    assert list(run.seconds) == ["sampled", "selected", "localized"]
+    assert run.seconds["sampled"] == 7.5 and min(run.seconds.values()) > 0
+
+
+def test_refinement_drops_what_is_outside_or_far_by_default():
+    designs = torch.tensor([[0.3, 0.3], [1.5, -1.0], [-0.9, -0.9]])
+    run = refined(designs)
+    assert run.outside == 1
+    assert torch.equal(run.candidates.designs, designs[:1])
+
+
+def test_refinement_of_designs_that_localization_takes_out():
+    """The published descent knows no bounds; what it moves outside is not accepted."""
+    with pytest.raises(EmptyResultError, match="'localized'"):
+        Refinement(EXACT, All([]), MeanGradientDescent(0.1, 300)).refine(torch.tensor([[1.0, -1.0]]), Target.parse(2.5, GAP))
+
+
+def test_refinement_puts_the_surrogate_into_evaluation_mode():
+    assert not Refinement(linear().train()).surrogate.training
 
 
 def test_run_leaves_the_global_seed(untouched_seed):

@@ -24,7 +24,14 @@ def table(folder: Path, metric: str = "val_loss") -> list[dict[str, str]]:
 
 def test_changes_and_metrics_of_each_job(tmp_path):
     job(tmp_path, "0", ["model=cinn", "model.hidden=[8,8]", "trainer.max_epochs=3"], {"val_loss": 1.5, "epochs": 3})
-    expected = {"job": "0", "model": "cinn", "model.hidden": "[8,8]", "trainer.max_epochs": "3", "val_loss": "1.5", "epochs": "3"}
+    expected = {
+        "job": "0",
+        "model": "cinn",
+        "model.hidden": "[8,8]",
+        "trainer.max_epochs": "3",
+        "val_loss": "1.5",
+        "epochs": "3",
+    }
     assert table(tmp_path) == [expected]
 
 

@@ -63,7 +63,7 @@ class BandSurrogate(Surrogate):
             )
         if not huber > 0:
             raise ConfigError(f"Expected huber > 0, got {huber}: give an energy in eV.")
-        self.kpoints, self.huber = kpoints, huber
+        self.kpoint_count, self.huber = kpoints, huber
         self.energy_scale = Standardizer(2 * kpoints)
         self.network = EnsemblePerceptron(members, self.features.size, 3 * 2 * kpoints, hidden, depth)
         with torch.no_grad():
@@ -78,12 +78,12 @@ class BandSurrogate(Surrogate):
             ConfigError: if the data carry no band energies at as many k-points.
         """
         super().fit_scales(batch)
-        if not batch.bands or len(batch.bands[0].kpoints) != self.kpoints:
+        if not batch.bands or len(batch.bands[0].kpoints) != self.kpoint_count:
             found = f"{len(batch.bands[0].kpoints)} k-points" if batch.bands else "none"
             raise ConfigError(
-                f"Expected band energies at {self.kpoints} k-points for surrogate=bands, got {found}: use surrogate=mlp."
+                f"Expected band energies at {self.kpoint_count} k-points for surrogate=bands, got {found}: use surrogate=mlp."
             )
-        self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
+        self.energy_scale.fit(relative_energies(self._labels(batch)[0]).flatten(start_dim=1))
 
     def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
         """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member.
@@ -94,10 +94,10 @@ class BandSurrogate(Surrogate):
         return self._energies(self.features(x))
 
     def _energies(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 2 k"]:
-        centre, difference, coupling = self.network(features).unflatten(2, (3, 2, self.kpoints)).unbind(dim=2)
+        centre, difference, coupling = self.network(features).unflatten(2, (3, 2, self.kpoint_count)).unbind(dim=2)
         split = (difference.square() + coupling.square() + 1e-6).sqrt()
         standard = torch.stack([centre[:, :, 0] + split[:, :, 0], centre[:, :, 1] - split[:, :, 1]], dim=2)
-        energies = self.energy_scale.inverse(standard.flatten(start_dim=2)).unflatten(2, (2, self.kpoints))
+        energies = self.energy_scale.inverse(standard.flatten(start_dim=2)).unflatten(2, (2, self.kpoint_count))
         return relative_energies(energies)
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
@@ -109,8 +109,15 @@ class BandSurrogate(Surrogate):
         return band_gap(self._energies(features))
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        wanted = relative_energies(batch.bands[0].energies)
         energies = self.energies(batch.x)
-        loss = (edge_weights(wanted) * huber_loss(energies - wanted, self.huber)).mean()
+        labels = self._labels(batch)
+        # member i learns from the i-th label: of several teachers, each has its own pupils, whose spread is then the teachers'
+        wanted = torch.stack([relative_energies(labels[i % len(labels)]) for i in range(len(energies))])
+        weight = torch.stack([edge_weights(each) for each in wanted])
+        known = batch.y.isfinite()
+        loss = (weight * huber_loss(energies - wanted, self.huber))[:, known[:, 0]].mean()
         gap_error = (band_gap(energies.detach().mean(dim=0)) - batch.y).abs()
-        return {"loss": loss, "mae": gap_error.mean()}
+        return {"loss": loss, "mae": gap_error[known].mean()}
+
+    def _labels(self, batch: Batch) -> list[Float[Tensor, "n 2 k"]]:
+        return [labels.energies for labels in batch.bands if len(labels.kpoints) == self.kpoint_count]

@@ -85,7 +85,9 @@ def test_equal_settings_are_not_trained_again(fitted, tmp_path):
     assert torch.equal(*samples)
 
 
-EPOCHS = pytest.param({"trainer": {"max_epochs": 3}}, marks=pytest.mark.xfail(strict=True, reason="not in settings.json"))
+EPOCHS = pytest.param(
+    {"trainer": {"max_epochs": 3}}, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason="not in settings.json")
+)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_missing_run(fitted, tmp_path):
         train_models(config(runs={"mdn": "nowhere"}), chosen("mdn"), toy_data(), tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="both are called cINN")
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="both are called cINN")
 def test_two_settings_of_one_method(fitted, tmp_path):
     trained, _ = train_models(config(), chosen("cinn", "paper/cinn"), toy_data(), tmp_path)
     assert len(trained) == 2

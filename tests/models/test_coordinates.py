@@ -15,7 +15,9 @@ from ..conftest import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, y
 
 SPACE = box(3, scale=0.5)
 FILES = yaml_files("model/paper")
-UNCHECKED = pytest.param(CONF / "surrogate" / "paper" / "inn.yaml", marks=pytest.mark.xfail(strict=True, reason="taken for box"))
+UNCHECKED = pytest.param(
+    CONF / "surrogate" / "paper" / "inn.yaml", marks=pytest.mark.xfail(strict=True, reason="taken for box")
+)
 paper = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 densities = pytest.mark.parametrize("path", [p for p in FILES if p.stem in ("mdn", "cinn")], ids=lambda path: path.stem)
 

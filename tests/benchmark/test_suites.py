@@ -1,0 +1,126 @@
+"""Every suite of `benchmark.py` from words to files, with tiny settings, in this process."""
+
+import contextlib
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from ..conftest import OWN, QUICK, script_config, write_table
+
+WORDS = [word for word in QUICK if not word.startswith(("model.", "logger="))]
+JUDGE = ["surrogate.members=1", "independent.members=1", "independent.hidden=8", "independent.depth=1"]
+TABLE = [*OWN, *WORDS, *JUDGE, "surrogate=mlp", "models=[mdn,cvae]"]
+PROBLEM = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.source.count=2000"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+
+
+def benchmark(folder: Path, *words: str) -> None:
+    main = importlib.import_module("benchmark").main
+    with contextlib.chdir(folder):
+        main(script_config("benchmark", folder / "out", *words))
+
+
+def content(folder: Path, name: str) -> dict:
+    return json.loads((folder / "out" / name).read_text())
+
+
+def numbers(rows: list[dict]) -> list[dict]:
+    """Rows without their times."""
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def table1(tmp_path_factory) -> Path:
+    folder = write_table(tmp_path_factory.mktemp("table1"))
+    benchmark(folder, *TABLE, "trainer.max_epochs=5", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3")
+    return folder
+
+
+def test_table1_has_every_seed(table1):
+    rows = content(table1, "table1.json")["rows"]
+    methods = {"MDN", "cVAE", "MatDesINNe-MDN", "MatDesINNe-cVAE", "uniform + localization", "rejection sampling", "DFT search"}
+    found = sorted((row["method"], row["target"], row["seed"]) for row in rows)
+    assert found == sorted((method, target, seed) for method in methods for target in (0.5, 1.0) for seed in (3, 4))
+
+
+def test_table1_keeps_what_each_seed_trained(table1):
+    facts = content(table1, "table1.json")
+    for seed in ("seed3", "seed4"):
+        assert (table1 / "out" / seed / "cvae" / "model.safetensors").is_file()
+        assert set(facts[seed]) == {"seconds_training", "surrogate_test_errors", "parameters"}
+        assert set(facts[seed]["parameters"]) == {"MDN", "cVAE"}
+
+
+def test_table1_trains_two_surrogates_for_each_seed(table1):
+    seeds = [json.loads(path.read_text())["seed"] for path in table1.glob("outputs/surrogates/*/settings.json")]
+    assert sorted(seeds) == [3, 4, 1003, 1004]
+
+
+def test_table1_is_written_as_text_and_picture(table1):
+    text = (table1 / "out" / "table1.md").read_text()
+    assert "±" in text and "seeds 3, 4" in text
+    assert {"table1.csv", "table1.json", "table1.md", "table1.png"} <= {path.name for path in (table1 / "out").iterdir()}
+
+
+def test_table1_again_trains_nothing(table1):
+    before = content(table1, "table1.json")
+    benchmark(table1, *TABLE, "trainer.max_epochs=5", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3")
+    after = content(table1, "table1.json")
+    assert numbers(after["rows"]) == numbers(before["rows"])
+    assert before["seed3"]["seconds_training"].keys() == {"MDN", "cVAE"} and after["seed3"]["seconds_training"] == {}
+
+
+def test_posterior(tmp_path):
+    write_table(tmp_path)
+    small = ["posterior.samples=100", "posterior.tolerance=0.05", "posterior.designs=20", "posterior.ranks=10"]
+    # long enough for a surrogate that reaches the target
+    small += ["trainer.max_epochs=40", "posterior.limit=500000", "targets=[0.2]", "posterior.levels=[0.5]", "seed=4"]
+    benchmark(tmp_path, "suite=posterior", *TABLE, *small)
+    found = content(tmp_path, "posterior.json")
+    # a stage that leaves nothing has no row
+    assert "MatDesINNe-MDN" in {row["method"] for row in found["rows"]} <= {"MDN", "MatDesINNe-MDN", "cVAE", "MatDesINNe-cVAE"}
+    assert {(row["seed"], row["target"]) for row in found["rows"]} == {(4, 0.2)}
+    assert all(0 <= row["c2st"] <= 1 for row in found["rows"])
+    assert [(row["method"], row["seed"]) for row in found["expected_coverage"]] == [("MDN", 4)]
+    assert all(0 <= row["0.5"] <= 1 for row in found["expected_coverage"])
+
+
+@pytest.mark.parametrize("problem", ["kinematics", "ballistics"])
+def test_resimulation(tmp_path, problem):
+    small = ["resimulation.targets=3", "resimulation.samples=20", "resimulation.limit=400000"]
+    benchmark(tmp_path, "suite=resimulation", f"data={problem}", *PROBLEM, *small, "models=[mdn,cvae]", "repeats=2")
+    methods = content(tmp_path, "resimulation.json")["methods"]
+    assert [(row["method"], row["seed"]) for row in methods] == [("MDN", 0), ("cVAE", 0), ("MDN", 1), ("cVAE", 1)]
+    assert all((row["targets"], row["samples"]) == (3, 20) and row["err_resim"] > 0 for row in methods)
+    # one target and one reference for both models
+    assert methods[0]["fewest_references"] == methods[1]["fewest_references"] > 1
+
+
+def test_paper_experiment(tmp_path, published_folder, monkeypatch):
+    monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
+    small = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "surrogate.blocks=1"]
+    judge = ["surrogate.hidden=8", "independent.members=1", "independent.hidden=8", "independent.depth=1"]
+    benchmark(tmp_path, "experiment=paper", *small, *judge, "num_samples=40", "targets=[0.5]", "localization.steps=3")
+    found = content(tmp_path, "table1.json")
+    assert found["data"] == "mos2_vasp"
+    assert {"MDN", "cVAE", "INN", "cINN"} <= {row["method"] for row in found["rows"]}
+    assert (tmp_path / "out" / "seed0" / "paper" / "cinn" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["suite=speed"], "'posterior'"),
+        (["repeats=0"], "repeats of at least 1"),
+        (["models=[paper/nothing]"], "'paper/cinn'"),
+        (["suite=resimulation", "models=[mdn]"], "data=kinematics"),
+    ],
+    ids=["suite", "repeats", "models", "problem"],
+)
+def test_mistakes_are_named(tmp_path, words, named):
+    with pytest.raises(SystemExit, match=r"^Error: ") as caught:
+        benchmark(tmp_path, *OWN, "surrogate=mlp", *words)
+    assert named in str(caught.value)
