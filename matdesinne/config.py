@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["config_folder", "entry_point"]
+__all__ = ["config_folder", "entry_point", "silence_advice"]
 
 import functools
 import logging
@@ -39,9 +39,7 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
 
     @functools.wraps(function)
     def task(config: DictConfig) -> None:
-        # Lightning's advice is about loaders and services that are not used here
-        logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-        warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning.utilities._pytree")
+        silence_advice()
         try:
             function(config)
         except MatDesINNeError as error:
@@ -52,6 +50,12 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
             _stop(" ".join(str(error).split()))
 
     return task
+
+
+def silence_advice() -> None:
+    """Keep Lightning's advice to itself: it is about loaders and services that are not used here."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning.utilities._pytree")
 
 
 def _stop(reason: str) -> NoReturn:

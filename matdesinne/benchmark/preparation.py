@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Prepared", "gather", "independent_surrogate", "prepare", "train_models"]
+__all__ = ["Prepared", "gather", "prepare", "train_models"]
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.metrics import surrogate_errors
+from matdesinne.benchmark.parallel import side_by_side
 from matdesinne.data.datamodule import DesignData
 from matdesinne.errors import ConfigError
 from matdesinne.files import read_json, write_json
@@ -54,7 +54,7 @@ def train_models(
     """Train every model, or load the one that a run or an earlier benchmark in this folder with equal settings gave.
 
     Args:
-        config: with the keys ``runs``, ``trainer`` and ``seed``.
+        config: with the keys ``runs``, ``trainer``, ``seed`` and ``workers``.
         models: configurations by the name of their file.
         data: the rows to train on.
         folder: where to keep the checkpoints.
@@ -62,30 +62,48 @@ def train_models(
     Returns:
         The models by the name of their method, and the seconds that the training of each took.
     """
+    places = {name: Path(config.runs.get(name) or folder / name) for name in models}
+    missing = {
+        name: _settings(config, settings, data)
+        for name, settings in models.items()
+        if name not in config.runs and read_json(places[name] / "settings.json") != _settings(config, settings, data)
+    }
+    if missing:
+        _LOGGER.info("Training %s on %s designs", ", ".join(missing), f"{len(data.training_rows):,}")
+    quiet = _quiet(config, min(config.workers, len(missing)))
+    tasks = [(_train_model, (quiet, models[name], data, places[name], kept)) for name, kept in missing.items()]
+    side_by_side(tasks, config.workers, "Training models")
     trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
-    kept = {name: plain(config[name]) for name in ("data", "surrogate")} | {
-        "rows": digest(data.split.train),
-        "seed": config.seed,
-    }
-    for name, settings in models.items():
-        place = Path(config.runs.get(name) or folder / name)
-        description = {**kept, "model": plain(settings)}
-        if name in config.runs or read_json(place / "settings.json") == description:
-            _LOGGER.info("Using the %s in %s", name, place)
-            model = load_module(InverseModel, place, "model")  # type: ignore[type-abstract]
-        else:
-            training = data.training_rows  # where they are to be labelled, that is not the model's time
-            _LOGGER.info("Training %s on %s designs", name, f"{len(training):,}")
-            start = time.perf_counter()
-            pl.seed_everything(config.seed, verbose=False)
-            untrained = build(InverseModel, settings, data)  # type: ignore[type-abstract]
-            model = fit(untrained, data, config.trainer, place, None)
-            seconds[model.label] = time.perf_counter() - start
-            save_module(model, place, "model")
-            write_json(place / "settings.json", description)
+    for place in places.values():
+        model = load_module(InverseModel, place, "model")  # type: ignore[type-abstract]
         trained[model.label] = model
+        metrics = read_json(place / "metrics.json")
+        if isinstance(metrics, dict):
+            seconds[model.label] = metrics["seconds"]
     return trained, seconds
+
+
+def _train_model(config: DictConfig, settings: DictConfig, data: DesignData, place: Path, kept: dict[str, object]) -> None:
+    pl.seed_everything(config.seed, verbose=False)
+    model = fit(build(InverseModel, settings, data), data, config.trainer, place, None)  # type: ignore[type-abstract]
+    save_module(model, place, "model")
+    write_json(place / "settings.json", kept)
+
+
+def _settings(config: DictConfig, settings: DictConfig, data: DesignData) -> dict[str, object]:
+    """What decides the weights of a model."""
+    whole = {"model": plain(settings), **{name: plain(config[name]) for name in ("data", "surrogate")}}
+    return {**whole, "epochs": config.trainer.max_epochs, "rows": digest(data.split.train), "seed": config.seed}
+
+
+def _quiet(config: DictConfig, workers: int) -> DictConfig:
+    """A configuration that another process can read; several progress bars at once say nothing."""
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    assert isinstance(resolved, DictConfig)
+    if workers > 1:
+        resolved.trainer.enable_progress_bar = False
+    return resolved
 
 
 @dataclass(frozen=True)
@@ -94,14 +112,16 @@ class Prepared:
 
     Args:
         models: trained generative models by the name of their method.
-        seconds: wall time of the training of each that was trained here.
+        seconds: wall time of the training of each, where it is known.
         surrogate: localizes and labels.
+        independent: scores, where it was asked for.
         data: the rows, and the designs that the models were trained on.
     """
 
     models: dict[str, InverseModel]
     seconds: dict[str, float]
     surrogate: Surrogate
+    independent: Surrogate | None
     data: DesignData
 
     def facts(self) -> dict[str, object]:
@@ -115,32 +135,36 @@ class Prepared:
         }
 
 
-def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path) -> Prepared:
+def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, judge: bool = False) -> Prepared:
     """Train or load the localizing surrogate and every model.
 
     Args:
-        config: with the keys ``data``, ``surrogate``, ``trainer``, ``runs``, ``seed``, ``surrogates_folder``.
+        config: with the keys ``data``, ``surrogate``, ``independent``, ``trainer``, ``runs``, ``seed``, ``workers``,
+            ``surrogates_folder``.
         models: configurations by the name of their file.
         folder: where to keep the checkpoints.
+        judge: make the independent surrogate too.
     """
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
-    surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
+    quiet = _quiet(config, config.workers if judge else 1)
+    makers = [_localizing_surrogate, *([_independent_surrogate] if judge else [])]
+    side_by_side([(make, (quiet, data)) for make in makers], config.workers, "Training surrogates")
+    surrogate = _localizing_surrogate(config, data)
     data = data.labelled_by(surrogate.to(device))
     trained, seconds = train_models(config, models, data, folder)
-    return Prepared(trained, seconds, surrogate.cpu(), data)
+    return Prepared(trained, seconds, surrogate.cpu(), _independent_surrogate(config, data) if judge else None, data)
 
 
-def independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
-    """Train or load the surrogate that scores: other settings, another seed, all rows.
+def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
+    return cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
 
-    Args:
-        config: as of `prepare`, and ``independent``: a whole configuration, or what to change in ``surrogate``.
-        data: the rows.
-    """
+
+def _independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
+    """The one that scores: other settings, another seed, all rows."""
     changes = config.independent
     if "_target_" not in changes:
         known = {key: value for key, value in changes.items() if key in config.surrogate}

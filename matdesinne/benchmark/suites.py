@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
-from matdesinne.benchmark.preparation import independent_surrogate, prepare, train_models
+from matdesinne.benchmark.preparation import prepare, train_models
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
 from matdesinne.benchmark.table1 import Row, Table1
@@ -35,12 +35,13 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
     facts: dict[str, object] = {}
     text = ""
     for part, place in _seeds(config, folder):
-        ready = prepare(part, models, place)
+        ready = prepare(part, models, place, judge=True)
+        assert ready.independent is not None  # asked for
         table = Table1(
             ready.models,
             ready.seconds,
             _refinement(part, ready.surrogate),
-            independent_surrogate(part, ready.data),
+            ready.independent,
             ready.data.split.train,
             ready.data.prior,
             part.seconds_per_label,

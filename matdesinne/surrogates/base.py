@@ -170,10 +170,10 @@ class Surrogate(DesignModule):
         return members.mean(dim=0)
 
     def _property_terms(self, members: Float[Tensor, "m n dy"], y: Float[Tensor, "n dy"], huber: float) -> dict[str, Tensor]:
-        """Huber loss in standardised units, one-sided where a label is censored at the floor; the MAE of the mean."""
+        """Huber loss in standardised units, one-sided where a label is censored at the floor; MAE and MSE of the mean."""
         residual, error = self._residual(members, y), self._residual(self._mean(members), y)
         loss = huber_loss(residual / self.target_scale.std, huber).mean()
-        return {"loss": loss, "mae": error.detach().abs().mean()}
+        return {"loss": loss, "mae": error.detach().abs().mean(), "mse": error.detach().square().mean()}
 
     def _residual(self, prediction: Float[Tensor, "... n dy"], y: Float[Tensor, "n dy"]) -> Float[Tensor, "... n dy"]:
         residual = prediction - y
