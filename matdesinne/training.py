@@ -95,6 +95,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         )
     seconds = time.perf_counter() - start
     trained = type(module).load_from_checkpoint(best.best_model_path)
+    runner.loggers = []  # of the epochs, which are over
     metrics = {
         **runner.validate(trained, datamodule=data, verbose=False)[0],
         "epochs": runner.current_epoch,
@@ -181,7 +182,8 @@ def _train_surrogate(
     surrogate = build(Surrogate, settings, rows)  # type: ignore[type-abstract]
     _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, folder)
     trained = fit(surrogate, rows, config.trainer, folder, loggers, resume)
-    trained.calibrate(Batch(data.split.validation.x, data.split.validation.y))
+    held = data.split.validation.without(data.split.train)
+    trained.calibrate(Batch(held.x, held.y))
     save_module(trained, folder, "surrogate")
     return trained
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["PosteriorRow", "c2st", "expected_coverage", "nearest_rows", "posterior_rows"]
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from matdesinne.data.table import DesignTable
 from matdesinne.errors import EmptyResultError
 from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.models.mmd import SCALES, mmd
-from matdesinne.pipeline import InverseDesign, Refinement
+from matdesinne.pipeline import Refinement
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
 _COPY = 1e-3
 """A candidate nearer to a training row than this (box half-widths) would be a copy of it."""
+
+_FEWEST_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class PosteriorRow:
     seed: int
     samples: int
     references: int
-    c2st: float
-    mmd: float
+    c2st: float | None
+    mmd: float | None
     nearest: float
     copies: int
 
@@ -81,31 +84,32 @@ def posterior_rows(
     references = reject(surrogate, wanted, tolerance, count, limit, torch.Generator().manual_seed(seed + 1))
     centre, unit = surrogate.scale.mean, surrogate.scale.std
     for name, model in models.items():
-        design = InverseDesign(model, surrogate, refinement.selection, refinement.localization)
         for value, target, reference in zip(targets, wanted, references, strict=True):
-            known = (reference.designs - centre) / unit
-            try:
-                run = design.run(target, count, torch.Generator().manual_seed(seed))
-            except EmptyResultError:
-                continue
-            for method, stage in ((name, "sampled"), (f"MatDesINNe-{name}", "localized")):
-                found = (run.stages[stage].designs - centre) / unit
-                nearest = nearest_rows(found, (train.x - centre) / unit)
+            generator = torch.Generator().manual_seed(seed)
+            designs = model.sample(model.draw_targets(target, count, generator), generator)
+            found = {name: designs}
+            with contextlib.suppress(EmptyResultError):
+                found[f"MatDesINNe-{name}"] = refinement.refine(designs, target).candidates.designs
+            for method, chosen in found.items():
+                scaled, known = (chosen - centre) / unit, (reference.designs - centre) / unit
+                nearest = nearest_rows(scaled, (train.x - centre) / unit)
                 yield PosteriorRow(
                     method,
                     value,
                     seed,
-                    len(found),
+                    len(scaled),
                     len(known),
-                    c2st(found, known, seed),
-                    mmd(found, known, SCALES, unbiased=True).item(),
+                    c2st(scaled, known, seed),
+                    mmd(scaled, known, SCALES, unbiased=True).item() if min(len(scaled), len(known)) > 1 else None,
                     nearest.min().item(),
                     int((nearest < _COPY).sum()),
                 )
 
 
-def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds: int = 5) -> float:
+def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds: int = 5) -> float | None:
     """Accuracy of a neural network that tells two samples apart, by cross-validation; 0.5 where it cannot.
+
+    ``None`` with fewer than 20 finite points in one of them.
 
     References:
         Lopez-Paz and Oquab, Revisiting classifier two-sample tests, ICLR 2017, arXiv 1610.06545.
@@ -120,7 +124,10 @@ def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds:
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.neural_network import MLPClassifier
 
+    p, q = p[p.isfinite().all(dim=1)], q[q.isfinite().all(dim=1)]
     n = min(len(p), len(q))
+    if n < _FEWEST_POINTS:
+        return None
     x = torch.cat([p[:n], q[:n]]).double().numpy()
     label = np.repeat([0, 1], n)
     width = 10 * x.shape[1]

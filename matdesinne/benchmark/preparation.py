@@ -75,12 +75,13 @@ def train_models(
     side_by_side(tasks, config.workers, "Training models")
     trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
-    for place in places.values():
+    for name, place in places.items():
         model = load_module(InverseModel, place, "model")  # type: ignore[type-abstract]
-        trained[model.label] = model
+        label = f"{model.label} ({name})" if model.label in trained else model.label
+        trained[label] = model
         metrics = read_json(place / "metrics.json")
         if isinstance(metrics, dict):
-            seconds[model.label] = metrics["seconds"]
+            seconds[label] = metrics["seconds"]
     return trained, seconds
 
 

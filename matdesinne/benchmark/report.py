@@ -70,6 +70,8 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
     def cell(value: object) -> str:
         return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
+    if not rows:
+        return "No rows.\n"
     lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -24,8 +24,8 @@ class Resimulation:
     """How good samples are, in the raw units of designs and properties.
 
     Args:
-        err_post: mean over targets of the unbiased MMD^2 between samples and the rejection posterior.
-        err_resim: mean over targets and samples of |f(x) - y*|^2, summed over the properties.
+        err_post: mean over targets of the unbiased MMD^2 between samples and the rejection posterior, where that has two designs.
+        err_resim: mean over targets and samples of |f(x) - y*|^2, summed over the properties; ``None`` if all failed.
         median_err_resim: median over targets of the mean over their samples.
         targets: number of targets.
         samples: samples for each target.
@@ -33,9 +33,9 @@ class Resimulation:
         fewest_references: size of the smallest rejection posterior.
     """
 
-    err_post: float
-    err_resim: float
-    median_err_resim: float
+    err_post: float | None
+    err_resim: float | None
+    median_err_resim: float | None
     targets: int
     samples: int
     failed: int
@@ -69,15 +69,16 @@ def resimulate(
     pairs = tqdm(zip(wanted.split(1), posteriors, strict=True), desc="Re-simulating", total=len(wanted), leave=False)
     for y, reference in pairs:
         x = model.sample(y.expand(samples, -1), generator)
-        distances.append(mmd(x, reference, SCALES, unbiased=True))
+        if len(reference) > 1:
+            distances.append(mmd(x, reference, SCALES, unbiased=True))
         squared = (problem.forward(x, strict=False) - y).square().sum(dim=1)
         failed += int((~squared.isfinite()).sum())
         errors.append(squared[squared.isfinite()])
-    per_target = torch.stack([error.mean() for error in errors if len(error)])
+    per_target = [error.mean() for error in errors if len(error)]
     return Resimulation(
-        torch.stack(distances).mean().item(),
-        torch.cat(errors).mean().item(),
-        per_target.median().item(),
+        torch.stack(distances).mean().item() if distances else None,
+        torch.cat(errors).mean().item() if per_target else None,
+        torch.stack(per_target).median().item() if per_target else None,
         len(wanted),
         samples,
         failed,

@@ -54,6 +54,10 @@ class DesignTable:
         bands = tuple(BandLabels(torch.cat([mine.energies, theirs.energies]), mine.kpoints) for mine, theirs in pairs)
         return DesignTable(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.ids, other.ids]), bands)
 
+    def without(self, other: DesignTable) -> DesignTable:
+        """The rows whose ids are not among those of another table of the same source."""
+        return self.take((~torch.isin(self.ids, other.ids)).nonzero()[:, 0])
+
     def without_duplicates(self) -> DesignTable:
         """Keep the first of the rows whose designs are equal, in the order of the source."""
         _, group = torch.unique(self.x, dim=0, return_inverse=True)

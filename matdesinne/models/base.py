@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Coordinates", "DensityModel", "InverseModel"]
+__all__ = ["Coordinates", "DensityModel", "InverseModel", "check_coordinates"]
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,16 @@ Coordinates = Literal["box", "physical"]
 
 _REFERENCE_ROWS = 8192
 _CHUNK_ROWS = 1 << 16
+
+
+def check_coordinates(name: str) -> None:
+    """Check a setting `coordinates`.
+
+    Raises:
+        ConfigError: if there is no such choice.
+    """
+    if name not in get_args(Coordinates):
+        raise ConfigError(f"Expected coordinates out of {list(get_args(Coordinates))}, got {name!r}: choose one.")
 
 
 class InverseModel(DesignModule):
@@ -52,8 +62,7 @@ class InverseModel(DesignModule):
         optimization: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(space, properties, optimization)
-        if coordinates not in get_args(Coordinates):
-            raise ConfigError(f"Expected coordinates out of {list(get_args(Coordinates))}, got {coordinates!r}: choose one.")
+        check_coordinates(coordinates)
         if target_noise < 0:
             raise ConfigError(f"Expected target_noise of at least 0, got {target_noise}: give a standard deviation.")
         self.target_noise = target_noise

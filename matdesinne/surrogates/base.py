@@ -103,6 +103,8 @@ class Surrogate(DesignModule):
         Args:
             batch: held-out rows; a label at the floor of a censored property is left out.
         """
+        if len(batch.x) < _FEWEST_ROWS:
+            return
         mean, spread = (part.cpu() for part in self._uncalibrated(batch.x))
         for j, prop in enumerate(self.properties):
             known = batch.y[:, j] > prop.floor if prop.censored and prop.floor is not None else batch.y[:, j].isfinite()
@@ -119,7 +121,7 @@ class Surrogate(DesignModule):
 
         Args:
             std: standard deviation, shape [n, dy].
-            level: the probability, in (0, 1).
+            level: the probability, from 0.01 to 0.99; beyond, the interval of these.
         """
         factor = self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)
         return std * factor.to(std)
@@ -143,7 +145,7 @@ class Surrogate(DesignModule):
         return mean.detach(), torch.stack(rows, dim=1)
 
     def _spread_factor(self, level: float) -> Float[Tensor, " dy"]:
-        place = level * (len(_LEVELS) + 1) - 1
+        place = min(max(level, 0.01), 0.99) * (len(_LEVELS) + 1) - 1
         low = min(max(int(place), 0), len(_LEVELS) - 2)
         return torch.lerp(self.spread_quantiles[:, low], self.spread_quantiles[:, low + 1], place - low)
 

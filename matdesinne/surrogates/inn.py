@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matdesinne.features import BoxFeatures
 from matdesinne.learning import Batch
-from matdesinne.models.base import Coordinates
+from matdesinne.models.base import Coordinates, check_coordinates
 from matdesinne.models.coupling import affine_network
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
@@ -55,6 +55,7 @@ class INNSurrogate(Surrogate):
         super().__init__(space, properties, None, optimization)
         self.prototype = prototype  # for structures; the network needs as many inputs as parameters
         self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
+        check_coordinates(coordinates)
         if coordinates == "physical":
             self.features = BoxFeatures(space, PhysicalUnits(space.dimension))
             self.target_scale = PhysicalUnits(len(self.properties))
