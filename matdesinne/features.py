@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BoxFeatures", "CellFeatures", "Features"]
+__all__ = ["BoxFeatures", "CellFeatures", "Features", "cell_vectors"]
 
 import itertools
 import math
@@ -71,7 +71,7 @@ class CellFeatures(Features):
         self.field_column = space.index("electric_field") if "electric_field" in space.names else None
         used = [*self.cell_columns, self.field_column]
         self.other_columns = [i for i in range(space.dimension) if i not in used]
-        reference = _cell(space.reference[self.cell_columns].double().unsqueeze(0))[0]
+        reference = cell_vectors(space.reference[self.cell_columns].double().unsqueeze(0))[0]
         self.register_buffer("vectors", _pair_vectors(prototype, reference, cutoff).float(), persistent=False)
         self.size = len(self.vectors) + 1 + (self.field_column is not None) + len(self.other_columns)
         self.scale = Standardizer(self.size)
@@ -85,7 +85,7 @@ class CellFeatures(Features):
         return self.scale(self._geometry(x))
 
     def _geometry(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
-        cell = _cell(x[:, self.cell_columns])
+        cell = cell_vectors(x[:, self.cell_columns])
         distances = torch.linalg.vector_norm(self.vectors @ cell, dim=2)
         height = cell[:, 2, 2:]
         columns = [distances.log(), height.log(), x[:, self.other_columns]]
@@ -94,7 +94,7 @@ class CellFeatures(Features):
         return torch.cat(columns, dim=1)
 
 
-def _cell(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+def cell_vectors(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
     """Cell vectors as rows: a along x, b in the xy plane; angles that enclose no volume give a flat cell."""
     a, b, c = parameters[:, 0], parameters[:, 1], parameters[:, 2]
     cos_alpha, cos_beta, cos_gamma = torch.deg2rad(parameters[:, 3:]).cos().unbind(dim=1)

@@ -1,0 +1,207 @@
+"""Bonds of a monolayer MX2: which atoms are neighbours over a design space, and where they are in a design."""
+
+from __future__ import annotations
+
+__all__ = ["Bonds", "Layer", "LayerBonds", "LayerGeometry"]
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from matdesinne.errors import ConfigError
+from matdesinne.features import cell_vectors
+from matdesinne.space import DesignSpace
+from matdesinne.structures import CELL_PARAMETERS, Prototype
+
+_FIELD = "electric_field"
+_REACH = range(-3, 4)
+"""Cells along a and b in which neighbours are sought."""
+_LEVELS = 3
+"""Values of each lattice parameter, bounds included, for which neighbours are sought."""
+_PLANE_EXTRA = 0.7
+"""Angstrom by which bonds between equal atoms may be longer than the others."""
+
+
+class Layer(NamedTuple):
+    """Where the atoms of a monolayer MX2 sit in the cell.
+
+    Args:
+        offset: fractional vector in the plane from the metal to both chalcogens.
+        height: fractional height of the upper chalcogen over the metal; the lower one is as far below.
+    """
+
+    offset: tuple[float, float]
+    height: float
+
+    @classmethod
+    def of(cls, prototype: Prototype) -> Layer:
+        """Find the layer in a prototype.
+
+        Raises:
+            ConfigError: if the atoms are not one metal and two chalcogens that z -> 1 - z maps onto each other.
+        """
+        symbols = list(prototype.symbols)
+        singles = [i for i, symbol in enumerate(symbols) if symbols.count(symbol) == 1]
+        if len(symbols) != 3 or len(singles) != 1:
+            raise _no_layer(prototype)
+        metal = prototype.positions[singles[0]]
+        first, second = (
+            [_wrapped(entry - centre) for entry, centre in zip(position, metal, strict=True)]
+            for i, position in enumerate(prototype.positions)
+            if i != singles[0]
+        )
+        apart = [_wrapped(first[0] - second[0]), _wrapped(first[1] - second[1]), _wrapped(first[2] + second[2])]
+        if max(map(abs, apart)) > 1e-6 or abs(first[2]) < 1e-6:
+            raise _no_layer(prototype)
+        return cls((first[0], first[1]), abs(first[2]))
+
+
+class Bonds(NamedTuple):
+    """Bonds of one kind; s is 2 where the upper and the lower chalcogen have their own, else 1.
+
+    Args:
+        lengths: in angstrom, shape [n, s, b].
+        directions: unit vectors, shape [n, s, b, 3].
+    """
+
+    lengths: Float[Tensor, "n s b"]
+    directions: Float[Tensor, "n s b 3"]
+
+
+class LayerGeometry(NamedTuple):
+    """All bonds of a batch of designs.
+
+    Args:
+        metal_chalcogen: from the metal to the upper (0) and to the lower chalcogen (1).
+        plane: between equal atoms; one of each vector and its negative.
+        cross: from the lower to the upper chalcogen.
+        height: of the cell over its ab plane in angstrom, shape [n].
+        area: of the ab plane in square angstrom, shape [n].
+        drop: field times height of the cell in eV, shape [n].
+    """
+
+    metal_chalcogen: Bonds
+    plane: Bonds
+    cross: Bonds
+    height: Float[Tensor, " n"]
+    area: Float[Tensor, " n"]
+    drop: Float[Tensor, " n"]
+
+
+class LayerBonds(nn.Module):
+    """Bonds shorter than a cutoff in some design of the space; the list is the same for all designs.
+
+    So energies are smooth functions of the design. The list is closed under the symmetries of the box.
+
+    Args:
+        space: designs with the six lattice parameters, bounded, and no more than an electric field beside them.
+        prototype: one metal and two chalcogens.
+        cutoff: in angstrom; bonds between equal atoms may be 0.7 longer.
+
+    Raises:
+        ConfigError: if space or prototype do not fit.
+    """
+
+    metal_chalcogen: Tensor
+    plane: Tensor
+    cross: Tensor
+    mirror: Tensor
+
+    def __init__(self, space: DesignSpace, prototype: Prototype, cutoff: float = 3.6) -> None:
+        super().__init__()
+        _check_space(space, prototype)
+        self.layer = Layer.of(prototype)
+        self.cell_columns = [space.index(name) for name in CELL_PARAMETERS]
+        self.field_column = space.index(_FIELD) if _FIELD in space.names else None
+        (p, q), height = self.layer.offset, self.layer.height
+        images = list(itertools.product(_REACH, _REACH))
+        candidates = {
+            "metal_chalcogen": ([(p + i, q + j, height) for i, j in images], cutoff),
+            "plane": ([(i, j, 0.0) for i, j in images if (i, j) > (0, 0)], cutoff + _PLANE_EXTRA),
+            "cross": ([(i, j, 2 * height) for i, j in images], cutoff),
+        }
+        cells = _extreme_cells(space)
+        reference = cell_vectors(space.reference[self.cell_columns].double().unsqueeze(0))
+        self.reference_lengths: dict[str, float] = {}
+        for name, (vectors, limit) in candidates.items():
+            near = _nearer(torch.tensor(vectors, dtype=torch.float64), cells, limit)
+            self.reference_lengths[name] = float(torch.linalg.vector_norm(near @ reference[0], dim=1).min())
+            self.register_buffer(name, near.float(), persistent=False)
+        offsets = {"metal_chalcogen": torch.tensor([p, q]), "plane": torch.zeros(2), "cross": torch.zeros(2)}
+        for name, offset in offsets.items():
+            self.register_buffer(f"{name}_images", (getattr(self, name)[:, :2] - offset).round(), persistent=False)
+        self.register_buffer("mirror", torch.tensor([1.0, 1.0, -1.0]), persistent=False)
+
+    def forward(self, x: Float[Tensor, "n dx"]) -> LayerGeometry:
+        """Bonds of designs in physical units."""
+        cell = cell_vectors(x[:, self.cell_columns])
+        height = cell[:, 2, 2]
+        drop = torch.zeros_like(height) if self.field_column is None else x[:, self.field_column] * height
+        sides = torch.stack([self.metal_chalcogen, self.metal_chalcogen * self.mirror])
+        return LayerGeometry(
+            _bonds(sides, cell),
+            _bonds(self.plane.unsqueeze(0), cell),
+            _bonds(self.cross.unsqueeze(0), cell),
+            height,
+            cell[:, 0, 0] * cell[:, 1, 1],
+            drop,
+        )
+
+    def angles(self, name: str, kpoints: Float[Tensor, "... k 2"]) -> Float[Tensor, "... k b"]:
+        """Bloch phase of the cell that each bond of a kind leads to, in radians.
+
+        Args:
+            name: ``metal_chalcogen``, ``plane`` or ``cross``.
+            kpoints: fractional coordinates.
+        """
+        images: Tensor = getattr(self, f"{name}_images")
+        return 2 * math.pi * (kpoints @ images.T)
+
+
+def _check_space(space: DesignSpace, prototype: Prototype) -> None:
+    prototype.check(space)
+    unbounded = [name for name in CELL_PARAMETERS if not space.parameters[space.index(name)].bounded]
+    if unbounded:
+        raise ConfigError(f"Expected finite bounds of the cell to list its bonds, got none for {unbounded}: declare them.")
+    unseen = [name for name in space.names if name not in (*CELL_PARAMETERS, _FIELD)]
+    if unseen:
+        raise ConfigError(
+            f"Expected the parameters {[*CELL_PARAMETERS, _FIELD]} for surrogate=tight_binding, got also {unseen}: "
+            "use surrogate=bands or surrogate=mlp."
+        )
+
+
+def _no_layer(prototype: Prototype) -> ConfigError:
+    return ConfigError(
+        "Expected one metal and two equal chalcogens that z -> 1 - z maps onto each other, got "
+        f"{list(prototype.symbols)} at {[list(position) for position in prototype.positions]}: use surrogate=bands or "
+        "surrogate=mlp."
+    )
+
+
+def _wrapped(difference: float) -> float:
+    return difference - round(difference)
+
+
+def _extreme_cells(space: DesignSpace) -> Float[Tensor, "m 3 3"]:
+    """Cells on a regular grid over the box, its corners included: symmetric where the box is."""
+    columns = [space.index(name) for name in CELL_PARAMETERS]
+    lower, upper = space.lower.double()[columns], space.upper.double()[columns]
+    steps = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[steps] * len(columns))
+    return cell_vectors(lower + grid * (upper - lower))
+
+
+def _nearer(vectors: Float[Tensor, "b 3"], cells: Float[Tensor, "m 3 3"], cutoff: float) -> Float[Tensor, "c 3"]:
+    shortest = torch.linalg.vector_norm(vectors @ cells, dim=2).amin(dim=0)
+    return vectors[shortest < cutoff]
+
+
+def _bonds(vectors: Float[Tensor, "s b 3"], cell: Float[Tensor, "n 3 3"]) -> Bonds:
+    cartesian = vectors @ cell.unsqueeze(1)
+    lengths = torch.linalg.vector_norm(cartesian, dim=3)
+    return Bonds(lengths, cartesian / lengths.unsqueeze(3))
