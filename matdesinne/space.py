@@ -21,6 +21,7 @@ class SpaceDict(TypedDict):
 
     parameters: list[dict[str, object]]
     symmetries: list[dict[str, object]]
+    order: list[str]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class DesignSpace:
     Args:
         parameters: the knobs, in the order of the columns of every design tensor.
         symmetries: generators of the group that leaves the property unchanged.
+        order: all names, those that decide the property given the others last, for models that take one parameter after
+            another; empty where the data are to tell.
 
     Example:
         >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
@@ -110,9 +113,13 @@ class DesignSpace:
 
     parameters: Sequence[Parameter]
     symmetries: Sequence[Symmetry] = ()
+    order: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Check the names and that every symmetry speaks of them."""
+        """Check the names and that symmetries and order speak of them."""
+        object.__setattr__(self, "order", tuple(self.order))
+        if self.order and sorted(self.order) != sorted(self.names):
+            raise ConfigError(f"Expected an order of {list(self.names)}, got {list(self.order)}: name each once.")
         object.__setattr__(self, "parameters", tuple(self.parameters))
         object.__setattr__(self, "symmetries", tuple(self.symmetries))
         if not self.parameters:
@@ -228,6 +235,7 @@ class DesignSpace:
                 }
                 for symmetry in self.symmetries
             ],
+            "order": list(self.order),
         }
 
     @classmethod
@@ -236,6 +244,7 @@ class DesignSpace:
         return cls(
             [Parameter(**entry) for entry in plain["parameters"]],  # type: ignore[arg-type]
             [Symmetry(**entry) for entry in plain["symmetries"]],  # type: ignore[arg-type]
+            plain.get("order", ()),
         )
 
     def _element(self, symmetry: Symmetry) -> GroupElement:

@@ -26,6 +26,8 @@ class Property:
         floor: value at and below which the physical quantity does not change: a metal has gap 0, however far its bands
             overlap. A target at the floor means "at or below". ``None`` where there is none.
         margin: how far below the floor the generative models still tell values apart, in `unit`; lower ones are one class.
+        resolution: difference that does not matter, in `unit`: the standard deviation of the noise that the generative models
+            add to y in training, which gives the thin shell f(x) = y a width.
         censored: whether the labels were cut at the floor, so that a label at the floor only says "at or below".
     """
 
@@ -33,14 +35,18 @@ class Property:
     unit: str
     floor: float | None = None
     margin: float = 0.0
+    resolution: float = 0.0
     censored: bool = False
 
     def __post_init__(self) -> None:
         """Check that the declaration is consistent."""
         if not self.name.isidentifier():
             raise ConfigError(f"Expected a property name made of letters, digits and _, got {self.name!r}: rename it.")
-        if not self.margin >= 0:
-            raise ConfigError(f"Expected a margin of at least 0 for {self.name!r}, got {self.margin}: correct it.")
+        if not (self.margin >= 0 and self.resolution >= 0):
+            raise ConfigError(
+                f"Expected margin and resolution of at least 0 for {self.name!r}, got {self.margin} and {self.resolution}: "
+                "correct them."
+            )
         if self.censored and self.floor is None:
             raise ConfigError(f"Expected a floor for the censored property {self.name!r}, got none: state where it is cut.")
 

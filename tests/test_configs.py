@@ -173,10 +173,11 @@ def test_surrogate_on_the_command_line_wins():
 def test_modules(group):
     space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
     config = composed("train")
-    properties = instantiate(config.data, _convert_="all").properties
+    data = instantiate(config.data, _convert_="all")
     kind = {"model": InverseModel, "surrogate": Surrogate}[group]
     for name in GROUPS[group]:
-        assert isinstance(tiny_module(CONF / group / f"{name}.yaml", space, properties), kind)
+        made = tiny_module(CONF / group / f"{name}.yaml", space, data.properties, prototype=data.prototype)
+        assert isinstance(made, kind)
 
 
 @pytest.mark.parametrize("override", options(["model", "surrogate"]))

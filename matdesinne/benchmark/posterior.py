@@ -170,8 +170,7 @@ def expected_coverage(
         generator: source of randomness.
     """
     x = _above_floor(surrogate, count, generator)
-    y = surrogate.predict_many(x)[0]
-    y = y + model.target_noise * torch.randn(y.shape, generator=generator)
+    y = model.blurred(surrogate.predict_many(x)[0], generator)
     with torch.no_grad():
         own = model.log_prob(x, y)
         repeated = y.repeat_interleave(samples, dim=0)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from matdesinne.bands import BandLabels
 from matdesinne.data.table import DesignTable, read_numbers
@@ -201,10 +203,15 @@ class AnalyticSource(Source):
         problem: prior and forward function.
         count: number of rows.
         seed: seed of the draw.
+        drawn: designs to draw, of which `count` are kept, rare properties rather than common ones: each with a weight of
+            one over the square root of the density of every property. p(x | y) does not depend on how often each y is shown.
     """
 
-    def __init__(self, problem: AnalyticProblem, count: int, seed: int) -> None:
+    def __init__(self, problem: AnalyticProblem, count: int, seed: int, drawn: int | None = None) -> None:
         self.problem, self.count, self.seed = problem, count, seed
+        self.drawn = count if drawn is None else drawn
+        if self.drawn < count:
+            raise ConfigError(f"Expected drawn of at least count, got {drawn} and {count}: draw more.")
 
     def describe(self) -> str:
         """The problem's name."""
@@ -212,5 +219,22 @@ class AnalyticSource(Source):
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Draw and label."""
-        x = self.problem.sample_prior(self.count, torch.Generator().manual_seed(self.seed))
-        return DesignTable(x, self.problem.forward(x), torch.arange(self.count))
+        generator = torch.Generator().manual_seed(self.seed)
+        x = self.problem.sample_prior(self.drawn, generator)
+        y = self.problem.forward(x)
+        if self.drawn > self.count:
+            # Gumbel's trick: the largest of log-weight plus noise are a draw without replacement
+            noise = -torch.log(-torch.log(torch.rand(self.drawn, generator=generator).clamp(1e-12, 1 - 1e-7)))
+            kept = (noise - 0.5 * _log_density(y)).topk(self.count).indices
+            x, y = x[kept], y[kept]
+        return DesignTable(x, y, torch.arange(self.count))
+
+
+def _log_density(y: Float[Tensor, "n dy"], bins: int = 64) -> Float[Tensor, " n"]:
+    """Sum over the properties of the logarithm of a histogram."""
+    total = torch.zeros(len(y))
+    for column in y.unbind(dim=1):
+        low, high = column.min(), column.max()
+        place = ((column - low) / (high - low) * bins).long().clamp(0, bins - 1)
+        total += torch.bincount(place, minlength=bins).double().log()[place].float()
+    return total

@@ -42,8 +42,8 @@ class InverseModel(DesignModule):
     Args:
         space: the designs.
         properties: what they have.
-        target_noise: standard deviation of the noise added to y in training, in the unit of the properties; it widens
-            the thin shell f(x) = y to a width that the model can learn.
+        target_noise: standard deviation of the noise added to y in training, in the unit of the properties; ``None`` for
+            the resolution of each property.
         coordinates: ``"box"`` (normal quantiles of the box, standardised properties) or ``"physical"`` (as they are).
         optimization: fields of `matdesinne.learning.Optimization`.
     """
@@ -52,20 +52,22 @@ class InverseModel(DesignModule):
     """The name of the method in the field's tables."""
 
     target_reference: Tensor
+    resolution: Tensor
 
     def __init__(
         self,
         space: DesignSpace,
         properties: Sequence[Property],
-        target_noise: float = 0.0,
+        target_noise: float | None = None,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(space, properties, optimization)
         check_coordinates(coordinates)
-        if target_noise < 0:
+        if target_noise is not None and target_noise < 0:
             raise ConfigError(f"Expected target_noise of at least 0, got {target_noise}: give a standard deviation.")
         self.target_noise = target_noise
+        self.register_buffer("resolution", torch.tensor([prop.resolution for prop in self.properties]), persistent=False)
         box = coordinates == "box"
         self.transform = DesignTransform(space) if box else PhysicalUnits(space.dimension)
         self.target_scale = (Standardizer if box else PhysicalUnits)(len(self.properties))
@@ -111,7 +113,10 @@ class InverseModel(DesignModule):
             for z_rows, y_rows in zip(noise.split(_CHUNK_ROWS), y.split(_CHUNK_ROWS), strict=True):
                 standard = self.target_scale(self._merged(y_rows.to(self.device)))
                 chunks.append(self.transform.inverse(self._decode(z_rows.to(self.device), standard)).cpu())
-        return torch.cat(chunks)
+        designs = torch.cat(chunks)
+        if isinstance(self.transform, PhysicalUnits):
+            return designs
+        return designs.clamp(self.space.lower, self.space.upper)  # a single bound, too
 
     def draw_targets(self, target: Target, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Turn a target into property values to condition on.
@@ -152,10 +157,13 @@ class InverseModel(DesignModule):
         return y
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        y = batch.y
-        if self.training and self.target_noise > 0:
-            y = y + self.target_noise * torch.randn_like(y)
+        y = self.blurred(batch.y) if self.training else batch.y
         return self._terms_standard(self.transform(batch.x), self.target_scale(self._merged(y)))
+
+    def blurred(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
+        """Add the noise with which the model is trained."""
+        width = self.resolution if self.target_noise is None else self.target_noise
+        return y + width * torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
 
     def _merged(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Values that a property's floor makes equal, as one value."""

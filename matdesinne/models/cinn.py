@@ -22,13 +22,15 @@ from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
 
 _ORDER_ROWS = 50_000
+_LATE = 1.5
+"""A block's share of the training steps grows with this power of its place."""
 
 
 class CINN(DensityModel):
     r"""Flow z = g(u; y) with :math:`-\log p(u|y) = \|z\|^2 / 2 - \log |\det \partial z / \partial u|` + const.
 
-    With mixture blocks the coordinates are ordered by how much of the property's variance each explains on its own; the one
-    that moves the property most comes last, where it can place a thin shell exactly.
+    With mixture blocks the coordinates come in the order that the space states, or are ordered by how much of the property's
+    variance each explains on its own; the one that moves the property most comes last, where it can place a thin shell exactly.
 
     References:
         Ardizzone et al., Guided image generation with conditional invertible neural networks, 2019, arXiv 1907.02392;
@@ -43,7 +45,7 @@ class CINN(DensityModel):
         depth: hidden layers of the subnetworks.
         components: logistic components of a mixture block.
         frequencies: octaves of the Fourier features of y.
-        target_noise: noise on y in training, in the unit of the properties.
+        target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
@@ -62,7 +64,7 @@ class CINN(DensityModel):
         depth: int = 4,
         components: int = 8,
         frequencies: int = 2,
-        target_noise: float = 0.0,
+        target_noise: float | None = None,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
@@ -85,14 +87,22 @@ class CINN(DensityModel):
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
         """Learn the scales, and the order of the coordinates."""
         super().fit_scales(batch, prior)
-        self.order.copy_(_by_explained_variance(batch.x[:_ORDER_ROWS], self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))))
+        if self.space.order:
+            self.order.copy_(torch.tensor([self.space.index(name) for name in self.space.order]))
+        else:
+            v = self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))
+            self.order.copy_(_by_explained_variance(batch.x[:_ORDER_ROWS], v))
+        bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
+        for block in self.network:
+            if isinstance(block, MixtureCouplingBlock):
+                block.begin(bounded)
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         if not (self.training and isinstance(self.network[0], MixtureCouplingBlock)):
             return super()._terms_standard(u, v)
         # The likelihood is a sum over blocks that share no parameters: a step trains one of them, the late ones more often,
-        # because they have more to learn. It costs a fifth of a step of all.
-        share = (torch.arange(len(self.network), 0, -1) ** 2).float()
+        # because they have more to learn.
+        share = torch.arange(len(self.network), 0, -1).float() ** _LATE
         block = self.network[int(torch.multinomial(share, 1))]
         return {"loss": -block.log_density(u[:, self.order], self.features(v)).mean()}
 

@@ -33,7 +33,7 @@ class CVAE(InverseModel):
         hidden: width of encoder and decoder.
         depth: number of hidden layers of each.
         frequencies: octaves of the Fourier features of y.
-        target_noise: noise on y in training, in the unit of the properties.
+        target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
@@ -51,7 +51,7 @@ class CVAE(InverseModel):
         hidden: int = 256,
         depth: int = 3,
         frequencies: int = 4,
-        target_noise: float = 0.0,
+        target_noise: float | None = None,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:

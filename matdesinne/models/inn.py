@@ -41,7 +41,7 @@ class INN(InverseModel):
         lambda_padding: weight of the padding's squared size, forwards.
         scales: widths of the kernels of both discrepancies, in standardised units.
         padding_noise: standard deviation of the noise on the padding.
-        target_noise: noise on y in training, in the unit of the properties.
+        target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
@@ -63,7 +63,7 @@ class INN(InverseModel):
         lambda_padding: float = 1.0,
         scales: Sequence[float] = (0.45, 1.0, 2.0),
         padding_noise: float = 0.05,
-        target_noise: float = 0.0,
+        target_noise: float | None = None,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:

@@ -36,7 +36,7 @@ class MDN(DensityModel):
         hidden: width of the network.
         depth: number of hidden layers.
         frequencies: octaves of the Fourier features of y.
-        target_noise: noise on y in training, in the unit of the properties.
+        target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
@@ -52,7 +52,7 @@ class MDN(DensityModel):
         hidden: int = 256,
         depth: int = 3,
         frequencies: int = 4,
-        target_noise: float = 0.0,
+        target_noise: float | None = None,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:

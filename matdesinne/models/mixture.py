@@ -17,12 +17,19 @@ from torch.nn import functional
 
 from matdesinne.models.networks import ResidualPerceptron
 
-_LOG_SCALE_MINIMUM = -7.0
+_LOG_SCALE_MINIMUM = -9.0
 """Smallest log-width of a component; the coordinate spans one unit."""
 _LOG_SCALE_MAXIMUM = 4.0
 """Largest: such a component is flat to 1e-5, and the mass of a wider one would be a difference that rounding eats."""
 _FARTHEST = 60.0
 """In widths; a component farther outside [0, 1] would have no mass inside that a floating-point number can hold."""
+_REACH = 6.0
+"""An unbounded coordinate, in standard deviations, is looked for within this distance of its mean."""
+_TAIL, _TAIL_SHARE = 5.0, 1e-3
+"""Outside training a component ends at five widths, but for a thousandth of it: the logistic's long tails fill the gaps between
+the branches of a thin shell, and a last thousandth keeps the density positive."""
+_START_WIDTH, _START_SPREAD = {True: -2.5, False: -4.0}, {True: 0.8, False: 0.3}
+"""Logarithm of the first width, and spread of the first means, of a bounded and of an unbounded coordinate."""
 
 
 def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth: int, components: int) -> SequenceINN:
@@ -52,7 +59,7 @@ def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth
 
 
 class _Mixture(NamedTuple):
-    """Logistic components truncated to [0, 1]: log-weights, means, inverse widths, and the mass of each in [0, 1]."""
+    """Logistic components, each cut to an interval: log-weights, means, inverse widths, and the mass of each in its interval."""
 
     log_weight: Tensor
     mean: Tensor
@@ -60,14 +67,16 @@ class _Mixture(NamedTuple):
     low: Tensor
     flipped: Tensor
     mass: Tensor
+    whole: bool
 
 
 class MixtureCouplingBlock(InvertibleModule):
     r"""Transform one normal coordinate given those before it, on FrEIA's interface.
 
-    With :math:`v = \Phi(u_j)` in [0, 1] and a mixture of logistic distributions truncated to [0, 1] whose parameters come from
-    :math:`u_{<j}` and the condition, :math:`z_j = \Phi^{-1}(F(v))`: standard normal when u_j follows the mixture. A mixture
-    of narrow components places a coordinate on several branches of a thin shell at once, where an affine map has one.
+    With v in [0, 1] (:math:`\Phi(u_j)` of a bounded coordinate, a linear map of an unbounded one) and a mixture of logistic
+    distributions cut to [0, 1] whose parameters come from :math:`u_{<j}` and the condition, :math:`z_j = \Phi^{-1}(F(v))`:
+    standard normal when u_j follows the mixture. A mixture of narrow components places a coordinate on several branches of a
+    thin shell at once, where an affine map has one.
 
     References:
         Ho et al., Flow++, ICML 2019, arXiv 1902.00275 (mixture of logistics couplings); here truncated, in an
@@ -95,18 +104,25 @@ class MixtureCouplingBlock(InvertibleModule):
         super().__init__(dims_in, dims_c)
         self.position, self.components = position, components
         self.subnet = ResidualPerceptron(position + dims_c[0][0], 3 * components, hidden, depth)
-        last = self.subnet.last
         with torch.no_grad():
-            last.weight.mul_(0.05)
-            last.bias[:components] = 0.0
-            last.bias[components : 2 * components] = torch.atanh(torch.linspace(-0.8, 0.8, components))
-            last.bias[2 * components :] = -1.5
+            self.subnet.last.weight.mul_(0.05)
+        self.register_buffer("bounded", torch.ones(dims_in[0][0], dtype=torch.bool))
+        self.begin(self.bounded)
+
+    def begin(self, bounded: Bool[Tensor, " d"]) -> None:
+        """Start anew for coordinates that are bounded or not, in their order here."""
+        self.bounded.copy_(bounded)
+        own = bool(bounded[self.position])
+        with torch.no_grad():
+            bias = self.subnet.last.bias.view(3, self.components)
+            bias[0] = 0.0
+            bias[1] = torch.atanh(torch.linspace(-_START_SPREAD[own], _START_SPREAD[own], self.components))
+            bias[2] = _START_WIDTH[own]
 
     def log_density(self, u: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-        """Log-density of coordinate j given those before it, in normal coordinates."""
+        """Log-density of coordinate j given those before it, in the coordinates of u."""
         uj = u[:, self.position]
-        log_normal = -0.5 * uj.square() - 0.5 * math.log(2 * math.pi)
-        return self._log_density_unit(torch.special.ndtr(uj), self._mixture(u, condition)) + log_normal
+        return self._log_density_unit(self._unit(uj), self._mixture(u, condition)) + self._log_slope(uj)
 
     def forward(
         self, x_or_z: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
@@ -117,15 +133,17 @@ class MixtureCouplingBlock(InvertibleModule):
         old = value[:, self.position]
         if rev:
             unit = _quantile(torch.special.ndtr(old), mixture)
-            u = new = _normal_quantile(unit)
+            u = new = _normal_quantile(unit) if self._own else _REACH * (2 * unit - 1)
         else:
-            unit = torch.special.ndtr(old)
+            unit = self._unit(old)
             new = _normal_quantile(_cdf(unit, mixture))
             u = old
         log_det = value.new_zeros(len(value))
         if jac:
             z = old if rev else new
-            log_det = self._log_density_unit(unit, mixture) + 0.5 * (z.square() - u.square())
+            log_det = (
+                self._log_density_unit(unit, mixture) + self._log_slope(u) + 0.5 * z.square() + 0.5 * math.log(2 * math.pi)
+            )
         moved = torch.cat([value[:, : self.position], new.unsqueeze(1), value[:, self.position + 1 :]], dim=1)
         return (moved,), -log_det if rev else log_det
 
@@ -133,25 +151,47 @@ class MixtureCouplingBlock(InvertibleModule):
         """Shapes do not change."""
         return input_dims
 
+    @property
+    def _own(self) -> bool:
+        return bool(self.bounded[self.position])
+
+    def _unit(self, uj: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return torch.special.ndtr(uj) if self._own else ((uj + _REACH) / (2 * _REACH)).clamp(0, 1)
+
+    def _log_slope(self, uj: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Logarithm of dv / du."""
+        if self._own:
+            return -0.5 * uj.square() - 0.5 * math.log(2 * math.pi)
+        return torch.full_like(uj, -math.log(2 * _REACH))
+
     def _mixture(self, value: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> _Mixture:
         # the subnetwork sees the box, not its normal quantiles: no long tails
-        known = 2 * torch.special.ndtr(value[:, : self.position]) - 1
+        known = value[:, : self.position]
+        known = torch.where(self.bounded[: self.position], 2 * torch.special.ndtr(known) - 1, known)
         weight, mean, width = self.subnet(torch.cat([condition, known], dim=1)).chunk(3, dim=1)
         log_width = _LOG_SCALE_MINIMUM + functional.softplus(width - _LOG_SCALE_MINIMUM)
         log_width = log_width.clamp_max(_LOG_SCALE_MAXIMUM)
         reach, rate = _FARTHEST * log_width.exp(), (-log_width).exp()
         mean = torch.minimum(torch.maximum(0.5 + 0.6 * mean.tanh(), -reach), 1 + reach)
-        low, high = -mean * rate, (1 - mean) * rate
+        low, high, log_weight = -mean * rate, (1 - mean) * rate, weight.log_softmax(dim=1)
+        if not self.training:
+            short = torch.maximum(low, (high - _TAIL).clamp_max(-_TAIL)), torch.minimum(high, (low + _TAIL).clamp_min(_TAIL))
+            low, high = torch.cat([short[0], low], dim=1), torch.cat([short[1], high], dim=1)
+            log_weight = torch.cat([log_weight + math.log1p(-_TAIL_SHARE), log_weight + math.log(_TAIL_SHARE)], dim=1)
+            mean, rate = mean.repeat(1, 2), rate.repeat(1, 2)
         # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
         flipped = low + high > 0
         low, high = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
         mass = (high.sigmoid() - low.sigmoid()).clamp_min(1e-30)
-        return _Mixture(weight.log_softmax(dim=1), mean, rate, low.sigmoid(), flipped, mass)
+        return _Mixture(log_weight, mean, rate, low.sigmoid(), flipped, mass, self.training)
 
     @staticmethod
     def _log_density_unit(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
         t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
         log_component = -t - 2 * functional.softplus(-t) + mixture.rate.log() - mixture.mass.log()
+        if not mixture.whole:
+            share = _share(t, mixture)
+            log_component = log_component.masked_fill((share < 0) | (share > 1), -torch.inf)
         return torch.logsumexp(mixture.log_weight + log_component, dim=1)
 
 
@@ -161,9 +201,13 @@ def _normal_quantile(level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return torch.special.ndtri(level.clamp(edge, 1 - edge))
 
 
+def _share(t: Float[Tensor, "n m"], mixture: _Mixture) -> Float[Tensor, "n m"]:
+    """Content of each component's interval up to t (beyond t where it is flipped); outside [0, 1] outside the interval."""
+    return (torch.where(mixture.flipped, -t, t).sigmoid() - mixture.low) / mixture.mass
+
+
 def _cdf(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
-    t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
-    share = (torch.where(mixture.flipped, -t, t).sigmoid() - mixture.low) / mixture.mass
+    share = _share((unit.unsqueeze(1) - mixture.mean) * mixture.rate, mixture).clamp(0, 1)
     return (mixture.log_weight.exp() * torch.where(mixture.flipped, 1 - share, share)).sum(dim=1).clamp(0, 1)
 
 
@@ -178,8 +222,10 @@ def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) ->
         t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
         s = torch.where(mixture.flipped, -t, t).sigmoid()
         share = (s - mixture.low) / mixture.mass
+        inside = (share >= 0) & (share <= 1)
+        share = share.clamp(0, 1)
         excess = (weight * torch.where(mixture.flipped, 1 - share, share)).sum(dim=1) - level
-        slope = (weight * s * (1 - s) * mixture.rate / mixture.mass).sum(dim=1)
+        slope = (inside * weight * s * (1 - s) * mixture.rate / mixture.mass).sum(dim=1)
         low, high = torch.where(excess < 0, unit, low), torch.where(excess < 0, high, unit)
         newton = unit - excess / slope.clamp_min(1e-12)
         # every third step halves the bracket, so that a flat stretch cannot hold the search up
