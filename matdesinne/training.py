@@ -32,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 import matdesinne
-from matdesinne.data.datamodule import BandTeacher, DesignData
+from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.files import atomic_path, write_json
@@ -166,22 +166,11 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
 def _train_surrogate(
     config: DictConfig, data: DesignData, seed: int, folder: Path, loggers: DictConfig | None, resume: bool = False
 ) -> Surrogate:
-    """Train a surrogate, after the teacher that its configuration may name, calibrate its spread, write it."""
-    settings, rows = config.surrogate, data
-    if settings.get("teacher") is not None:
-        other = config.copy()
-        other.surrogate = settings.teacher
-        teacher = cached_surrogate(other, data, seed, Path(config.surrogates_folder)).to(device_of(config.trainer))
-        if not isinstance(teacher, BandTeacher):
-            raise ConfigError(
-                f"Expected a teacher of band energies, got a {type(teacher).__name__}: set surrogate.teacher=null."
-            )
-        rows = data.distilled_by(teacher, settings.designs, seed)
-        settings = OmegaConf.masked_copy(settings, [key for key in settings if key not in ("teacher", "designs")])
+    """Train a surrogate, calibrate its spread, write it."""
     pl.seed_everything(seed, verbose=False)
-    surrogate = build(Surrogate, settings, rows)  # type: ignore[type-abstract]
+    surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
     _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, folder)
-    trained = fit(surrogate, rows, config.trainer, folder, loggers, resume)
+    trained = fit(surrogate, data, config.trainer, folder, loggers, resume)
     held = data.split.validation.without(data.split.train)
     trained.calibrate(Batch(held.x, held.y))
     save_module(trained, folder, "surrogate")

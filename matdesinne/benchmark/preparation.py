@@ -165,8 +165,8 @@ def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
 
 
 def _independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
-    """The one that scores: other settings, another seed, all rows."""
-    changes = config.independent
+    """The one that scores: the data set's judge or other settings, another seed, all rows."""
+    changes = config.get("judge") or config.independent
     if "_target_" not in changes:
         known = {key: value for key, value in changes.items() if key in config.surrogate}
         changes = OmegaConf.merge(config.surrogate, known)

@@ -24,7 +24,7 @@ class Resimulation:
     """How good samples are, in the raw units of designs and properties.
 
     Args:
-        err_post: mean of the unbiased MMD^2 between samples and rejection posterior over targets with two designs in the latter.
+        err_post: mean of the unbiased MMD^2 between samples and rejection posterior, over targets with two of the latter.
         err_resim: mean over targets and samples of |f(x) - y*|^2, summed over the properties; ``None`` if all failed.
         median_err_resim: median over targets of the mean over their samples.
         targets: number of targets.

@@ -46,6 +46,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
             ready.data.prior,
             part.seconds_per_label,
             part.num_samples,
+            part.judged,
             part.seed,
         )
         rows += tqdm(table.rows(part.targets), desc=f"Table 1, seed {part.seed}", unit="row")

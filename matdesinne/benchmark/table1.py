@@ -89,6 +89,7 @@ class Table1:
         prior: properties of designs drawn uniformly from the space, for the cost of a search by DFT.
         seconds_per_label: of one DFT calculation on one core.
         num_samples: designs drawn for each method and target.
+        judged: of these, how many the independent surrogate scores.
         seed: of every draw.
     """
 
@@ -100,6 +101,7 @@ class Table1:
     prior: Float[Tensor, "m 1"]
     seconds_per_label: float
     num_samples: int
+    judged: int
     seed: int
 
     @property
@@ -193,7 +195,7 @@ class Table1:
             value,
             self.seed,
             mean_target_error(designs, target, self.surrogate) if some else None,
-            mean_target_error(designs, target, self.independent) if some else None,
+            mean_target_error(designs[: self.judged], target, self.independent) if some else None,
             inside.float().mean().item() if some else None,
             generated,
             len(designs),

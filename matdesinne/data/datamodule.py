@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["BandTeacher", "DesignData"]
+__all__ = ["DesignData"]
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import pytorch_lightning as pl
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from matdesinne.bands import BandLabels, band_gap
 from matdesinne.data.batches import TensorBatches
 from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.sources import Source
@@ -28,17 +25,6 @@ from matdesinne.targets import Property
 
 _HELD_OUT = 50
 """One in so many labelled designs is for validation."""
-_TEACHER_ROWS = 1024
-
-
-@runtime_checkable
-class BandTeacher(Protocol):
-    """What a surrogate on band energies must have to teach another."""
-
-    kpoints: Tensor
-
-    def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
-        """Energies in eV for each member."""
 
 
 class DesignData(pl.LightningDataModule):
@@ -77,7 +63,6 @@ class DesignData(pl.LightningDataModule):
         self.split_seed, self.order_seed, self.labels = split_seed, order_seed, labels
         self.duplicates = 0
         self._split: Split | None = None
-        self._teaching: DesignTable | None = None
         self._labeller: Surrogate | None = None
         self._labelled: tuple[DesignTable, DesignTable, Tensor] | None = None
 
@@ -108,24 +93,6 @@ class DesignData(pl.LightningDataModule):
         labelled._labeller, labelled._labelled = surrogate, None
         return labelled
 
-    def distilled_by(self, teacher: BandTeacher, designs: int, seed: int) -> Self:
-        """The same data, with training rows drawn from the box and labelled with the band energies of a teacher.
-
-        Validation stays on the table's rows; the symmetry operations augment.
-
-        Args:
-            teacher: an accurate and slow surrogate on band energies.
-            designs: how many to draw.
-            seed: of the draw.
-        """
-        x = self.space.sample(designs, torch.Generator().manual_seed(seed))
-        chunks = tqdm(x.split(_TEACHER_ROWS), desc="Labelling by the teacher", unit="chunk", leave=False)
-        energies = torch.cat([teacher.energies(rows).detach().cpu() for rows in chunks], dim=1)
-        bands = tuple(BandLabels(member, teacher.kpoints.cpu()) for member in energies)
-        distilled = copy.copy(self)
-        distilled._teaching = DesignTable(x, band_gap(energies.mean(dim=0)), torch.arange(designs), bands)
-        return distilled
-
     @property
     def labelled(self) -> tuple[DesignTable, DesignTable, Float[Tensor, "m dy"]] | None:
         """Training and validation designs with a surrogate's labels, and its prior of y; ``None`` without a surrogate."""
@@ -142,14 +109,12 @@ class DesignData(pl.LightningDataModule):
         every = split.train.joined(split.validation).joined(split.test)
         whole = copy.copy(self)
         whole._split = Split(every, split.validation, split.test)
-        whole._labeller = whole._labelled = whole._teaching = None
+        whole._labeller = whole._labelled = None
         return whole
 
     @property
     def training_rows(self) -> DesignTable:
         """What is trained on."""
-        if self._teaching is not None:
-            return self._teaching
         return self.split.train if self.labelled is None else self.labelled[0]
 
     @property

@@ -59,7 +59,7 @@ def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth
 
 
 class _Mixture(NamedTuple):
-    """Logistic components, each cut to an interval: log-weights, means, inverse widths, and the mass of each in its interval."""
+    """Logistic components, each cut to an interval: log-weights, means, inverse widths, and the mass in the interval."""
 
     log_weight: Tensor
     mean: Tensor

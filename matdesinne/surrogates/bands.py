@@ -83,7 +83,7 @@ class BandSurrogate(Surrogate):
             raise ConfigError(
                 f"Expected band energies at {self.kpoint_count} k-points for surrogate=bands, got {found}: use surrogate=mlp."
             )
-        self.energy_scale.fit(relative_energies(self._labels(batch)[0]).flatten(start_dim=1))
+        self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
 
     def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
         """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member.
@@ -110,14 +110,8 @@ class BandSurrogate(Surrogate):
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         energies = self.energies(batch.x)
-        labels = self._labels(batch)
-        # member i learns from the i-th label: of several teachers, each has its own pupils, whose spread is then the teachers'
-        wanted = torch.stack([relative_energies(labels[i % len(labels)]) for i in range(len(energies))])
-        weight = torch.stack([edge_weights(each) for each in wanted])
-        known = batch.y.isfinite()
-        loss = (weight * huber_loss(energies - wanted, self.huber))[:, known[:, 0]].mean()
+        wanted = relative_energies(batch.bands[0].energies)
+        known = batch.y[:, 0].isfinite()
+        loss = (edge_weights(wanted) * huber_loss(energies - wanted, self.huber))[:, known].mean()
         gap_error = (band_gap(energies.detach().mean(dim=0)) - batch.y).abs()
         return {"loss": loss, "mae": gap_error[known].mean()}
-
-    def _labels(self, batch: Batch) -> list[Float[Tensor, "n 2 k"]]:
-        return [labels.energies for labels in batch.bands if len(labels.kpoints) == self.kpoint_count]

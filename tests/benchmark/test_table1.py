@@ -34,6 +34,7 @@ def made(num_samples: int = COUNT, selection=None, **changes: object) -> Table1:
         "prior": rows(box(), 4096).y,
         "seconds_per_label": SECONDS,
         "num_samples": num_samples,
+        "judged": num_samples,
         "seed": 0,
         **changes,
     }
