@@ -26,17 +26,17 @@ class Property:
         floor: value at and below which the physical quantity does not change: a metal has gap 0, however far its bands
             overlap. A target at the floor means "at or below". ``None`` where there is none.
         margin: how far below the floor the generative models still tell values apart, in `unit`; lower ones are one class.
+        censored: whether the labels were cut at the floor, so that a label at the floor only says "at or below".
         resolution: difference that does not matter, in `unit`: the standard deviation of the noise that the generative models
             add to y in training, which gives the thin shell f(x) = y a width.
-        censored: whether the labels were cut at the floor, so that a label at the floor only says "at or below".
     """
 
     name: str
     unit: str
     floor: float | None = None
     margin: float = 0.0
-    resolution: float = 0.0
     censored: bool = False
+    resolution: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that the declaration is consistent."""

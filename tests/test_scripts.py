@@ -154,9 +154,9 @@ def test_benchmark(tmp_path):
     small = [
         "surrogate.members=1",
         "surrogate.hidden=8",
-        "independent.members=1",
-        "independent.hidden=8",
-        "independent.depth=1",
+        "judge.members=1",
+        "judge.hidden=8",
+        "judge.optimization.epochs=1",
     ]
     words += [*small, "num_samples=100", "targets=[0.0,1.0]", "models=[mdn,cinn]", "hydra.run.dir=out"]
     said = works(tmp_path, "benchmark.py", *words)

@@ -156,3 +156,10 @@ def test_plain_form_is_json(mos2):
     import json
 
     assert DesignSpace.from_dict(json.loads(json.dumps(mos2.to_dict(), allow_nan=False))) == mos2
+
+
+def test_order_names_every_parameter_once():
+    space = DesignSpace([Parameter("a", "1"), Parameter("b", "1")], order=["b", "a"])
+    assert DesignSpace.from_dict(space.to_dict()) == space
+    with pytest.raises(ConfigError, match="order"):
+        DesignSpace([Parameter("a", "1"), Parameter("b", "1")], order=["b", "b"])

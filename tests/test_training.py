@@ -188,7 +188,6 @@ def test_kept_surrogate_stays_calibrated(table, tmp_path):
     assert torch.equal(first.spread_quantiles, second.spread_quantiles) and (second.spread_offset > 0).all()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the validation of the best epoch is logged as one more")
 def test_log_has_the_epochs_of_the_training(tmp_path):
     logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "logs"}}
     fit(surrogate(), toy_data(), trainer_config(max_epochs=2, log_every_n_steps=1), tmp_path, OmegaConf.create(logger))

@@ -142,17 +142,15 @@ def test_distances_are_in_half_widths():
     assert found.nearest == pytest.approx(compared(targets=[0.5])[0].nearest, rel=1e-4)
 
 
-def test_a_target_that_nothing_reaches_has_no_rows():
-    assert {row.target for row in compared(targets=[0.5, 50.0])} == {0.5}
+def test_a_target_that_nothing_reaches_has_no_refined_row():
+    assert {row.target for row in compared(targets=[0.5, 50.0]) if row.method.startswith("MatDesINNe")} == {0.5}
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="the classifier needs eight of each")
 def test_few_references_are_compared_all_the_same():
     options = {"count": COUNT, "tolerance": 0.05, "limit": 20, "seed": 0}
     assert list(posterior_rows(models("mdn"), REFINEMENT, far(), [0.5], **options))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="only its selection and localization are used")
 def test_accepted_error_is_that_of_the_refinement():
     # one short step: not all arrive within 0.01
     loose = Refinement(linear(), All([InsideSpace()]), Newton(steps=2, longest_step=0.2), accepted_error=10.0)

@@ -134,7 +134,6 @@ def test_a_missing_run(fitted, tmp_path):
         train_models(config(runs={"mdn": "nowhere"}), chosen("mdn"), toy_data(), tmp_path)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="both are called cINN")
 def test_two_settings_of_one_method(fitted, tmp_path):
     trained, _ = train_models(config(), chosen("cinn", "paper/cinn"), toy_data(), tmp_path)
     assert len(trained) == 2

@@ -217,3 +217,23 @@ def test_analytic_leaves_the_global_seed(problem, untouched_seed):
 )
 def test_describe(source, words):
     assert words in source.describe()
+
+
+def test_rare_properties_are_kept_rather_than_common_ones(close):
+    plain, flat = (AnalyticSource(Kinematics(), 4000, 0, drawn).load(line(4), []) for drawn in (None, 40_000))
+    assert len(flat) == len(plain) == 4000
+    assert flat.y[:, 0].std() > 1.2 * plain.y[:, 0].std()
+    close(flat.y, Kinematics().forward(flat.x))
+
+
+def test_designs_given_the_property_stay_as_they_are():
+    """The weights depend on y alone, so x at a given y is distributed as before."""
+    plain, flat = (AnalyticSource(Kinematics(), 100_000, 0, drawn).load(line(4), []) for drawn in (None, 400_000))
+    near = [table.x[(table.y - torch.tensor([1.7, 0.2])).norm(dim=1) < 0.1] for table in (plain, flat)]
+    assert (near[0].mean(0) - near[1].mean(0)).abs().max() < 0.05
+    assert (near[0].std(0) / near[1].std(0) - 1).abs().max() < 0.1
+
+
+def test_fewer_drawn_than_kept():
+    with pytest.raises(ConfigError, match="drawn"):
+        AnalyticSource(Kinematics(), 10, 0, 5)

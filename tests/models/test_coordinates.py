@@ -15,9 +15,6 @@ from ..conftest import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, y
 
 SPACE = box(3, scale=0.5)
 FILES = yaml_files("model/paper")
-UNCHECKED = pytest.param(
-    CONF / "surrogate" / "paper" / "inn.yaml", marks=pytest.mark.xfail(strict=True, reason="taken for box")
-)
 paper = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 densities = pytest.mark.parametrize("path", [p for p in FILES if p.stem in ("mdn", "cinn")], ids=lambda path: path.stem)
 
@@ -85,7 +82,7 @@ def test_trains(path):
     assert terms["loss"].isfinite()
 
 
-@pytest.mark.parametrize("path", [*FILES, UNCHECKED])
+@pytest.mark.parametrize("path", [*FILES, CONF / "surrogate" / "paper" / "inn.yaml"])
 def test_unknown_coordinates(path):
     with pytest.raises(ConfigError, match=r"\['box', 'physical'\], got 'polar'"):
         tiny_module(path, SPACE, [prop()], coordinates="polar")

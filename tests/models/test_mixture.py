@@ -8,6 +8,7 @@ from matdesinne.models.mixture import MixtureCouplingBlock, _cdf, _quantile, mix
 from ..conftest import perturb
 
 DIMENSION, CONDITION = 3, 2
+MODE = {"training": True, "bounded": True}
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
@@ -15,8 +16,15 @@ def network(size: float = 0.1, dtype: torch.dtype = torch.float64, dimension: in
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = mixture_network(dimension, CONDITION, hidden=(8, 16), depth=2, components=5).to(dtype)
+    for block in made:
+        block.begin(torch.tensor([MODE["bounded"] or i % 2 == 1 for i in range(dimension)]))
     perturb(made, size)
-    return made
+    return made.train(MODE["training"])
+
+
+@pytest.fixture(autouse=True, params=["training", "short tails", "unbounded", "unbounded, short tails"])
+def mode(request):
+    MODE.update(training="short" not in request.param, bounded="unbounded" not in request.param)
 
 
 def inputs(count: int = 40, dtype: torch.dtype = torch.float64, dimension: int = DIMENSION):
@@ -31,7 +39,8 @@ def test_inverse(dimension, close):
     x, c = inputs(dimension=dimension)
     z = made(x, c=[c])[0]
     assert not torch.allclose(z, x, atol=1e-2)
-    close(made(z, c=[c], rev=True)[0], x, factor=1e4)
+    # the thousandth of a component that has long tails is nearly flat
+    close(made(z, c=[c], rev=True)[0], x, factor=1e4 if MODE["training"] else 1e7)
 
 
 def test_inverse_of_the_inverse(close):
@@ -90,10 +99,12 @@ def test_density_of_a_block_integrates_to_one(size, close):
     unit = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     for block in made:
         others, c = (rows[:1].expand(len(unit), -1).clone() for rows in inputs())
-        others[:, block.position] = u = torch.special.ndtri(unit)
-        # per unit of v = Phi(u), on [0, 1]
-        density = (block.log_density(others, c) + 0.5 * u.square() + HALF_LOG_TAU).exp()
-        close(density.mean(), 1.0, factor=1e5)
+        bounded = bool(block.bounded[block.position])
+        others[:, block.position] = u = torch.special.ndtri(unit) if bounded else 12 * unit - 6
+        # per unit of v, on [0, 1]
+        log_slope = -0.5 * u.square() - HALF_LOG_TAU if bounded else -math.log(12)
+        density = (block.log_density(others, c) - log_slope).exp()
+        close(density.mean(), 1.0, factor=1e6)
 
 
 def test_block_moves_its_coordinate_only():
@@ -142,7 +153,7 @@ def test_inverse_converges_for_every_row(dtype, size):
             # a rounding of the coordinate moves the level by the slope
             error = (_cdf(unit, mixture) - level).abs() / (1 + slope)
         assert ((unit >= 0) & (unit <= 1)).all()
-        assert error.max() < 100 * torch.finfo(dtype).eps
+        assert error.max() < 200 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 3.0])
@@ -194,7 +205,7 @@ def test_narrow_components_are_sharp():
         mean.copy_(torch.atanh((torch.tensor([0.25, 0.5, 0.5, 0.5, 0.75], dtype=torch.float64) - 0.5) / 0.6))
         width.fill_(-7.0)
     z, c = inputs(2000)
-    unit = torch.special.ndtr(block([z], [c], rev=True)[0][0][:, 0])
+    unit = block._unit(block([z], [c], rev=True)[0][0][:, 0])
     distance = torch.minimum((unit - 0.25).abs(), (unit - 0.75).abs())
     assert distance.max() < 0.02 and distance.mean() < 0.004
     assert (unit < 0.5).double().mean() == pytest.approx(0.5, abs=0.05)
