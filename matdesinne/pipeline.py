@@ -226,8 +226,7 @@ class InverseDesign:
         """Read what `save` wrote.
 
         Args:
-            folder: a folder that `train.py` wrote, or ``"pretrained"`` or ``"pretrained/PROPERTY"`` for the weights that come
-                with the package.
+            folder: a folder that `train.py` wrote, or ``"pretrained"`` for the weights that come with the package.
             selection: drops samples before localization.
             localization: moves the survivors; Newton's projection when omitted.
             accepted_error: see the class.
@@ -235,8 +234,7 @@ class InverseDesign:
         Raises:
             CheckpointError: if a file is missing, damaged or foreign.
         """
-        folder = "pretrained/band_gap" if str(folder) == "pretrained" else str(folder)
-        path = Path(__file__).parent / folder if folder.startswith("pretrained/") else Path(folder)
+        path = Path(__file__).parent / "pretrained" if str(folder) == "pretrained" else Path(folder)
         model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
         surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
         return cls(model, surrogate, selection, localization or Newton(), accepted_error)
