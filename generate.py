@@ -25,6 +25,7 @@ def main(config: DictConfig) -> None:
         instantiate(config.selection, _convert_="all"),
         instantiate(config.localization, _convert_="all"),
         config.accepted_error,
+        config.finish,
     ).to(config.accelerator)
     target = instantiate({"target": config.target}, _convert_="all")["target"]
     run = design.run(target, config.num_samples, torch.Generator().manual_seed(config.seed))

@@ -26,14 +26,16 @@ class BandLabels(NamedTuple):
     Args:
         energies: highest valence (0) and lowest conduction band (1) in eV, shape [n, 2, k]; NaN in rows without them.
         kpoints: fractional coordinates in the plane, shape [k, 2]; k and -k are the same point.
+        name: of the gap on this grid.
     """
 
     energies: Float[Tensor, "n 2 k"]
     kpoints: Float[Tensor, "k 2"]
+    name: str = "band_gap"
 
     def take(self, rows: Int[Tensor, " m"]) -> BandLabels:
         """Keep some rows, in the given order."""
-        return BandLabels(self.energies[rows], self.kpoints)
+        return self._replace(energies=self.energies[rows])
 
     def permutation(self, reciprocal: Float[Tensor, "2 2"]) -> Int[Tensor, " k"]:
         """For each k-point, the row of its image under an integer matrix.

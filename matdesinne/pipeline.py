@@ -22,13 +22,16 @@ from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
+_FINISHED = 1e-4
+"""Distance to the target at which the finisher stops, in the unit of the property; rounding hides less."""
+
 
 @dataclass(frozen=True)
 class DesignRun:
     """What one run gave: the candidates after each stage and the seconds that each stage took.
 
     Args:
-        stages: ``"sampled"``, ``"selected"``, ``"localized"``, in this order.
+        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"finished"``, in this order, as far as they were run.
         seconds: wall time of each stage in seconds.
         outside: how many samples left the design space.
     """
@@ -51,7 +54,7 @@ class DesignRun:
             "outside_design_space": self.outside,
             "share_kept": len(last) / len(first),
             "mae": {
-                name: dict(zip(_labels(last), candidates.error.mean(dim=0).tolist(), strict=True))
+                name: dict(zip(_labels(candidates), candidates.error.mean(dim=0).tolist(), strict=True))
                 for name, candidates in self.stages.items()
                 if len(candidates)
             },
@@ -82,6 +85,8 @@ class Refinement:
         selection: drops designs before localization; inside the bounds and within 0.5 of the target when omitted.
         localization: moves the survivors onto the target; ``None`` to stop after the selection.
         accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
+        finisher: a slower and more accurate surrogate, onto whose level set the survivors are moved in the end; its property
+            may be a better version of the surrogate's, such as the gap on a finer grid.
     """
 
     def __init__(
@@ -90,8 +95,10 @@ class Refinement:
         selection: Selection | None = None,
         localization: Localizer | None = None,
         accepted_error: float = 0.01,
+        finisher: Surrogate | None = None,
     ) -> None:
         self.surrogate = surrogate.eval()
+        self.finisher = None if finisher is None else finisher.eval()
         self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
         self.localization = localization
         self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
@@ -120,8 +127,18 @@ class Refinement:
             moved = self.localization.refine(stages["selected"], self.surrogate)
             stages["localized"] = self._kept(moved, self.accepted, "localized")
             seconds["localized"] = time.perf_counter() - clock[1]
+        if self.finisher is not None:
+            clock.append(time.perf_counter())
+            stages["finished"] = self._kept(self._finish(self.finisher, list(stages.values())[-1]), self.accepted, "finished")
+            seconds["finished"] = time.perf_counter() - clock[2]
         outside = int((~InsideSpace().mask(sampled)).sum())
         return DesignRun(stages, seconds, outside)
+
+    @staticmethod
+    def _finish(finisher: Surrogate, candidates: Candidates) -> Candidates:
+        mean, std = finisher.predict_many(candidates.designs)
+        judged = Candidates(finisher.space, finisher.properties, candidates.designs, candidates.target, mean, std, "finished")
+        return Newton(_FINISHED).refine(judged, finisher)
 
     def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
         kept = candidates.take(rule.mask(candidates), stage)
@@ -144,6 +161,7 @@ class InverseDesign:
         selection: drops samples before localization.
         localization: moves the survivors onto the target; ``None`` to stop after the selection.
         accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
+        finisher: see `Refinement`.
 
     Example:
         >>> design = InverseDesign.load("pretrained")
@@ -159,6 +177,7 @@ class InverseDesign:
         selection: Selection | None = None,
         localization: Localizer | None = None,
         accepted_error: float = 0.01,
+        finisher: Surrogate | None = None,
     ) -> None:
         if model.space != surrogate.space or model.properties != surrogate.properties:
             raise ConfigError(
@@ -166,7 +185,7 @@ class InverseDesign:
                 "train both on one data set."
             )
         self.model = model.eval()
-        self.refinement = Refinement(surrogate, selection, localization, accepted_error)
+        self.refinement = Refinement(surrogate, selection, localization, accepted_error, finisher)
 
     @property
     def surrogate(self) -> Surrogate:
@@ -206,6 +225,8 @@ class InverseDesign:
             device = torch.device(accelerator)
             self.model.to(device)
             self.surrogate.to(device)
+            if self.refinement.finisher is not None:
+                self.refinement.finisher.to(device)
         except (RuntimeError, AssertionError) as error:
             raise DeviceError(f"Expected the device {accelerator!r}, got none ({error}): use accelerator=cpu.") from error
         return self
@@ -222,6 +243,7 @@ class InverseDesign:
         selection: Selection | None = None,
         localization: Localizer | None = None,
         accepted_error: float = 0.01,
+        finish: str | None = None,
     ) -> InverseDesign:
         """Read what `save` wrote.
 
@@ -230,6 +252,7 @@ class InverseDesign:
             selection: drops samples before localization.
             localization: moves the survivors; Newton's projection when omitted.
             accepted_error: see the class.
+            finish: property of the finisher to end with, of those that were trained; none when omitted.
 
         Raises:
             CheckpointError: if a file is missing, damaged or foreign.
@@ -237,7 +260,8 @@ class InverseDesign:
         path = Path(__file__).parent / "pretrained" if str(folder) == "pretrained" else Path(folder)
         model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
         surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
-        return cls(model, surrogate, selection, localization or Newton(), accepted_error)
+        finisher = None if finish is None else load_module(Surrogate, path, f"finisher_{finish}")  # type: ignore[type-abstract]
+        return cls(model, surrogate, selection, localization or Newton(), accepted_error, finisher)
 
 
 def _labels(candidates: Candidates) -> list[str]:

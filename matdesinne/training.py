@@ -40,6 +40,7 @@ from matdesinne.learning import Batch, DesignModule, load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.tight_binding import TightBindingSurrogate
 from matdesinne.targets import Property
 
 _LOGGER = logging.getLogger(__name__)
@@ -200,7 +201,21 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
     model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
     design = InverseDesign(fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate)
     design.save(folder)
+    if config.get("finisher") is not None:
+        _train_finisher(config, data, folder)
     return design
+
+
+def _train_finisher(config: DictConfig, data: DesignData, folder: Path) -> None:
+    """Write an accurate surrogate for every grid of k-points that the data carry."""
+    other = config.copy()
+    other.surrogate = config.finisher
+    finisher = cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
+    versions = [finisher]
+    if isinstance(finisher, TightBindingSurrogate):
+        versions = [finisher.on_grid(labels) for labels in data.split.train.bands]
+    for version in versions:
+        save_module(version, folder, f"finisher_{version.properties[0].name}")
 
 
 def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from matdesinne.bands import BandLabels
 from matdesinne.data.table import DesignTable
 from matdesinne.learning import Batch
 from matdesinne.space import GroupElement
@@ -40,7 +39,9 @@ class TensorBatches:
         part: tuple[int, int] = (0, 1),
     ) -> None:
         self.x, self.y = table.x.to(device), table.y.to(device)
-        self.bands = tuple(BandLabels(labels.energies.to(device), labels.kpoints.to(device)) for labels in table.bands)
+        self.bands = tuple(
+            labels._replace(energies=labels.energies.to(device), kpoints=labels.kpoints.to(device)) for labels in table.bands
+        )
         self.batch_size, self.seed, self.part, self.epoch = batch_size, seed, part, 0
         # where Lightning looks for set_epoch
         self.batch_sampler = SimpleNamespace(sampler=self)
@@ -82,7 +83,7 @@ class TensorBatches:
         element = torch.randint(len(self.matrices), (len(rows),), generator=generator, device=x.device)
         x = torch.baddbmm(self.offsets[element].unsqueeze(2), self.matrices[element], x.unsqueeze(2)).squeeze(2)
         moved = [
-            BandLabels(labels.energies.gather(2, images[element].unsqueeze(1).expand_as(labels.energies)), labels.kpoints)
+            labels._replace(energies=labels.energies.gather(2, images[element].unsqueeze(1).expand_as(labels.energies)))
             for labels, images in zip(bands, self.images, strict=True)
         ]
         return Batch(x, y, tuple(moved))

@@ -83,7 +83,7 @@ class PackagedSource(Source):
                 for row, values in enumerate(table[name].to_pylist()):
                     if values is not None:
                         energies[row, edge] = torch.tensor(values)
-            return BandLabels(energies, kpoints)
+            return BandLabels(energies, kpoints, f"band_gap{ending}")
 
         grids = [labels(ending) for ending in _GRIDS]
         if properties[0].name.endswith(_GRIDS[1]):

@@ -51,7 +51,7 @@ class DesignTable:
     def joined(self, other: DesignTable) -> DesignTable:
         """These rows and those of a table of the same source."""
         pairs = zip(self.bands, other.bands, strict=True)
-        bands = tuple(BandLabels(torch.cat([mine.energies, theirs.energies]), mine.kpoints) for mine, theirs in pairs)
+        bands = tuple(mine._replace(energies=torch.cat([mine.energies, theirs.energies])) for mine, theirs in pairs)
         return DesignTable(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.ids, other.ids]), bands)
 
     def without(self, other: DesignTable) -> DesignTable:

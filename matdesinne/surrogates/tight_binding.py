@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["TightBindingSurrogate"]
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,15 @@ class TightBindingSurrogate(Surrogate):
         self.kpoints = batch.bands[0].kpoints.to(self.kpoints, copy=True)
         for member in self._hamiltonians():
             member.fit_scales(batch.x)
+
+    def on_grid(self, labels: BandLabels) -> TightBindingSurrogate:
+        """The same Hamiltonians, with the gap taken on another grid of k-points, and named after it."""
+        prop = replace(self.properties[0], name=labels.name)
+        other = TightBindingSurrogate(self.space, [prop], self.prototype, **self.hparams)
+        other.kpoints = self.kpoints.new_empty(self.kpoints.shape)
+        other.load_state_dict(self.state_dict())
+        other.kpoints = labels.kpoints.to(self.kpoints, copy=True)
+        return other.eval()
 
     def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
         """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member.
