@@ -116,6 +116,7 @@ class Prepared:
         seconds: wall time of the training of each, where it is known.
         surrogate: localizes and labels.
         independent: scores, where it was asked for.
+        finisher: moves candidates in the end, where it was asked for.
         data: the rows, and the designs that the models were trained on.
     """
 
@@ -123,6 +124,7 @@ class Prepared:
     seconds: dict[str, float]
     surrogate: Surrogate
     independent: Surrogate | None
+    finisher: Surrogate | None
     data: DesignData
 
     def facts(self) -> dict[str, object]:
@@ -140,11 +142,11 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
     """Train or load the localizing surrogate and every model.
 
     Args:
-        config: with the keys ``data``, ``surrogate``, ``independent``, ``trainer``, ``runs``, ``seed``, ``workers``,
-            ``surrogates_folder``.
+        config: with the keys ``data``, ``surrogate``, ``independent``, ``finisher``, ``trainer``, ``runs``, ``seed``,
+            ``workers``, ``surrogates_folder``.
         models: configurations by the name of their file.
         folder: where to keep the checkpoints.
-        judge: make the independent surrogate too.
+        judge: make the independent surrogate too, and the finisher if there is to be one.
     """
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
@@ -152,16 +154,24 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     quiet = _quiet(config, config.workers if judge else 1)
-    makers = [_localizing_surrogate, *([_independent_surrogate] if judge else [])]
+    finishing = judge and config.finisher is not None
+    makers = [_localizing_surrogate, *([_independent_surrogate] if judge else []), *([_finisher] if finishing else [])]
     side_by_side([(make, (quiet, data)) for make in makers], config.workers, "Training surrogates")
     surrogate = _localizing_surrogate(config, data)
     data = data.labelled_by(surrogate.to(device))
     trained, seconds = train_models(config, models, data, folder)
-    return Prepared(trained, seconds, surrogate.cpu(), _independent_surrogate(config, data) if judge else None, data)
+    independent = _independent_surrogate(config, data) if judge else None
+    return Prepared(trained, seconds, surrogate.cpu(), independent, _finisher(config, data) if finishing else None, data)
 
 
 def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
     return cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
+
+
+def _finisher(config: DictConfig, data: DesignData) -> Surrogate:
+    other = config.copy()
+    other.surrogate = config.finisher
+    return cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
 
 
 def _independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:

@@ -40,7 +40,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
         table = Table1(
             ready.models,
             ready.seconds,
-            _refinement(part, ready.surrogate),
+            _refinement(part, ready.surrogate, ready.finisher),
             ready.independent,
             ready.data.split.train,
             ready.data.prior,
@@ -120,6 +120,6 @@ def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]
         yield part, folder / f"seed{seed}"
 
 
-def _refinement(config: DictConfig, surrogate: Surrogate) -> Refinement:
-    stages = [instantiate(config[name], _convert_="all") for name in ("selection", "localization")]
-    return Refinement(surrogate, *stages)
+def _refinement(config: DictConfig, surrogate: Surrogate, finisher: Surrogate | None = None) -> Refinement:
+    selection, localization = (instantiate(config[name], _convert_="all") for name in ("selection", "localization"))
+    return Refinement(surrogate, selection, localization, finisher=finisher)

@@ -45,7 +45,7 @@ class Row:
         method: as the paper names it.
         target: the wanted value.
         seed: of this run.
-        mae_surrogate: mean absolute error by the surrogate that localizes.
+        mae_surrogate: mean absolute error by the surrogate that localizes, or finishes.
         mae_independent: the same by a surrogate that never localizes.
         inside_bounds: share of the returned designs inside the design space.
         generated: designs drawn.
@@ -83,7 +83,8 @@ class Table1:
     Args:
         models: generative models by the name of their method.
         training_seconds: wall time of their training by the same name.
-        refinement: selects and localizes by its surrogate.
+        refinement: selects and localizes by its surrogate; where it has a finisher, each model has one more row, of as many
+            samples as are judged, that ends with it.
         independent: scores, never localizes.
         reference: training designs, for diversity.
         prior: properties of designs drawn uniformly from the space, for the cost of a search by DFT.
@@ -137,7 +138,11 @@ class Table1:
         sampling = time.perf_counter() - start
         training = self.training_seconds.get(name)
         yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), training)
-        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, self.refinement, training)
+        fast = Refinement(self.surrogate, self.refinement.selection, self.refinement.localization)
+        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, fast, training)
+        if self.refinement.finisher is not None:
+            some, share = designs[: self.judged], min(self.judged / len(designs), 1.0)
+            yield self._refined_row(f"MatDesINNe-{name}, finished", value, some, share * sampling, self.refinement, training)
 
     def _uniform_row(self, value: float) -> Row:
         start = time.perf_counter()
@@ -159,8 +164,9 @@ class Table1:
             run = refinement.refine(designs, Target.parse(value, self.surrogate.properties), sampling)
         except EmptyResultError:
             return self._row(method, value, designs[:0], len(designs), (sampling, 0.0, 0.0), training)
-        seconds = (run.seconds["sampled"], run.seconds["selected"], run.seconds.get("localized", 0.0))
-        return self._row(method, value, run.candidates.designs, len(designs), seconds, training)
+        localization = run.seconds.get("localized", 0.0) + run.seconds.get("finished", 0.0)
+        seconds = (run.seconds["sampled"], run.seconds["selected"], localization)
+        return self._row(method, value, run.candidates.designs, len(designs), seconds, training, refinement.finisher)
 
     def _rejection_rows(self, values: Sequence[float], tolerance: float = 0.02, limit: int = 500_000) -> Iterator[Row]:
         targets = [Target.parse(value, self.surrogate.properties) for value in values]
@@ -184,6 +190,7 @@ class Table1:
         generated: int,
         seconds: tuple[float, float, float],
         training: float | None,
+        finisher: Surrogate | None = None,
     ) -> Row:
         target = Target.parse(value, self.surrogate.properties)
         inside = self.surrogate.space.contains(designs)
@@ -194,7 +201,7 @@ class Table1:
             method,
             value,
             self.seed,
-            mean_target_error(designs, target, self.surrogate) if some else None,
+            mean_target_error(designs, target, finisher or self.surrogate) if some else None,
             mean_target_error(designs[: self.judged], target, self.independent) if some else None,
             inside.float().mean().item() if some else None,
             generated,
