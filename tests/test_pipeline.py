@@ -271,3 +271,49 @@ def test_refinement_puts_the_surrogate_into_evaluation_mode():
 
 def test_run_leaves_the_global_seed(untouched_seed):
     design(localization=Newton(), accepted_error=10.0).run([None, 5.0], 20, seeded())
+
+
+def finished(**settings: object):
+    """A slope of 1 from the fast surrogate; the accurate one calls it a better property, 1.25 as steep."""
+    accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
+    refinement = Refinement(Linear(SPACE, GAP, [[1.0, 1.0]]), All([]), Newton(), finisher=accurate, **settings)
+    designs = SPACE.sample(60, seeded())
+    return refinement.refine(designs, Target.parse(0.5, GAP)), designs
+
+
+def test_the_finisher_has_the_last_word(close):
+    run, _ = finished()
+    assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized", "finished"]
+    last = run.candidates
+    assert [p.name for p in last.properties] == ["band_gap_fine"] and last.stage == "finished"
+    assert (1.25 * last.designs.sum(1) - 0.5).abs().max() < 1e-3
+    assert "band_gap_fine" in run.report() and "band_gap_fine [eV]" in json.dumps(run.summary()["mae"]["finished"])
+
+
+def test_the_finisher_moves_what_was_localized(close):
+    run, _ = finished()
+    before, after = run.stages["localized"].designs, run.candidates.designs
+    # from x1 + x2 = 0.5 to 0.4 by the shortest way
+    close(after, before - 0.05, factor=1e2)
+
+
+def test_what_the_finisher_cannot_reach_is_dropped():
+    steep = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[0.01, 0.01]])
+    with pytest.raises(EmptyResultError, match="finished"):
+        Refinement(linear_gap(), All([]), Newton(), finisher=steep).refine(SPACE.sample(20, seeded()), Target.parse(0.5, GAP))
+
+
+def linear_gap() -> Linear:
+    return Linear(SPACE, GAP, [[1.0, 1.0]])
+
+
+@pytest.mark.parametrize("name", ["band_gap", "band_gap_fine"])
+def test_pretrained_finishers(name):
+    run = InverseDesign.load("pretrained", finish=name).run(1.0, 6, seeded())
+    assert run.candidates.properties[0].name == name
+    assert run.candidates.error.max() < 1e-3
+
+
+def test_no_such_finisher(tmp_path):
+    with pytest.raises(CheckpointError, match="finisher_wrong"):
+        InverseDesign.load("pretrained", finish="wrong")

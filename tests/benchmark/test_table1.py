@@ -148,3 +148,14 @@ def test_designs_without_cell_are_no_score():
     found = {row.method: row for row in made(20, models={"lost": Lost()}).rows([0.5])}
     assert (found["lost"].kept, found["lost"].mae_surrogate) == (20, None)
     assert found["MatDesINNe-lost"].kept == 0
+
+
+def test_a_finisher_adds_a_row_that_ends_on_its_level_set():
+    steep = Linear(box(), [prop("band_gap_fine", floor=0.0)], [[1.3, 1.3]]).eval()
+    refinement = Refinement(surrogate(), All([InsideSpace()]), Newton(), finisher=steep)
+    rows = list(made(refinement=refinement, judged=40).rows([0.5]))
+    found = [row for row in rows if row.method.endswith(", finished")]
+    assert len(found) == len(made().models)
+    assert all(row.generated == 40 and row.mae_surrogate < 1e-3 for row in found)
+    # scored by the other: 1.1 x1 + x2 on the line 1.3 (x1 + x2) = 0.5
+    assert all(row.mae_independent > 0.05 for row in found)

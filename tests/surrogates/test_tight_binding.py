@@ -352,3 +352,18 @@ def test_validation_sees_the_own_grid_only(batch, close):
 def test_toy_rows_do_not_fit():
     with pytest.raises(ConfigError):
         tiny_module(YAML, box(), GAP, prototype=PROTOTYPE).fit_scales(rows(box()))
+
+
+def test_on_another_grid(batch, x, close):
+    made = made_surrogate(batch)
+    labels = batch.bands[0]
+    part = labels._replace(energies=labels.energies[:, :, ::4], kpoints=labels.kpoints[::4], name="band_gap_coarse")
+    other = made.on_grid(part)
+    assert other.properties[0].name == "band_gap_coarse"
+    close(other.energies(x)[:, :, 1].amin(2), made.energies(x)[:, :, 1, ::4].amin(2) - shift(made, x), factor=1e2)
+    assert torch.equal(made.kpoints, labels.kpoints)
+
+
+def shift(made, x):
+    """Both count from the mean valence energy of their own grid."""
+    return made.energies(x)[:, :, 0, ::4].mean(2)
