@@ -158,10 +158,11 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
     makers = [_localizing_surrogate, *([_independent_surrogate] if judge else []), *([_finisher] if finishing else [])]
     side_by_side([(make, (quiet, data)) for make in makers], config.workers, "Training surrogates")
     surrogate = _localizing_surrogate(config, data)
-    data = data.labelled_by(surrogate.to(device))
-    trained, seconds = train_models(config, models, data, folder)
     independent = _independent_surrogate(config, data) if judge else None
-    return Prepared(trained, seconds, surrogate.cpu(), independent, _finisher(config, data) if finishing else None, data)
+    finisher = _finisher(config, data) if finishing else None
+    labelled = data.labelled_by(surrogate.to(device))
+    trained, seconds = train_models(config, models, labelled, folder)
+    return Prepared(trained, seconds, surrogate.cpu(), independent, finisher, labelled)
 
 
 def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
