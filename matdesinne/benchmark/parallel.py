@@ -7,6 +7,7 @@ __all__ = ["side_by_side"]
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.reduction import ForkingPickler
 
 import torch
 import torch.multiprocessing
@@ -31,15 +32,22 @@ def side_by_side(tasks: Sequence[Task], workers: int, description: str) -> None:
         for function, arguments in tasks:
             function(*arguments)
         return
+    for task in tasks:
+        ForkingPickler.dumps(task)  # a task that cannot be sent is an error here; in the pool's own thread it would be a hang
     threads = max((os.cpu_count() or 1) // workers, 1)
     context = torch.multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(threads,))
     try:
-        running = [pool.submit(function, *arguments) for function, arguments in tasks]
+        running = [pool.submit(_run, function, arguments) for function, arguments in tasks]
         for done in tqdm(as_completed(running), desc=description, total=len(running), unit="training", leave=False):
             done.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    """What it returns stays in its process: a network may not be one that can be sent."""
+    function(*arguments)
 
 
 def _start_worker(threads: int) -> None:

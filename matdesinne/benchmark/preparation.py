@@ -154,7 +154,7 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     quiet = _quiet(config, config.workers if judge else 1)
-    finishing = judge and config.finisher is not None
+    finishing = judge and config.get("finisher") is not None
     makers = [_localizing_surrogate, *([_independent_surrogate] if judge else []), *([_finisher] if finishing else [])]
     side_by_side([(make, (quiet, data)) for make in makers], config.workers, "Training surrogates")
     surrogate = _localizing_surrogate(config, data)

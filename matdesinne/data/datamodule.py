@@ -66,6 +66,11 @@ class DesignData(pl.LightningDataModule):
         self._labeller: Surrogate | None = None
         self._labelled: tuple[DesignTable, DesignTable, Tensor] | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but what another process cannot have: the trainer that used it last, a surrogate that has labelled."""
+        labeller = self._labeller if self._labelled is None else None
+        return {**self.__dict__, "trainer": None, "_labeller": labeller}
+
     @property
     def split(self) -> Split:
         """Training, validation and test rows of the table, read once.

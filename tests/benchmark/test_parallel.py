@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -23,3 +25,8 @@ def test_every_task_is_run(tmp_path, workers):
 def test_an_error_keeps_its_kind(tmp_path, workers):
     with pytest.raises(TrainingError, match="trained model"):
         side_by_side([(fail, (tmp_path,)), (write, (tmp_path, "a", torch.zeros(1)))], workers, "Failing")
+
+
+def test_a_task_that_cannot_be_sent(tmp_path):
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        side_by_side([(write, (tmp_path, "a", lambda: 0))] * 2, 2, "Failing")

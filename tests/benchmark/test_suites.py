@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists a
 def benchmark(folder: Path, *words: str) -> None:
     main = importlib.import_module("benchmark").main
     with contextlib.chdir(folder):
-        main(script_config("benchmark", folder / "out", *words))
+        main(script_config("benchmark", folder / "out", "workers=1", *words))
 
 
 def content(folder: Path, name: str) -> dict:
