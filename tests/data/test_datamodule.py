@@ -150,7 +150,7 @@ def test_a_judge_trains_on_the_table():
 
 
 def test_labelled_rows_are_disjoint():
-    data = attach(toy_data(labels=labels())).labelled_by(linear())
+    data = attach(toy_data(labels=labels()).labelled_by(linear()))
     train = set(map(tuple, data.training_rows.x.tolist()))
     validation = {tuple(x) for batch in data.val_dataloader() for x in batch.x.tolist()}
     assert validation and not train & validation
