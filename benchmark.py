@@ -20,8 +20,8 @@ def main(config: DictConfig) -> None:
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
-    if config.repeats < 1:
-        raise ConfigError(f"Expected repeats of at least 1, got {config.repeats}: one for each seed.")
+    if min(config.repeats, config.workers) < 1:
+        raise ConfigError(f"Expected repeats and workers of at least 1, got {config.repeats} and {config.workers}: raise them.")
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))

@@ -116,11 +116,12 @@ def test_paper_experiment(tmp_path, published_folder, monkeypatch):
     ("words", "named"),
     [
         (["suite=speed"], "'posterior'"),
-        (["repeats=0"], "repeats of at least 1"),
+        (["repeats=0"], "repeats and workers of at least 1"),
+        (["workers=0"], "repeats and workers of at least 1"),
         (["models=[paper/nothing]"], "'paper/cinn'"),
         (["suite=resimulation", "models=[mdn]"], "data=kinematics"),
     ],
-    ids=["suite", "repeats", "models", "problem"],
+    ids=["suite", "repeats", "workers", "models", "problem"],
 )
 def test_mistakes_are_named(tmp_path, words, named):
     with pytest.raises(SystemExit, match=r"^Error: ") as caught:
