@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --cov=matdesinne --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=matdesinne --cov-report=term:skip-covered
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
