@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "build",
+    "cached_finisher",
     "cached_surrogate",
     "check_property",
     "device_of",
@@ -178,6 +179,13 @@ def _train_surrogate(
     return trained
 
 
+def cached_finisher(config: DictConfig, data: DesignData) -> Surrogate:
+    """Train or load the accurate surrogate that the key ``finisher`` describes, as `cached_surrogate` does."""
+    other = config.copy()
+    other.surrogate = config.finisher
+    return cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
+
+
 def train_design(config: DictConfig, folder: Path, resume: bool = False) -> InverseDesign | Surrogate:
     """Train what a configuration asks for and write it into a folder that `InverseDesign.load` reads.
 
@@ -208,9 +216,7 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
 
 def _train_finisher(config: DictConfig, data: DesignData, folder: Path) -> None:
     """Write an accurate surrogate for every grid of k-points that the data carry."""
-    other = config.copy()
-    other.surrogate = config.finisher
-    finisher = cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
+    finisher = cached_finisher(config, data)
     versions = [finisher]
     if isinstance(finisher, TightBindingSurrogate):
         versions = [finisher.on_grid(labels) for labels in data.split.train.bands]

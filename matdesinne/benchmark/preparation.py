@@ -20,7 +20,7 @@ from matdesinne.files import read_json, write_json
 from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import build, cached_surrogate, check_property, device_of, digest, fit, plain
+from matdesinne.training import build, cached_finisher, cached_surrogate, check_property, device_of, digest, fit, plain
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,11 +63,8 @@ def train_models(
         The models by the name of their method, and the seconds that the training of each took.
     """
     places = {name: Path(config.runs.get(name) or folder / name) for name in models}
-    missing = {
-        name: _settings(config, settings, data)
-        for name, settings in models.items()
-        if name not in config.runs and read_json(places[name] / "settings.json") != _settings(config, settings, data)
-    }
+    wanted = {name: _settings(config, settings, data) for name, settings in models.items() if name not in config.runs}
+    missing = {name: kept for name, kept in wanted.items() if read_json(places[name] / "settings.json") != kept}
     if missing:
         _LOGGER.info("Training %s on %s designs", ", ".join(missing), f"{len(data.training_rows):,}")
     quiet = _quiet(config, min(config.workers, len(missing)))
@@ -155,11 +152,11 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     quiet = _quiet(config, config.workers if judge else 1)
     finishing = judge and config.get("finisher") is not None
-    makers = [_localizing_surrogate, *([_independent_surrogate] if judge else []), *([_finisher] if finishing else [])]
+    makers = [_localizing_surrogate, *([_independent_surrogate] if judge else []), *([cached_finisher] if finishing else [])]
     side_by_side([(make, (quiet, data)) for make in makers], config.workers, "Training surrogates")
     surrogate = _localizing_surrogate(config, data)
     independent = _independent_surrogate(config, data) if judge else None
-    finisher = _finisher(config, data) if finishing else None
+    finisher = cached_finisher(config, data) if finishing else None
     labelled = data.labelled_by(surrogate.to(device))
     trained, seconds = train_models(config, models, labelled, folder)
     return Prepared(trained, seconds, surrogate.cpu(), independent, finisher, labelled)
@@ -167,12 +164,6 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
 
 def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
     return cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
-
-
-def _finisher(config: DictConfig, data: DesignData) -> Surrogate:
-    other = config.copy()
-    other.surrogate = config.finisher
-    return cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
 
 
 def _independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Surrogate", "huber_loss", "spread_of"]
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -105,7 +105,7 @@ class Surrogate(DesignModule):
         """
         if len(batch.x) < _FEWEST_ROWS:
             return
-        mean, spread = (part.cpu() for part in self._uncalibrated(batch.x))
+        mean, spread = self._in_chunks(self._mean_and_spread, batch.x)
         for j, prop in enumerate(self.properties):
             known = batch.y[:, j] > prop.floor if prop.censored and prop.floor is not None else batch.y[:, j].isfinite()
             if known.sum() < _FEWEST_ROWS:
@@ -131,9 +131,7 @@ class Surrogate(DesignModule):
         if len(x) == 0:
             nothing = x.new_empty(0, len(self.properties))
             return nothing, nothing
-        with torch.no_grad():
-            parts = [self.predict(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
-        return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([std.cpu() for _, std in parts])
+        return self._in_chunks(self.predict, x)
 
     def value_and_jacobian(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy dx"]]:
         """Mean prediction and its derivative with respect to the design, in physical units."""
@@ -149,10 +147,12 @@ class Surrogate(DesignModule):
         low = min(max(int(place), 0), len(_LEVELS) - 2)
         return torch.lerp(self.spread_quantiles[:, low], self.spread_quantiles[:, low + 1], place - low)
 
-    def _uncalibrated(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+    def _in_chunks(
+        self, function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Float[Tensor, "n dx"]
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            parts = [self._mean_and_spread(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
-        return torch.cat([mean for mean, _ in parts]), torch.cat([spread for _, spread in parts])
+            parts = [function(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
+        return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([spread.cpu() for _, spread in parts])
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """Mean and standard deviation over the ensemble."""
