@@ -16,7 +16,7 @@ def main(config: DictConfig) -> None:
 
     from matdesinne.logs import closed_runs
     from matdesinne.pipeline import InverseDesign
-    from matdesinne.training import prepare_folder, train_design
+    from matdesinne.runs import prepare_folder, train_design
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     resume = config.resume is not None

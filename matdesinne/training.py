@@ -4,20 +4,15 @@ from __future__ import annotations
 
 __all__ = [
     "build",
-    "cached_finisher",
-    "cached_surrogate",
     "check_property",
     "device_of",
     "digest",
     "fit",
     "plain",
-    "prepare_folder",
-    "train_design",
 ]
 
 import functools
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -32,16 +27,13 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-import matdesinne
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
-from matdesinne.files import atomic_path, write_json
-from matdesinne.learning import Batch, DesignModule, load_module, save_module
+from matdesinne.files import write_json
+from matdesinne.learning import DesignModule
 from matdesinne.models.base import InverseModel
-from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.surrogates.tight_binding import TightBindingSurrogate
 from matdesinne.targets import Property
 
 _LOGGER = logging.getLogger(__name__)
@@ -138,117 +130,12 @@ def device_of(trainer: DictConfig) -> torch.device:
         ) from error
 
 
-def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Path) -> Surrogate:
-    """Train a surrogate, or load the one that the same settings gave before.
-
-    Args:
-        config: with the keys ``data``, ``surrogate``, ``trainer``.
-        data: the table.
-        seed: seed of the initial weights and of the order of rows.
-        folder: where trained surrogates are kept, each under the hash of its settings.
-    """
-    settings = {
-        "version": matdesinne.__version__,
-        "data": {key: value for key, value in plain(config.data).items() if key != "labels"},
-        "surrogate": plain(config.surrogate),
-        "rows": digest(data.training_rows),
-        "epochs": config.trainer.max_epochs,
-        "seed": seed,
-    }
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    place = folder / name
-    if (place / "surrogate.safetensors").is_file():
-        _LOGGER.info("Using the surrogate trained before in %s", place)
-        return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
-    trained = _train_surrogate(config, data, seed, place, None)
-    write_json(place / "settings.json", settings)
-    return trained
-
-
-def _train_surrogate(
-    config: DictConfig, data: DesignData, seed: int, folder: Path, loggers: DictConfig | None, resume: bool = False
-) -> Surrogate:
-    """Train a surrogate, calibrate its spread, write it."""
-    pl.seed_everything(seed, verbose=False)
-    surrogate = build(Surrogate, config.surrogate, data)  # type: ignore[type-abstract]
-    _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, folder)
-    trained = fit(surrogate, data, config.trainer, folder, loggers, resume)
-    held = data.split.validation.without(data.split.train)
-    trained.calibrate(Batch(held.x, held.y))
-    save_module(trained, folder, "surrogate")
-    return trained
-
-
-def cached_finisher(config: DictConfig, data: DesignData) -> Surrogate:
-    """Train or load the accurate surrogate that the key ``finisher`` describes, as `cached_surrogate` does."""
-    other = config.copy()
-    other.surrogate = config.finisher
-    return cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
-
-
-def train_design(config: DictConfig, folder: Path, resume: bool = False) -> InverseDesign | Surrogate:
-    """Train what a configuration asks for and write it into a folder that `InverseDesign.load` reads.
-
-    Args:
-        config: with the keys ``data``, ``model``, ``surrogate``, ``trainer``, ``logger``, ``seed``, ``surrogates_folder``.
-        folder: the run's folder.
-        resume: go on from the folder's last checkpoint.
-
-    Returns:
-        The whole design, or the surrogate alone without ``model``.
-    """
-    device = device_of(config.trainer)
-    data: DesignData = instantiate(config.data, _convert_="all")
-    check_property(config.property, data.properties)
-    write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
-    if config.get("model") is None:
-        return _train_surrogate(config, data, config.seed, folder, config.get("logger"), resume)
-    surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
-    labelled = data.labelled_by(surrogate.to(device))
-    pl.seed_everything(config.seed, verbose=False)
-    model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
-    design = InverseDesign(fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate)
-    design.save(folder)
-    if config.get("finisher") is not None:
-        _train_finisher(config, data, folder)
-    return design
-
-
-def _train_finisher(config: DictConfig, data: DesignData, folder: Path) -> None:
-    """Write an accurate surrogate for every grid of k-points that the data carry."""
-    finisher = cached_finisher(config, data)
-    versions = [finisher]
-    if isinstance(finisher, TightBindingSurrogate):
-        versions = [finisher.on_grid(labels) for labels in data.split.train.bands]
-    for version in versions:
-        save_module(version, folder, f"finisher_{version.properties[0].name}")
-
-
-def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:
-    """Keep the configuration in the run's folder, or take up the one that is kept there when a run is resumed.
-
-    Raises:
-        CheckpointError: if there is no run to resume.
-    """
-    kept = folder / "config.yaml"
-    if config.resume is not None:
-        if not kept.is_file():
-            raise CheckpointError(
-                f"Expected {kept} to resume from, got no such file: give the folder of a run that was started."
-            )
-        changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
-        merged = OmegaConf.merge(OmegaConf.load(kept), changes)
-        assert isinstance(merged, DictConfig)
-        return merged
-    with atomic_path(kept) as temporary:
-        OmegaConf.save(config, temporary, resolve=True)
-    return config
-
-
 def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
     """Make the untrained module of a configuration for the designs and properties of a data set."""
+    # how a surrogate is taught is no part of it
+    own = {key: value for key, value in config.items() if key != "teaching"}
     # a partial: Hydra would turn the frozen dataclasses into plain dictionaries
-    make = instantiate(config, _partial_=True, _convert_="all")
+    make = instantiate(own, _partial_=True, _convert_="all")
     if issubclass(kind, Surrogate):
         if "kpoints" in config and config.kpoints is None:
             if not data.training_rows.bands:

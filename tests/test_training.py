@@ -12,8 +12,9 @@ from matdesinne.features import CellFeatures
 from matdesinne.learning import DesignModule
 from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
+from matdesinne.runs import cached_surrogate, prepare_folder, train_design
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import build, cached_surrogate, device_of, fit, prepare_folder, train_design
+from matdesinne.training import build, device_of, fit
 
 from .conftest import CONF, TINY, box, prop, tiny_module, toy_data, trainer_config
 

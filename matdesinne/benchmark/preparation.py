@@ -19,8 +19,9 @@ from matdesinne.errors import ConfigError
 from matdesinne.files import read_json, write_json
 from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import InverseModel
+from matdesinne.runs import cached_finisher, cached_surrogate
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import build, cached_finisher, cached_surrogate, check_property, device_of, digest, fit, plain
+from matdesinne.training import build, check_property, device_of, digest, fit, plain
 
 _LOGGER = logging.getLogger(__name__)
 

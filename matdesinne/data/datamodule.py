@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import pytorch_lightning as pl
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,10 +18,12 @@ from matdesinne.data.batches import TensorBatches
 from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable, Split, check_table
+from matdesinne.data.teaching import taught_rows
 from matdesinne.learning import Batch, DesignModule
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.tight_binding import TightBindingSurrogate
 from matdesinne.targets import Property
 
 _HELD_OUT = 50
@@ -107,6 +110,21 @@ class DesignData(pl.LightningDataModule):
             held = table.ids % _HELD_OUT == 0
             self._labelled = (table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0]), prior)
         return self._labelled
+
+    def taught_by(self, teacher: TightBindingSurrogate, designs: int, seed: int) -> Self:
+        """The same data with designs that a teacher has labelled for training and validation; test rows stay.
+
+        Args:
+            teacher: trained on these data.
+            designs: number of rows; one in fifty is for validation.
+            seed: of their draw.
+        """
+        rows = taught_rows(teacher, designs, seed)
+        held = torch.arange(designs) % _HELD_OUT == 0
+        taught = copy.copy(self)
+        taught._split = Split(rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0]), self.split.test)
+        taught._labeller = taught._labelled = None
+        return taught
 
     def with_all_rows(self) -> Self:
         """The same data with every row, test rows too, in training: for a judge that nothing is chosen by."""

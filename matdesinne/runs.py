@@ -1,0 +1,156 @@
+"""What train.py does: surrogates that are trained once and kept, a whole design in a run's folder."""
+
+from __future__ import annotations
+
+__all__ = ["cached_finisher", "cached_surrogate", "prepare_folder", "train_design"]
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import matdesinne
+from matdesinne.data.datamodule import DesignData
+from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.files import atomic_path, read_json, write_json
+from matdesinne.learning import Batch, load_module, save_module
+from matdesinne.models.base import InverseModel
+from matdesinne.pipeline import InverseDesign
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.tight_binding import TightBindingSurrogate
+from matdesinne.training import build, check_property, device_of, digest, fit, plain
+from matdesinne.validation import validate
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def train_design(config: DictConfig, folder: Path, resume: bool = False) -> InverseDesign | Surrogate:
+    """Train what a configuration asks for and write it into a folder that `InverseDesign.load` reads.
+
+    Args:
+        config: with the keys ``data``, ``model``, ``surrogate``, ``trainer``, ``logger``, ``seed``, ``surrogates_folder``.
+        folder: the run's folder.
+        resume: go on from the folder's last checkpoint.
+
+    Returns:
+        The whole design, or the surrogate alone without ``model``.
+    """
+    device = device_of(config.trainer)
+    data: DesignData = instantiate(config.data, _convert_="all")
+    check_property(config.property, data.properties)
+    write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
+    if config.get("model") is None:
+        return _train_surrogate(config, data, config.seed, folder, config.get("logger"), resume)
+    surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
+    labelled = data.labelled_by(surrogate.to(device))
+    pl.seed_everything(config.seed, verbose=False)
+    model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
+    design = InverseDesign(fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate.cpu())
+    design.save(folder)
+    held_out = data.split.validation if labelled.labelled is None else labelled.labelled[1]
+    _add_metrics(folder, validate(design.model, design.surrogate, held_out))
+    if config.get("finisher") is not None:
+        _train_finisher(config, data, folder)
+    return design
+
+
+def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Path) -> Surrogate:
+    """Train a surrogate, or load the one that the same settings gave before.
+
+    Args:
+        config: with the keys ``data``, ``surrogate``, ``trainer``.
+        data: the table.
+        seed: seed of the initial weights and of the order of rows.
+        folder: where trained surrogates are kept, each under the hash of its settings.
+    """
+    settings = {
+        "version": matdesinne.__version__,
+        "data": {key: value for key, value in plain(config.data).items() if key != "labels"},
+        "surrogate": plain(config.surrogate),
+        "rows": digest(data.training_rows),
+        "epochs": config.trainer.max_epochs,
+        "seed": seed,
+    }
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    place = folder / name
+    if (place / "surrogate.safetensors").is_file():
+        _LOGGER.info("Using the surrogate trained before in %s", place)
+        return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
+    trained = _train_surrogate(config, data, seed, place, None)
+    write_json(place / "settings.json", settings)
+    return trained
+
+
+def _train_surrogate(
+    config: DictConfig, data: DesignData, seed: int, folder: Path, loggers: DictConfig | None, resume: bool = False
+) -> Surrogate:
+    """Train a surrogate, calibrate its spread, write it."""
+    rows = data if config.surrogate.get("teaching") is None else _taught(config, data, seed)
+    pl.seed_everything(seed, verbose=False)
+    surrogate = build(Surrogate, config.surrogate, rows)  # type: ignore[type-abstract]
+    _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, folder)
+    trained = fit(surrogate, rows, config.trainer, folder, loggers, resume)
+    held = data.split.validation.without(data.split.train)
+    trained.calibrate(Batch(held.x, held.y))
+    save_module(trained, folder, "surrogate")
+    return trained
+
+
+def _taught(config: DictConfig, data: DesignData, seed: int) -> DesignData:
+    """Rows that the teacher of ``surrogate.teaching`` has labelled; the teacher is trained once and kept."""
+    other = config.copy()
+    other.surrogate = config.surrogate.teaching.teacher
+    teacher = cached_surrogate(other, data, seed, Path(config.surrogates_folder))
+    if not isinstance(teacher, TightBindingSurrogate):
+        raise ConfigError(
+            f"Expected tight_binding as a teacher, got {type(teacher).__name__}: correct surrogate.teaching.teacher."
+        )
+    return data.taught_by(teacher, config.surrogate.teaching.designs, seed)
+
+
+def cached_finisher(config: DictConfig, data: DesignData) -> Surrogate:
+    """Train or load the accurate surrogate that the key ``finisher`` describes, as `cached_surrogate` does."""
+    other = config.copy()
+    other.surrogate = config.finisher
+    return cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
+
+
+def _train_finisher(config: DictConfig, data: DesignData, folder: Path) -> None:
+    """Write an accurate surrogate for every grid of k-points that the data carry."""
+    finisher = cached_finisher(config, data)
+    versions = [finisher]
+    if isinstance(finisher, TightBindingSurrogate):
+        versions = [finisher.on_grid(labels) for labels in data.split.train.bands]
+    for version in versions:
+        save_module(version, folder, f"finisher_{version.properties[0].name}")
+
+
+def _add_metrics(folder: Path, more: dict[str, float]) -> None:
+    metrics = read_json(folder / "metrics.json")
+    assert isinstance(metrics, dict)  # fit has written it
+    write_json(folder / "metrics.json", {**metrics, **more})
+
+
+def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> DictConfig:
+    """Keep the configuration in the run's folder, or take up the one that is kept there when a run is resumed.
+
+    Raises:
+        CheckpointError: if there is no run to resume.
+    """
+    kept = folder / "config.yaml"
+    if config.resume is not None:
+        if not kept.is_file():
+            raise CheckpointError(
+                f"Expected {kept} to resume from, got no such file: give the folder of a run that was started."
+            )
+        changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
+        merged = OmegaConf.merge(OmegaConf.load(kept), changes)
+        assert isinstance(merged, DictConfig)
+        return merged
+    with atomic_path(kept) as temporary:
+        OmegaConf.save(config, temporary, resolve=True)
+    return config
