@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["side_by_side"]
+__all__ = ["Trainings"]
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing.reduction import ForkingPickler
+from typing import Self
 
 import torch
 import torch.multiprocessing
@@ -18,31 +19,62 @@ from matdesinne.config import silence_advice
 Task = tuple[Callable[..., object], tuple[object, ...]]
 
 
-def side_by_side(tasks: Sequence[Task], workers: int, description: str) -> None:
-    """Run functions for what they leave behind on disk; the first error ends all.
+class Trainings:
+    """A few processes for functions that are run for what they leave behind on disk; leaving the context ends all.
 
     Small networks do not use several cores well; several trainings do. Tensors among the arguments are shared, not copied.
 
     Args:
-        tasks: importable functions and their arguments, the longest first.
-        workers: number of processes; 1 runs the tasks here, one after the other.
-        description: of the progress bar.
+        workers: number of processes; with 1 a task runs here when it is started.
     """
-    if workers == 1 or len(tasks) < 2:
-        for function, arguments in tasks:
-            function(*arguments)
-        return
-    for task in tasks:
-        ForkingPickler.dumps(task)  # a task that cannot be sent is an error here; in the pool's own thread it would be a hang
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    context = torch.multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(threads,))
-    try:
-        running = [pool.submit(_run, function, arguments) for function, arguments in tasks]
-        for done in tqdm(as_completed(running), desc=description, total=len(running), unit="training", leave=False):
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        """Start no process yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what runs, drop what waits."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def start(self, tasks: Sequence[Task]) -> list[Future[None]]:
+        """Queue tasks, the first to be started first.
+
+        Args:
+            tasks: importable functions and their arguments.
+        """
+        if self.workers == 1:
+            return [_done_here(function, arguments) for function, arguments in tasks]
+        for task in tasks:
+            ForkingPickler.dumps(
+                task
+            )  # a task that cannot be sent is an error here; in the pool's own thread it would be a hang
+        if self._pool is None:
+            threads = max((os.cpu_count() or 1) // self.workers, 1)
+            context = torch.multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(threads,))
+        return [self._pool.submit(_run, function, arguments) for function, arguments in tasks]
+
+    def finish(self, started: Sequence[Future[None]], description: str) -> None:
+        """Wait for tasks; the first error is raised.
+
+        Args:
+            started: what `start` returned.
+            description: of the progress bar.
+        """
+        for done in tqdm(as_completed(started), desc=description, total=len(started), unit="training", leave=False):
             done.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+
+def _done_here(function: Callable[..., object], arguments: tuple[object, ...]) -> Future[None]:
+    _run(function, arguments)
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
 
 
 def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:

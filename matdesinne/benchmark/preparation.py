@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.metrics import surrogate_errors
-from matdesinne.benchmark.parallel import side_by_side
+from matdesinne.benchmark.parallel import Trainings
 from matdesinne.data.datamodule import DesignData
 from matdesinne.errors import ConfigError
 from matdesinne.files import read_json, write_json
@@ -50,7 +50,7 @@ def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
 
 
 def train_models(
-    config: DictConfig, models: dict[str, DictConfig], data: DesignData, folder: Path
+    config: DictConfig, models: dict[str, DictConfig], data: DesignData, folder: Path, trainings: Trainings
 ) -> tuple[dict[str, InverseModel], dict[str, float]]:
     """Train every model, or load the one that a run or an earlier benchmark in this folder with equal settings gave.
 
@@ -59,6 +59,7 @@ def train_models(
         models: configurations by the name of their file.
         data: the rows to train on.
         folder: where to keep the checkpoints.
+        trainings: where to train them.
 
     Returns:
         The models by the name of their method, and the seconds that the training of each took.
@@ -70,7 +71,7 @@ def train_models(
         _LOGGER.info("Training %s on %s designs", ", ".join(missing), f"{len(data.training_rows):,}")
     quiet = _quiet(config, min(config.workers, len(missing)))
     tasks = [(_train_model, (quiet, models[name], data, places[name], kept)) for name, kept in missing.items()]
-    side_by_side(tasks, config.workers, "Training models")
+    trainings.finish(trainings.start(tasks), "Training models")
     trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
     for name, place in places.items():
@@ -153,13 +154,18 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     quiet = _quiet(config, config.workers if judge else 1)
     finishing = judge and config.get("finisher") is not None
-    makers = [_localizing_surrogate, *([_independent_surrogate] if judge else []), *([cached_finisher] if finishing else [])]
-    side_by_side([(make, (quiet, data)) for make in makers], config.workers, "Training surrogates")
-    surrogate = _localizing_surrogate(config, data)
+    others = [*([_independent_surrogate] if judge else []), *([cached_finisher] if finishing else [])]
+    with Trainings(config.workers) as trainings:
+        first = trainings.start([(_localizing_surrogate, (quiet, data))]) if judge else []
+        # they go on while the models are labelled and trained
+        later = trainings.start([(make, (quiet, data)) for make in others])
+        trainings.finish(first, "Training the surrogate")
+        surrogate = _localizing_surrogate(config, data)
+        labelled = data.labelled_by(surrogate.to(device))
+        trained, seconds = train_models(config, models, labelled, folder, trainings)
+        trainings.finish(later, "Training the surrogates that judge and finish")
     independent = _independent_surrogate(config, data) if judge else None
     finisher = cached_finisher(config, data) if finishing else None
-    labelled = data.labelled_by(surrogate.to(device))
-    trained, seconds = train_models(config, models, labelled, folder)
     return Prepared(trained, seconds, surrogate.cpu(), independent, finisher, labelled)
 
 

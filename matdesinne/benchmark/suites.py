@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
 from matdesinne.benchmark.preparation import prepare, train_models
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
@@ -93,7 +94,8 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
     results: list[dict[str, object]] = []
     for part, place in _seeds(config, folder):
         data = instantiate(part.data, _convert_="all")
-        trained, seconds = train_models(part, models, data, place)
+        with Trainings(part.workers) as trainings:
+            trained, seconds = train_models(part, models, data, place, trainings)
         problem, generator = data.source.problem, torch.Generator().manual_seed(_DRAW + part.seed)
         wanted = problem.forward(problem.sample_prior(settings.targets, generator))
         posteriors = rejection_posteriors(problem, wanted, settings.samples, settings.limit, generator)

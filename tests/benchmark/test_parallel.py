@@ -1,9 +1,10 @@
 import pickle
+import time
 
 import pytest
 import torch
 
-from matdesinne.benchmark.parallel import side_by_side
+from matdesinne.benchmark.parallel import Trainings
 from matdesinne.errors import TrainingError
 
 
@@ -15,18 +16,38 @@ def fail(folder):
     raise TrainingError("Expected a trained model, got none.")
 
 
+def run(tasks, workers):
+    with Trainings(workers) as trainings:
+        trainings.finish(trainings.start(tasks), "Running")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_task_is_run(tmp_path, workers):
-    side_by_side([(write, (tmp_path, str(i), torch.full((3,), float(i)))) for i in range(3)], workers, "Writing")
+    run([(write, (tmp_path, str(i), torch.full((3,), float(i)))) for i in range(3)], workers)
     assert [(tmp_path / str(i)).read_text(encoding="utf-8").split()[0] for i in range(3)] == ["0", "3", "6"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_keeps_its_kind(tmp_path, workers):
     with pytest.raises(TrainingError, match="trained model"):
-        side_by_side([(fail, (tmp_path,)), (write, (tmp_path, "a", torch.zeros(1)))], workers, "Failing")
+        run([(fail, (tmp_path,)), (write, (tmp_path, "a", torch.zeros(1)))], workers)
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_tasks_go_on_beside_later_ones(tmp_path):
+    """The first ends only after the second was run."""
+    with Trainings(2) as trainings:
+        first = trainings.start([(wait_for, (tmp_path / "a",))])
+        trainings.finish(trainings.start([(write, (tmp_path, "a", torch.zeros(1)))]), "Second")
+        trainings.finish(first, "First")
 
 
 def test_a_task_that_cannot_be_sent(tmp_path):
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
-        side_by_side([(write, (tmp_path, "a", lambda: 0))] * 2, 2, "Failing")
+        run([(write, (tmp_path, "a", lambda: 0))] * 2, 2)

@@ -5,6 +5,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark import preparation
+from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.preparation import _independent_surrogate, gather, prepare, train_models
 from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import write_json
@@ -73,15 +74,15 @@ def fitted(monkeypatch) -> list[Path]:
 
 
 def test_models_are_trained_in_folders_of_their_names(fitted, tmp_path):
-    trained, seconds = train_models(config(), chosen("mdn", "paper/cinn"), toy_data(), tmp_path)
+    trained, seconds = train_models(config(), chosen("mdn", "paper/cinn"), toy_data(), tmp_path, Trainings(1))
     assert list(trained) == list(seconds) == ["MDN", "cINN"]
     assert fitted == [tmp_path / "mdn", tmp_path / "paper" / "cinn"]
     assert set(seconds.values()) == {7.5}
 
 
 def test_equal_settings_are_not_trained_again(fitted, tmp_path):
-    first, _ = train_models(config(), chosen("mdn"), toy_data(), tmp_path)
-    second, seconds = train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    first, _ = train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
+    second, seconds = train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
     assert len(fitted) == 1 and seconds == {"MDN": 7.5}
     y = torch.zeros(5, 1)
     samples = [models["MDN"].sample(y, torch.Generator().manual_seed(0)) for models in (first, second)]
@@ -95,28 +96,28 @@ def test_equal_settings_are_not_trained_again(fitted, tmp_path):
 )
 def test_other_settings_are_trained_again(fitted, tmp_path, changes):
     for settings in (config(), config(**changes)):
-        train_models(settings, chosen("mdn"), toy_data(), tmp_path)
+        train_models(settings, chosen("mdn"), toy_data(), tmp_path, Trainings(1))
     assert len(fitted) == 2
 
 
 def test_another_model_is_trained_again(fitted, tmp_path):
     for hidden in (16, 17):
-        train_models(config(), chosen("mdn", hidden=hidden), toy_data(), tmp_path)
+        train_models(config(), chosen("mdn", hidden=hidden), toy_data(), tmp_path, Trainings(1))
     assert len(fitted) == 2
 
 
 def test_other_rows_are_trained_again(fitted, tmp_path):
     for count in (256, 300):
-        train_models(config(), chosen("mdn"), toy_data(count), tmp_path)
+        train_models(config(), chosen("mdn"), toy_data(count), tmp_path, Trainings(1))
     assert len(fitted) == 2
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]"], ids=["missing", "empty", "truncated", "foreign"])
 def test_a_training_that_was_cut_off_is_done_again(fitted, tmp_path, content):
-    train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
     path = tmp_path / "mdn" / "settings.json"
     path.unlink() if content is None else path.write_text(content)
-    train_models(config(), chosen("mdn"), toy_data(), tmp_path)
+    train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
     assert len(fitted) == 2
 
 
@@ -124,18 +125,20 @@ def test_a_run_is_taken_as_it_is(fitted, tmp_path):
     model = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()])
     model.fit_scales(rows(box()))
     save_module(model, tmp_path / "run", "model")
-    trained, seconds = train_models(config(runs={"mdn": str(tmp_path / "run")}), chosen("mdn"), toy_data(), tmp_path)
+    trained, seconds = train_models(
+        config(runs={"mdn": str(tmp_path / "run")}), chosen("mdn"), toy_data(), tmp_path, Trainings(1)
+    )
     assert fitted == [] and seconds == {}
     assert torch.equal(trained["MDN"].network[0].weight, model.network[0].weight)
 
 
 def test_a_missing_run(fitted, tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
-        train_models(config(runs={"mdn": "nowhere"}), chosen("mdn"), toy_data(), tmp_path)
+        train_models(config(runs={"mdn": "nowhere"}), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
 
 
 def test_two_settings_of_one_method(fitted, tmp_path):
-    trained, _ = train_models(config(), chosen("cinn", "paper/cinn"), toy_data(), tmp_path)
+    trained, _ = train_models(config(), chosen("cinn", "paper/cinn"), toy_data(), tmp_path, Trainings(1))
     assert len(trained) == 2
 
 
