@@ -49,6 +49,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
             part.num_samples,
             part.judged,
             part.seed,
+            part.baselines,
         )
         rows += tqdm(table.rows(part.targets), desc=f"Table 1, seed {part.seed}", unit="row")
         facts[place.name] = ready.facts()

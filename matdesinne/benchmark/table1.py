@@ -92,6 +92,7 @@ class Table1:
         num_samples: designs drawn for each method and target.
         judged: of these, how many the independent surrogate scores.
         seed: of every draw.
+        baselines: make rows without a model, too.
     """
 
     models: Mapping[str, InverseModel]
@@ -104,6 +105,7 @@ class Table1:
     num_samples: int
     judged: int
     seed: int
+    baselines: bool = True
 
     @property
     def surrogate(self) -> Surrogate:
@@ -116,6 +118,10 @@ class Table1:
             self._warm_up(model)
             for target in targets:
                 yield from self._model_rows(name, model, target)
+        if self.baselines:
+            yield from self._baseline_rows(targets)
+
+    def _baseline_rows(self, targets: Sequence[float]) -> Iterator[Row]:
         for target in targets:
             yield self._uniform_row(target)
         yield from self._rejection_rows(targets)
