@@ -26,7 +26,7 @@ from matdesinne.training import build, check_property, device_of, digest, fit, p
 _LOGGER = logging.getLogger(__name__)
 
 _JUDGE = 1000
-"""Added to the seed of a surrogate that scores, so that it is never a seed of one that localizes."""
+"""Seed of the surrogate that scores: no repeat localizes with it."""
 
 
 def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
@@ -174,11 +174,12 @@ def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
 
 
 def _independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
-    """The one that scores: the data set's judge or other settings, another seed, all rows."""
+    """The one that scores: the data set's judge or other settings, all rows, a seed of its own; the same in every repeat."""
     changes = config.get("judge") or config.independent
     if "_target_" not in changes:
         known = {key: value for key, value in changes.items() if key in config.surrogate}
         changes = OmegaConf.merge(config.surrogate, known)
     other = config.copy()
     other.surrogate = changes
-    return cached_surrogate(other, data.with_all_rows(), config.seed + _JUDGE, Path(config.surrogates_folder))
+    other.data = OmegaConf.merge(config.data, {"split_seed": 0, "order_seed": 0})
+    return cached_surrogate(other, data.with_all_rows(), _JUDGE, Path(config.surrogates_folder))

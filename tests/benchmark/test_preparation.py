@@ -167,7 +167,16 @@ def test_independent_surrogate_can_be_another_one(asked):
 def test_independent_surrogate_has_its_own_seed_and_all_rows(asked):
     _independent_surrogate(config(seed=5), toy_data())
     _, data, seed, folder = asked[0]
-    assert (len(data.training_rows), seed, folder) == (256, 1005, Path("kept"))
+    assert (len(data.training_rows), seed, folder) == (256, 1000, Path("kept"))
+
+
+def test_independent_surrogate_is_the_same_in_every_repeat(asked):
+    for seed in (0, 1):
+        _independent_surrogate(config(seed=seed), toy_data(split_seed=seed, order_seed=seed))
+    first, second = asked
+    assert first[0].data == second[0].data and first[2:] == second[2:]
+    assert all(torch.equal(getattr(first[1].split.train, name), getattr(second[1].split.train, name)) for name in ("x", "y"))
+    assert torch.equal(first[1].split.validation.ids, second[1].split.validation.ids)
 
 
 def test_independent_surrogate_is_not_trained_on_labels_of_the_other(asked):
