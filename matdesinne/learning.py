@@ -107,6 +107,9 @@ class DesignModule(pl.LightningModule):
         self, space: DesignSpace, properties: Sequence[Property], optimization: Mapping[str, float] | None = None
     ) -> None:
         super().__init__()
+        constant = [parameter.name for parameter in space.parameters if parameter.lower == parameter.upper]
+        if constant:
+            raise ConfigError(f"Expected lower < upper for every parameter to train on, got one value for {constant}: drop it.")
         self.space = space
         self.properties = tuple(properties)
         self.optimization = Optimization(**(optimization or {}))  # type: ignore[arg-type]

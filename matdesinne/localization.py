@@ -169,7 +169,7 @@ class Adam(Localizer):
     """
 
     def __init__(
-        self, rate: float = 0.02, steps: int = 200, decay: Sequence[float] = (0.9, 0.99), tolerance: float = 1e-5
+        self, rate: float = 0.02, steps: int = 100, decay: Sequence[float] = (0.8, 0.9), tolerance: float = 1e-5
     ) -> None:
         _check(rate, steps)
         if not (len(decay) == 2 and all(0 <= value < 1 for value in decay) and tolerance > 0):

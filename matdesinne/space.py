@@ -6,7 +6,7 @@ __all__ = ["DesignSpace", "Parameter", "Symmetry"]
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypedDict
 
 import torch
@@ -32,7 +32,7 @@ class Parameter:
         name: the field's term, e.g. ``"electric_field"``; it names the column of every table.
         unit: e.g. ``"angstrom"``; ``"1"`` for a number without unit.
         lower: smallest allowed value in `unit`; ``-inf`` where there is none.
-        upper: largest allowed value in `unit`; ``inf`` where there is none.
+        upper: largest allowed value in `unit`; ``inf`` where there is none; the smallest for a parameter that is fixed.
         reference: the value of the unmodified material in `unit`, from which strains are counted.
     """
 
@@ -43,12 +43,12 @@ class Parameter:
     reference: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the bounds enclose something."""
+        """Check that the bounds enclose something, if only one value."""
         if not self.name.isidentifier():
             raise ConfigError(f"Expected a parameter name made of letters, digits and _, got {self.name!r}: rename it.")
-        if not self.lower < self.upper:
+        if not self.lower <= self.upper:
             raise ConfigError(
-                f"Expected lower < upper for parameter {self.name!r}, got {self.lower} and {self.upper}: swap or widen them."
+                f"Expected lower <= upper for parameter {self.name!r}, got {self.lower} and {self.upper}: swap or widen them."
             )
 
     @property
@@ -184,6 +184,39 @@ class DesignSpace:
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)
         return ((x >= lower - slack) & (x <= upper + slack)).all(dim=-1)
 
+    def narrowed(
+        self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float] | None = None
+    ) -> DesignSpace:
+        """The part of the space within narrower bounds, with some parameters fixed.
+
+        A bound that no float32 number equals is rounded inwards, so that it holds for the number as it was given.
+
+        Args:
+            bounds: ``[lower, upper]`` by the name of a parameter in its unit, ``None`` for the bound that it has.
+            fixed: the value by the name of a parameter in its unit.
+
+        Raises:
+            ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
+
+        Example:
+            >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
+            >>> space.narrowed({"strain": [0.0, None]}, {"field": 0.5}).lower.tolist()
+            [0.0, 0.5]
+        """
+        wanted = {name: _pair(name, edges) for name, edges in (bounds or {}).items()}
+        twice = sorted(set(wanted) & set(fixed or {}))
+        if twice:
+            raise ConfigError(f"Expected bounds or a fixed value, got both for {twice}: drop one.")
+        for name, value in (fixed or {}).items():
+            if value is None:
+                raise ConfigError(f"Expected a number to fix {name} at, got none: give one, or drop it.")
+            wanted[name] = (value, value)
+        parameters = list(self.parameters)
+        for name, (low, high) in wanted.items():
+            place = self.index(name)
+            parameters[place] = _narrowed(parameters[place], low, high)
+        return replace(self, parameters=parameters)
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
         """Draw designs uniformly from the box.
 
@@ -255,6 +288,29 @@ class DesignSpace:
             matrix[row, self.index(str(source))] = float(factor)
             offset[row] = float(shift)
         return GroupElement(matrix, offset, torch.tensor(symmetry.reciprocal, dtype=torch.float32))
+
+
+def _pair(name: str, edges: Sequence[float | None]) -> tuple[float | None, float | None]:
+    if isinstance(edges, str) or not isinstance(edges, Sequence) or len(edges) != 2:
+        raise ConfigError(f"Expected [lower, upper] for {name}, got {edges!r}: give two numbers, null for the bound it has.")
+    return edges[0], edges[1]
+
+
+def _narrowed(parameter: Parameter, low: float | None, high: float | None) -> Parameter:
+    lower, upper = parameter.lower if low is None else low, parameter.upper if high is None else high
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (lower, upper))
+    if not (numbers and parameter.lower <= lower <= upper <= parameter.upper):
+        raise ConfigError(
+            f"Expected {parameter.lower:g} <= lower <= upper <= {parameter.upper:g} {parameter.unit} for {parameter.name}, "
+            f"got {lower!r} and {upper!r}: stay in the design space."
+        )
+    nearest = torch.tensor([lower, upper], dtype=torch.float32)
+    inwards = torch.nextafter(nearest, nearest.flip(0))
+    first, last = nearest.tolist()
+    first = first if first >= lower else float(inwards[0])
+    last = last if last <= upper else float(inwards[1])
+    # a single value is the nearest number that there is
+    return replace(parameter, lower=first, upper=max(first, last))
 
 
 def _compose(second: GroupElement, first: GroupElement) -> GroupElement:

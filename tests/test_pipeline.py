@@ -61,6 +61,41 @@ def test_same_seed_same_candidates():
     assert not torch.equal(runs[0], runs[2])
 
 
+def test_bounds_hold_and_are_filled_up():
+    made = InverseDesign(parts()[0], EXACT, All([]), Newton())
+    run = made.run(0.5, 200, seeded(), bounds={"x1": [0.1, None]})
+    assert all(len(table) == 200 for table in list(run.stages.values())[:2])
+    assert all((table.designs[:, 0] >= 0.1).all() for table in run.stages.values())
+    assert run.outside > 0 and run.candidates.error.max() <= 0.01
+
+
+def test_bounds_keep_the_samples_within():
+    """Rejection: they are samples of the model, in their order."""
+    model = parts()[0]
+    everything = model.sample(torch.full((200, 1), 0.1), seeded())
+    some, drawn = model.sample_target(Target((0.1,), (0.1,)), 200, seeded(), model.space.narrowed({"x2": [None, 0.0]}))
+    expected = everything[everything[:, 1] <= 0]
+    assert torch.equal(some[: len(expected)], expected)
+    assert len(some) == 200 and drawn % 200 == 0
+
+
+def test_fixed_values_hold():
+    made = InverseDesign(parts()[0], EXACT, All([]), Newton())
+    run = made.run(0.5, 50, seeded(), fixed={"x2": 0.1})
+    assert all((table.designs[:, 1] == torch.tensor(0.1)).all() for table in run.stages.values())
+    assert len(run.candidates) == 50 and run.candidates.error.max() <= 0.01
+
+
+def test_too_narrow_bounds():
+    with pytest.raises(EmptyResultError, match="within the bounds, got none of 500"):
+        design().run(0.1, 5, seeded(), bounds={"x1": [0.123456, 0.123457]})
+
+
+def test_bounds_outside_the_space():
+    with pytest.raises(ConfigError, match="x1"):
+        design().run(0.1, 5, seeded(), bounds={"x1": [0.0, 1e6]})
+
+
 def test_selection_is_applied():
     run = exact_design(All([Tolerance(0.2)])).run(0.1, 200, seeded())
     assert 0 < len(run.candidates) < 200
