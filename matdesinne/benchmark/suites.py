@@ -17,10 +17,13 @@ from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, post
 from matdesinne.benchmark.preparation import prepare, train_models
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
+from matdesinne.benchmark.speed import Floor, PaperTime, Speed, SpeedRow
+from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.errors import ConfigError
+from matdesinne.localization import Adam, GradientDescent, Newton
 from matdesinne.models.base import DensityModel
-from matdesinne.pipeline import Refinement
+from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
 
 _DRAW = 1_000_000
@@ -104,10 +107,36 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
     return text
 
 
+def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Time the packaged design, or those of runs: sample, select, localize, against the paper's algorithm and the floor."""
+    settings = config.speed
+    designs = {
+        name: InverseDesign.load(run, instantiate(config.selection, _convert_="all"))
+        for name, run in (config.runs or {"cinn": "pretrained"}).items()
+    }
+    timer = Speed(designs, settings.target, settings.repeats, settings.seconds, config.seed)
+    fast = {"newton": Newton(settings.tolerance)}
+    slow = {"adam": Adam(tolerance=settings.tolerance), "gradient_descent": GradientDescent()}
+    rows: list[SpeedRow] = []
+    papers: list[PaperTime] = []
+    floors: list[Floor] = []
+    text = ""
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        floors.append(floor := Floor.measure(device, settings.repeats))
+        rows += timer.rows(fast, settings.sizes, floor)
+        papers += timer.paper(device, settings.paper_size, settings.paper_steps)
+        rows += timer.rows(slow, [settings.slow_size], floor)
+        prop = next(iter(designs.values())).surrogate.properties[0]
+        facts = {"target": settings.target, "property": prop.name, "unit": prop.unit, "torch": torch.__version__}
+        text = write_speed(folder, rows, papers, floors, facts)
+    return text
+
+
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
     "table1": table1,
     "posterior": posterior,
     "resimulation": resimulation,
+    "speed": speed,
 }
 """What each suite does, by its name; it returns its table as Markdown."""
 
