@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from matdesinne.localization import Localizer, MeanGradientDescent
+from matdesinne.localization import Localizer, MeanGradientDescent, Newton
 from matdesinne.pipeline import DesignRun, InverseDesign
 
 _WARM_UP = 1000
@@ -129,12 +129,16 @@ class Speed:
 
     def rows(self, localizers: Mapping[str, Localizer], sizes: Sequence[int], floor: Floor) -> list[SpeedRow]:
         """Time every model with every localizer at every size, on the device of the floor."""
-        return [
-            self._row(name, design.to(floor.device), label, localizer, size, floor)
-            for name, design in self.designs.items()
-            for label, localizer in localizers.items()
-            for size in sizes
-        ]
+        found = []
+        for name, design in self.designs.items():
+            design.to(floor.device).refinement.localization = Newton()
+            self._run(design, _WARM_UP)
+            found += [
+                self._row(name, design, label, localizer, size, floor)
+                for label, localizer in localizers.items()
+                for size in sizes
+            ]
+        return found
 
     def paper(self, device: str, size: int, timed_steps: int, steps: int = 2000) -> list[PaperTime]:
         """Time the published localization, or some of its steps, through the same surrogates."""
@@ -142,7 +146,6 @@ class Speed:
 
     def _row(self, name: str, design: InverseDesign, label: str, localizer: Localizer, size: int, floor: Floor) -> SpeedRow:
         design.refinement.localization = localizer
-        self._run(design, min(size, _WARM_UP))
         parts: list[list[float]] = []
         start = time.perf_counter()
         while len(parts) < self.repeats and (not parts or time.perf_counter() - start < self.seconds):

@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.figure
 
 from matdesinne.benchmark.speed import Floor, PaperTime, SpeedRow, exponent
+from matdesinne.benchmark.training_speed import TrainingRow
 from matdesinne.files import atomic_path, write_json
 
 _LARGE = 10_000
@@ -20,7 +21,12 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def write_speed(
-    folder: Path, rows: Sequence[SpeedRow], papers: Sequence[PaperTime], floors: Sequence[Floor], facts: Mapping[str, object]
+    folder: Path,
+    rows: Sequence[SpeedRow],
+    papers: Sequence[PaperTime],
+    floors: Sequence[Floor],
+    training: Sequence[TrainingRow],
+    facts: Mapping[str, object],
 ) -> str:
     """Write ``speed.json``, ``speed.md``, ``speed.png`` and ``speed.pdf``; the text of the second is returned.
 
@@ -29,6 +35,7 @@ def write_speed(
         rows: times of every model, localizer, size and device.
         papers: times of the published localization.
         floors: rates of the devices.
+        training: times of training steps.
         facts: what else a reader of the numbers needs.
     """
     growth = [{**key, "exponent": value} for key, value in _exponents(rows)]
@@ -39,9 +46,10 @@ def write_speed(
         "rows": [{**asdict(row), "total": row.total} for row in rows],
         "paper": [asdict(paper) for paper in papers],
         "growth": growth,
+        "training": [asdict(row) for row in training],
     }
     write_json(folder / "speed.json", content)
-    text = _markdown(rows, papers, floors, facts)
+    text = _markdown(rows, papers, floors, facts) + _training_lines(training)
     with atomic_path(folder / "speed.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     _draw(folder, rows, papers)
@@ -96,6 +104,14 @@ def _markdown(
     for key, slope in _exponents(rows):
         lines.append(f"{key['model']}, {key['localizer']}, {key['device']}: time grows as size^{slope:.2f} from {_LARGE:,} on.")
     return "\n".join(lines) + "\n"
+
+
+def _training_lines(training: Sequence[TrainingRow]) -> str:
+    return "".join(
+        f"A training step of the {row.model}, {row.batch:,} rows, CPU: {1e3 * row.step:.1f} ms; written straightforwardly "
+        f"{1e3 * row.reference:.1f} ms, {row.reference / row.step:.1f} times as long.\n"
+        for row in training
+    )
 
 
 def _draw(folder: Path, rows: Sequence[SpeedRow], papers: Sequence[PaperTime]) -> None:

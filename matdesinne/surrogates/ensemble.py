@@ -72,14 +72,14 @@ class EnsemblePerceptron(nn.Module):
             columns: the outputs in the sum, for each member.
             factors: their factors.
         """
-        total, depth = 0, len(self.weights) - 1
+        slopes, depth = [], len(self.weights) - 1
         for member in range(self.members):
             table = self.weights[-1][member].T.contiguous()
             slope = functional.embedding_bag(columns[member], table, per_sample_weights=factors[member], mode="sum")
             for layer in reversed(range(depth)):
                 slope = torch.ops.aten.silu_backward(slope, arguments[member * depth + layer]) @ self.weights[layer][member].T
-            total = total + slope
-        return total
+            slopes.append(slope)
+        return torch.stack(slopes).sum(dim=0)
 
     def _outputs(self, u: Float[Tensor, "n i"], arguments: list[Tensor] | None) -> Float[Tensor, "m n o"]:
         """One member after the other: what lies between its layers stays in the cache; keep the activations' arguments."""

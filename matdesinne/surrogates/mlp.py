@@ -86,7 +86,7 @@ class MLPSurrogate(Surrogate):
             members = self._extrema(outputs)
             lowest, highest = self._pieces(outputs)
         places = torch.stack([lowest.argmin(dim=3), self.pieces + highest.argmax(dim=3)], dim=3)
-        rows = []
+        rows: list[Tensor] = []
         for j in range(len(self.properties)):
             columns = places[:, :, j] + 2 * self.pieces * j
             factors = (self.target_scale.std[j] / len(members) * x.new_tensor([1.0, -1.0])).expand(columns.shape)
