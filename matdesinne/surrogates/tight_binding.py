@@ -111,7 +111,7 @@ class TightBindingSurrogate(Surrogate):
     def on_grid(self, labels: BandLabels) -> TightBindingSurrogate:
         """The same Hamiltonians, with the gap taken on another grid of k-points, and named after it."""
         prop = replace(self.properties[0], name=labels.name)
-        other = TightBindingSurrogate(self.space, [prop], self.prototype, **self.hparams)
+        other = TightBindingSurrogate(self.space, [prop], self.prototype, **self.hparams)  # type: ignore[arg-type]
         other.kpoints = self.kpoints.new_empty(self.kpoints.shape)
         other.load_state_dict(self.state_dict())
         other.kpoints = labels.kpoints.to(self.kpoints, copy=True)
