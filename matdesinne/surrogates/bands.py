@@ -122,9 +122,9 @@ class BandSurrogate(Surrogate):
             chosen = outputs.gather(2, columns.expand(len(outputs), -1, -1)).requires_grad_()
             scale = (values[edges].unsqueeze(2) for values in (self.energy_scale.mean, self.energy_scale.std))
             gap = band_gap(_eigenvalues(chosen.unflatten(2, (3, 2, 1)), *scale).mean(dim=0))
-        (factors,) = torch.autograd.grad(gap, chosen, torch.ones_like(gap))
-        slope = self.network.pull_back(arguments, columns.expand_as(factors), factors)
-        (jacobian,) = torch.autograd.grad(features, x, slope)
+            (factors,) = torch.autograd.grad(gap.sum(), chosen)
+            slope = self.network.pull_back(arguments, columns.expand_as(factors), factors)
+            (jacobian,) = torch.autograd.grad((features * slope).sum(), x)
         return Linearization(gap.detach(), self._calibrated(spread), jacobian.unsqueeze(1))
 
     def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:

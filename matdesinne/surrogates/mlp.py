@@ -91,7 +91,8 @@ class MLPSurrogate(Surrogate):
             columns = places[:, :, j] + 2 * self.pieces * j
             factors = (self.target_scale.std[j] / len(members) * x.new_tensor([1.0, -1.0])).expand(columns.shape)
             slope = self.network.pull_back(arguments, columns, factors)
-            rows += torch.autograd.grad(features, x, slope, retain_graph=j + 1 < len(self.properties))
+            with torch.enable_grad():
+                rows += torch.autograd.grad((features * slope).sum(), x, retain_graph=j + 1 < len(self.properties))
         return Linearization(self._mean(members), self._calibrated(spread_of(members)), torch.stack(rows, dim=1))
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
