@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -352,3 +354,13 @@ def test_pretrained_finishers(name):
 def test_no_such_finisher(tmp_path):
     with pytest.raises(CheckpointError, match="finisher_wrong"):
         InverseDesign.load("pretrained", finish="wrong")
+
+
+def test_generating_needs_neither_lightning_nor_ase():
+    """Their imports take longer than ten thousand candidates."""
+    words = "import sys; from matdesinne.pipeline import InverseDesign; import matdesinne.structures; "
+    words += (
+        "InverseDesign.load('pretrained').run(1.0, 100); print([n for n in ('pytorch_lightning', 'ase') if n in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, cwd=CONF.parent)
+    assert found.stdout.strip() == "[]"
