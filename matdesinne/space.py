@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from matdesinne.bounds import narrower_edges, read_edges
 from matdesinne.errors import ConfigError
 
 
@@ -203,7 +204,7 @@ class DesignSpace:
             >>> space.narrowed({"strain": [0.0, None]}, {"field": 0.5}).lower.tolist()
             [0.0, 0.5]
         """
-        wanted = {name: _pair(name, edges) for name, edges in (bounds or {}).items()}
+        wanted = {name: read_edges(name, edges) for name, edges in (bounds or {}).items()}
         twice = sorted(set(wanted) & set(fixed or {}))
         if twice:
             raise ConfigError(f"Expected bounds or a fixed value, got both for {twice}: drop one.")
@@ -214,7 +215,9 @@ class DesignSpace:
         parameters = list(self.parameters)
         for name, (low, high) in wanted.items():
             place = self.index(name)
-            parameters[place] = _narrowed(parameters[place], low, high)
+            known = parameters[place]
+            first, last = narrower_edges(name, known.unit, (known.lower, known.upper), (low, high))
+            parameters[place] = replace(known, lower=first, upper=last)
         return replace(self, parameters=parameters)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
@@ -288,29 +291,6 @@ class DesignSpace:
             matrix[row, self.index(str(source))] = float(factor)
             offset[row] = float(shift)
         return GroupElement(matrix, offset, torch.tensor(symmetry.reciprocal, dtype=torch.float32))
-
-
-def _pair(name: str, edges: Sequence[float | None]) -> tuple[float | None, float | None]:
-    if isinstance(edges, str) or not isinstance(edges, Sequence) or len(edges) != 2:
-        raise ConfigError(f"Expected [lower, upper] for {name}, got {edges!r}: give two numbers, null for the bound it has.")
-    return edges[0], edges[1]
-
-
-def _narrowed(parameter: Parameter, low: float | None, high: float | None) -> Parameter:
-    lower, upper = parameter.lower if low is None else low, parameter.upper if high is None else high
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (lower, upper))
-    if not (numbers and parameter.lower <= lower <= upper <= parameter.upper):
-        raise ConfigError(
-            f"Expected {parameter.lower:g} <= lower <= upper <= {parameter.upper:g} {parameter.unit} for {parameter.name}, "
-            f"got {lower!r} and {upper!r}: stay in the design space."
-        )
-    nearest = torch.tensor([lower, upper], dtype=torch.float32)
-    inwards = torch.nextafter(nearest, nearest.flip(0))
-    first, last = nearest.tolist()
-    first = first if first >= lower else float(inwards[0])
-    last = last if last <= upper else float(inwards[1])
-    # a single value is the nearest number that there is
-    return replace(parameter, lower=first, upper=max(first, last))
 
 
 def _compose(second: GroupElement, first: GroupElement) -> GroupElement:
