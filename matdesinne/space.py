@@ -198,11 +198,6 @@ class DesignSpace:
 
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
-
-        Example:
-            >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
-            >>> space.narrowed({"strain": [0.0, None]}, {"field": 0.5}).lower.tolist()
-            [0.0, 0.5]
         """
         wanted = {name: read_edges(name, edges) for name, edges in (bounds or {}).items()}
         twice = sorted(set(wanted) & set(fixed or {}))
