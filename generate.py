@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.config import config_folder, entry_point
 
@@ -28,7 +28,8 @@ def main(config: DictConfig) -> None:
         config.finish,
     ).to(config.accelerator)
     target = instantiate({"target": config.target}, _convert_="all")["target"]
-    run = design.run(target, config.num_samples, torch.Generator().manual_seed(config.seed))
+    bounds, fixed = (OmegaConf.to_container(config[name]) if config[name] else {} for name in ("bounds", "fixed"))
+    run = design.run(target, config.num_samples, torch.Generator().manual_seed(config.seed), bounds, fixed)
 
     folder = Path(config.folder)
     run.candidates.write_parquet(folder / "candidates.parquet")

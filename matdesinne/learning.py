@@ -1,25 +1,24 @@
-"""What models and surrogates share: scales as buffers, the optimiser, and checkpoints of plain containers."""
+"""What models and surrogates share: scales as buffers, settings of their training, and checkpoints of plain containers."""
 
 from __future__ import annotations
 
-__all__ = ["Batch", "DesignModule", "Optimization", "load_module", "save_module"]
+__all__ = ["CHECKPOINT_KEY", "Batch", "DesignModule", "Optimization", "load_module", "save_module"]
 
 import importlib
+import inspect
+import itertools
 import json
-import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Self, TypedDict, TypeVar, get_args
 
-import pytorch_lightning as pl
 import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 import matdesinne
 from matdesinne.bands import BandLabels
@@ -29,7 +28,8 @@ from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 
-_KEY = "matdesinne"
+CHECKPOINT_KEY = "matdesinne"
+"""Under which a checkpoint holds the description of its module."""
 
 _OptimizerName = Literal["adamw", "soap"]
 
@@ -92,8 +92,8 @@ class Description(TypedDict):
     settings: dict[str, object]
 
 
-class DesignModule(pl.LightningModule):
-    """A network over a design space.
+class DesignModule(nn.Module):
+    """A network over a design space; `matdesinne.fitting.LightningTask` trains it.
 
     A subclass calls ``save_hyperparameters(ignore=["space", "properties", "prototype"])``: what is left are plain containers.
 
@@ -107,9 +107,26 @@ class DesignModule(pl.LightningModule):
         self, space: DesignSpace, properties: Sequence[Property], optimization: Mapping[str, float] | None = None
     ) -> None:
         super().__init__()
+        constant = [parameter.name for parameter in space.parameters if parameter.lower == parameter.upper]
+        if constant:
+            raise ConfigError(f"Expected lower < upper for every parameter to train on, got one value for {constant}: drop it.")
         self.space = space
         self.properties = tuple(properties)
         self.optimization = Optimization(**(optimization or {}))  # type: ignore[arg-type]
+        self.hparams: dict[str, object] = {}
+        """Arguments of the constructor but space, properties and prototype."""
+
+    def save_hyperparameters(self, ignore: Sequence[str] = (), logger: bool = False) -> None:
+        """Keep the arguments of the constructor that calls this, as Lightning's modules do; nothing is logged."""
+        frame = inspect.currentframe()
+        assert frame is not None and frame.f_back is not None and not logger
+        names, _, _, values = inspect.getargvalues(frame.f_back)
+        self.hparams = {name: values[name] for name in names if name != "self" and name not in ignore}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @abstractmethod
     def fit_scales(self, batch: Batch) -> None:
@@ -147,13 +164,8 @@ class DesignModule(pl.LightningModule):
             settings["prototype"] = Prototype(**settings["prototype"])  # type: ignore[arg-type]
         return kind(space=space, properties=properties, **settings)  # type: ignore[arg-type]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Add the description, so that the file alone rebuilds the module."""
-        checkpoint[_KEY] = self.describe()
-        checkpoint.pop("hyper_parameters", None)
-
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: str | Path) -> Self:
         """Rebuild a module from a Lightning checkpoint, without pickle.
 
         Raises:
@@ -161,7 +173,7 @@ class DesignModule(pl.LightningModule):
         """
         try:
             content = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-            description, state = content[_KEY], content["state_dict"]
+            description, state = content[CHECKPOINT_KEY], content["state_dict"]
         except Exception as error:  # torch.load raises what its parsers raise, for any damage
             raise CheckpointError(
                 f"Expected a checkpoint of MatDesINNe at {checkpoint_path}, got {type(error).__name__}: "
@@ -169,47 +181,13 @@ class DesignModule(pl.LightningModule):
             ) from error
         return _fill(_rebuilt(cls, description, checkpoint_path), state, checkpoint_path)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser, its rate scheduled for each step."""
-        settings = self.optimization
-        optimizer = _optimizer(self.parameters(), settings)
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
-        rise = max(int(settings.warmup * total), 1)
-
-        def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * min((step - rise) / max(total - rise, 1), 1.0)))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; the terms of the loss are logged once an epoch."""
-        return self._log_terms("train", batch)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The same terms on validation rows."""
-        return self._log_terms("val", batch)
-
-    def _log_terms(self, stage: str, batch: Batch) -> Tensor:
-        terms = self._terms(batch)
-        named = {f"{stage}_{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=batch.x.shape[0], prog_bar=stage == "val", sync_dist=True)
-        return terms["loss"]
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss under ``"loss"`` and its parts under their own names, as scalars."""
+        return self._terms(batch)
 
     @abstractmethod
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss under ``"loss"`` and its parts under their own names, as scalars."""
-
-
-def _optimizer(parameters: Iterable[torch.nn.Parameter], settings: Optimization) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
-    from pytorch_optimizer import SOAP
-
-    return SOAP(parameters, lr=rate, betas=(0.95, 0.98), weight_decay=decay)
 
 
 def save_module(module: DesignModule, folder: str | Path, name: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["GradientDescent", "Localizer", "MeanGradientDescent", "Newton"]
+__all__ = ["Adam", "GradientDescent", "Localizer", "MeanGradientDescent", "Moved", "Newton"]
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,17 +19,33 @@ from matdesinne.errors import ConfigError
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
-_CHUNK_ROWS = 1 << 11
+_CHUNK_ROWS = 1 << 16
+"""Rows of one search: many, so that the few late ones of many share an evaluation."""
+_JITTER = 1e-10
+"""Squared slope below which a surrogate counts as flat, in squared units of the property per half-width of the box."""
+
+
+class _Bounds(NamedTuple):
+    lower: Float[Tensor, " dx"]
+    upper: Float[Tensor, " dx"]
+
+
+class Moved(NamedTuple):
+    """Designs in physical units, shape [n, dx], and what the surrogate says of them, shape [n, dy] each."""
+
+    designs: Float[Tensor, "n dx"]
+    mean: Float[Tensor, "n dy"]
+    std: Float[Tensor, "n dy"]
 
 
 class Localizer(ABC):
     """A per-sample search for f(x) = y* that starts at each candidate; rows do not influence each other.
 
-    A subclass fills `_refine` on designs in physical units.
+    It stays inside the bounds of the candidates' space, which may be narrower than the surrogate's. A subclass fills `_refine`.
     """
 
     def refine(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
-        """Move every candidate towards its target, inside the bounds of the space.
+        """Move every candidate towards its target, inside the bounds of its space.
 
         Args:
             candidates: where to start.
@@ -36,17 +55,20 @@ class Localizer(ABC):
             The moved candidates with fresh predictions, stage ``"localized"``; a row that did not converge is still
             there, its error tells.
         """
-        moved = [
-            self._refine(rows.to(surrogate.device), candidates.target, surrogate).cpu()
-            for rows in candidates.designs.split(_CHUNK_ROWS)
-        ]
-        designs = torch.cat(moved) if moved else candidates.designs
-        mean, std = surrogate.predict_many(designs)
+        if len(candidates) == 0:
+            return replace(candidates, stage="localized")
+        edges = (candidates.space.lower, candidates.space.upper)
+        bounds = _Bounds(*(edge.to(surrogate.device, candidates.designs.dtype) for edge in edges))
+        parts: list[list[Tensor]] = []
+        for rows in candidates.designs.split(_CHUNK_ROWS):
+            moved = self._refine(rows.to(surrogate.device), bounds, candidates.target, surrogate)
+            parts.append([part.cpu() for part in moved])
+        designs, mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
         return replace(candidates, designs=designs, mean=mean, std=std, stage="localized")
 
     @abstractmethod
-    def _refine(self, x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> Float[Tensor, "n dx"]:
-        """Moved designs in physical units."""
+    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+        """Moved designs, from designs in physical units and their bounds."""
 
 
 class Newton(Localizer):
@@ -68,34 +90,39 @@ class Newton(Localizer):
             )
         self.tolerance, self.steps, self.longest_step = tolerance, steps, longest_step
 
-    def _refine(self, x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> Float[Tensor, "n dx"]:
+    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
         unit = surrogate.scale.std
-        lower, upper = surrogate.space.lower.to(x), surrogate.space.upper.to(x)
-        best = x.clamp(lower, upper)
-        best_size = torch.full((x.shape[0],), torch.inf, dtype=x.dtype, device=x.device)
-        step = torch.zeros_like(x)
-        rows = torch.arange(x.shape[0], device=x.device)
+        trial = x.clamp(*bounds)
+        unknown = x.new_full((len(x), len(surrogate.properties)), torch.nan)
+        best = Moved(trial.clone(), unknown, unknown.clone())
+        best_size, step = x.new_full((len(x),), torch.inf), torch.zeros_like(x)
+        rows = torch.arange(len(x), device=x.device)
         for _ in range(self.steps):
-            trial = (best[rows] + unit * step[rows]).clamp(lower, upper)
-            value, jacobian = surrogate.value_and_jacobian(trial)
-            residual = target.residual(value)
+            at = surrogate.linearize(trial)
+            residual = target.residual(at.mean)
             size = residual.abs().amax(dim=1)
             better = size < best_size[rows]
             won = rows[better]
-            best[won], best_size[won] = trial[better], size[better]
-            step[won] = self._newton_step(trial[better], residual[better], jacobian[better] * unit, lower, upper)
+            best.designs[won], best.mean[won], best.std[won] = trial[better], at.mean[better], at.std[better]
+            best_size[won] = size[better]
+            step[won] = self._newton_step(trial[better], residual[better], at.jacobian[better] * unit, bounds)
             step[rows[~better]] *= 0.5
             rows = rows[best_size[rows] > self.tolerance]
+            trial = (best.designs[rows] + unit * step[rows]).clamp(*bounds)
+            # a step that rounding swallows finds nothing, nor would a shorter one
+            moving = (trial != best.designs[rows]).any(dim=1)
+            rows, trial = rows[moving], trial[moving]
             if rows.numel() == 0:
                 break
         return best
 
     def _newton_step(
-        self, x: Tensor, residual: Tensor, jacobian: Tensor, lower: Tensor, upper: Tensor
+        self, x: Float[Tensor, "n dx"], residual: Float[Tensor, "n dy"], jacobian: Float[Tensor, "n dy dx"], bounds: _Bounds
     ) -> Float[Tensor, "n dx"]:
+        jacobian = jacobian.masked_fill(bounds.lower == bounds.upper, 0.0)
         step = _shortest_solution(jacobian, residual)
         for _ in range(2):
-            held = ((x <= lower) & (step < 0)) | ((x >= upper) & (step > 0))
+            held = ((x <= bounds.lower) & (step < 0)) | ((x >= bounds.upper) & (step > 0))
             jacobian = jacobian.masked_fill(held.unsqueeze(1), 0.0)
             step = _shortest_solution(jacobian, residual)
         length = step.norm(dim=1, keepdim=True)
@@ -116,25 +143,68 @@ class GradientDescent(Localizer):
     """
 
     def __init__(self, rate: float = 0.01, steps: int = 2000) -> None:
-        if not (rate > 0 and steps >= 1):
-            raise ConfigError(f"Expected rate > 0 and steps >= 1, got {rate} and {steps}: correct them.")
+        _check(rate, steps)
         self.rate, self.steps = rate, steps
 
-    def _refine(self, x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> Float[Tensor, "n dx"]:
+    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
         unit = surrogate.scale.std
-        lower, upper = surrogate.space.lower.to(x), surrogate.space.upper.to(x)
         for _ in range(self.steps):
-            value, jacobian = surrogate.value_and_jacobian(x)
-            slope = 2 * torch.einsum("nj,nji->ni", target.residual(value), jacobian * unit)
-            x = (x - self.rate * unit * slope).clamp(lower, upper)
-        return x
+            x = (x - self.rate * unit * _slope(x, target, surrogate, unit)).clamp(*bounds)
+        return Moved(x, *surrogate.predict_many(x))
+
+
+class Adam(Localizer):
+    r"""Adam on :math:`\|f(u) - y^*\|^2` for each sample on its own, in coordinates scaled by the box.
+
+    The rate falls to zero along half a cosine. A row stops within the tolerance, so that it does not leave the target again.
+
+    References:
+        Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, arXiv 1412.6980.
+
+    Args:
+        rate: first step size, in half-widths of the box.
+        steps: number of steps.
+        decay: of the running means of the gradient and of its square.
+        tolerance: distance to the target at which a row stops, in the unit of each property.
+    """
+
+    def __init__(
+        self, rate: float = 0.02, steps: int = 100, decay: Sequence[float] = (0.8, 0.9), tolerance: float = 1e-5
+    ) -> None:
+        _check(rate, steps)
+        if not (len(decay) == 2 and all(0 <= value < 1 for value in decay) and tolerance > 0):
+            raise ConfigError(
+                f"Expected two decays in [0, 1) and tolerance > 0, got {list(decay)} and {tolerance}: correct them."
+            )
+        self.rate, self.steps, self.decay, self.tolerance = rate, steps, tuple(decay), tolerance
+
+    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+        unit = surrogate.scale.std
+        first, second = self.decay
+        x = x.clamp(*bounds)
+        rows = torch.arange(len(x), device=x.device)
+        mean, square = torch.zeros_like(x), torch.zeros_like(x)
+        for step in range(self.steps):
+            at = surrogate.linearize(x[rows])
+            residual = target.residual(at.mean)
+            far = residual.abs().amax(dim=1) > self.tolerance
+            rows = rows[far]
+            if rows.numel() == 0:
+                break
+            slope = 2 * torch.einsum("nj,nji->ni", residual[far], at.jacobian[far] * unit)
+            mean[rows] = mean[rows].lerp(slope, 1 - first)
+            square[rows] = square[rows].lerp(slope.square(), 1 - second)
+            size = (square[rows] / (1 - second ** (step + 1))).sqrt() + 1e-8
+            rate = 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
+            x[rows] = (x[rows] - rate * unit * mean[rows] / (1 - first ** (step + 1)) / size).clamp(*bounds)
+        return Moved(x, *surrogate.predict_many(x))
 
 
 class MeanGradientDescent(Localizer):
     r"""The published code's localization, :math:`x \leftarrow x - \eta \nabla_x \frac{1}{n} \sum_i (f(x_i) - y^*)^2`.
 
-    In physical units, without bounds, on the mean over all n candidates: a candidate moves by a step of :math:`\eta / n`, so
-    many candidates hardly move. It is here to reproduce the paper; use `Newton`.
+    In physical units, on the mean over all n candidates: a candidate moves by a step of :math:`\eta / n`, so many candidates
+    hardly move. There are no bounds, but a parameter that is fixed stays. It is here to reproduce the paper; use `Newton`.
 
     References:
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x; its public repository, commit 2c7ab5e.
@@ -145,8 +215,7 @@ class MeanGradientDescent(Localizer):
     """
 
     def __init__(self, rate: float = 0.01, steps: int = 2000) -> None:
-        if not (rate > 0 and steps >= 1):
-            raise ConfigError(f"Expected rate > 0 and steps >= 1, got {rate} and {steps}: correct them.")
+        _check(rate, steps)
         self.rate, self.steps = rate, steps
         self._count = 1
 
@@ -155,16 +224,32 @@ class MeanGradientDescent(Localizer):
         self._count = max(len(candidates), 1)
         return super().refine(candidates, surrogate)
 
-    def _refine(self, x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> Float[Tensor, "n dx"]:
+    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+        fixed = bounds.lower == bounds.upper
+        x = torch.where(fixed, bounds.lower, x)
         for _ in range(self.steps):
-            value, jacobian = surrogate.value_and_jacobian(x)
-            slope = 2 * torch.einsum("nj,nji->ni", target.residual(value), jacobian)
-            x = x - self.rate / self._count * slope
-        return x
+            x = x - self.rate / self._count * _slope(x, target, surrogate).masked_fill(fixed, 0.0)
+        return Moved(x, *surrogate.predict_many(x))
+
+
+def _check(rate: float, steps: int) -> None:
+    if not (rate > 0 and steps >= 1):
+        raise ConfigError(f"Expected rate > 0 and steps >= 1, got {rate} and {steps}: correct them.")
+
+
+def _slope(
+    x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate, unit: Float[Tensor, " dx"] | float = 1.0
+) -> Float[Tensor, "n dx"]:
+    """Gradient of each row's squared distance to the target, in coordinates whose unit is `unit`."""
+    at = surrogate.linearize(x)
+    return 2 * torch.einsum("nj,nji->ni", target.residual(at.mean), at.jacobian * unit)
 
 
 def _shortest_solution(jacobian: Float[Tensor, "n dy dx"], residual: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
     """Minimal-norm s with J s = -r; zero where J vanishes."""
+    if residual.shape[1] == 1:  # a division
+        row = jacobian.squeeze(1)
+        return -row * (residual / (row.square().sum(dim=1, keepdim=True) + _JITTER))
     gram = jacobian @ jacobian.mT
-    jitter = 1e-10 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    jitter = _JITTER * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return -(jacobian.mT @ torch.linalg.solve(gram + jitter, residual.unsqueeze(-1))).squeeze(-1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from matdesinne.learning import load_module, save_module
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
 from matdesinne.selection import All, InsideSpace, Selection, Tolerance
+from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
@@ -33,7 +34,7 @@ class DesignRun:
     Args:
         stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"finished"``, in this order, as far as they were run.
         seconds: wall time of each stage in seconds.
-        outside: how many samples left the design space.
+        outside: how many samples left the design space, or the narrower bounds that were asked for.
     """
 
     stages: Mapping[str, Candidates]
@@ -103,13 +104,20 @@ class Refinement:
         self.localization = localization
         self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
 
-    def refine(self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0) -> DesignRun:
+    def refine(
+        self,
+        designs: Float[Tensor, "n dx"],
+        target: Target,
+        sampling: float = 0.0,
+        space: DesignSpace | None = None,
+    ) -> DesignRun:
         """Predict, down-select and localize.
 
         Args:
             designs: physical units, shape [n, dx].
             target: what is wanted.
             sampling: seconds that it took to draw the designs, for the report.
+            space: the surrogate's, narrowed; its bounds hold. See `DesignSpace.narrowed`.
 
         Returns:
             The candidates after each stage, with times.
@@ -119,7 +127,8 @@ class Refinement:
         """
         clock = [time.perf_counter()]
         mean, std = self.surrogate.predict_many(designs)
-        sampled = Candidates(self.surrogate.space, self.surrogate.properties, designs, target, mean, std, "sampled")
+        space = space or self.surrogate.space
+        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled")
         stages = {"sampled": sampled, "selected": self._kept(sampled, self.selection, "selected")}
         clock.append(time.perf_counter())
         seconds = {"sampled": sampling, "selected": clock[1] - clock[0]}
@@ -137,7 +146,7 @@ class Refinement:
     @staticmethod
     def _finish(finisher: Surrogate, candidates: Candidates) -> Candidates:
         mean, std = finisher.predict_many(candidates.designs)
-        judged = Candidates(finisher.space, finisher.properties, candidates.designs, candidates.target, mean, std, "finished")
+        judged = replace(candidates, properties=finisher.properties, mean=mean, std=std, stage="finished")
         return Newton(_FINISHED).refine(judged, finisher)
 
     def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
@@ -192,28 +201,39 @@ class InverseDesign:
         """Predicts and localizes."""
         return self.refinement.surrogate
 
-    def run(self, target: object, num_samples: int = 10_000, generator: torch.Generator | None = None) -> DesignRun:
+    def run(
+        self,
+        target: object,
+        num_samples: int = 10_000,
+        generator: torch.Generator | None = None,
+        bounds: Mapping[str, Sequence[float | None]] | None = None,
+        fixed: Mapping[str, float] | None = None,
+    ) -> DesignRun:
         """Sample, down-select and localize.
 
         Args:
             target: a value, ``[lower, upper]``, one of these for each property, or a `Target`; in physical units.
             num_samples: how many designs to sample.
             generator: source of randomness; torch's global one when omitted.
+            bounds: narrower bounds ``[lower, upper]`` by the name of a parameter, in its unit; samples outside are drawn again.
+            fixed: values by the name of a parameter, in its unit: samples are moved there, and localized in the others.
 
         Returns:
             The candidates after each stage, with times.
 
         Raises:
             TargetError: if the target cannot be read.
-            ConfigError: if `num_samples` is not positive.
+            ConfigError: if `num_samples` is not positive, or a bound or fixed value lies outside the design space.
             EmptyResultError: if a stage leaves nothing.
         """
         if num_samples < 1:
             raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
         wanted = target if isinstance(target, Target) else Target.parse(target, self.model.properties)
+        space = self.model.space.narrowed(bounds, fixed)
         start = time.perf_counter()
-        designs = self.model.sample(self.model.draw_targets(wanted, num_samples, generator), generator)
-        return self.refinement.refine(designs, wanted, time.perf_counter() - start)
+        designs, drawn = self.model.sample_target(wanted, num_samples, generator, space)
+        run = self.refinement.refine(designs, wanted, time.perf_counter() - start, space)
+        return replace(run, outside=run.outside + drawn - len(designs))
 
     def to(self, accelerator: str) -> InverseDesign:
         """Move both networks to a device.

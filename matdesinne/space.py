@@ -6,13 +6,14 @@ __all__ = ["DesignSpace", "Parameter", "Symmetry"]
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypedDict
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from matdesinne.bounds import narrower_edges, read_edges
 from matdesinne.errors import ConfigError
 
 
@@ -32,7 +33,7 @@ class Parameter:
         name: the field's term, e.g. ``"electric_field"``; it names the column of every table.
         unit: e.g. ``"angstrom"``; ``"1"`` for a number without unit.
         lower: smallest allowed value in `unit`; ``-inf`` where there is none.
-        upper: largest allowed value in `unit`; ``inf`` where there is none.
+        upper: largest allowed value in `unit`; ``inf`` where there is none; the smallest for a parameter that is fixed.
         reference: the value of the unmodified material in `unit`, from which strains are counted.
     """
 
@@ -43,12 +44,12 @@ class Parameter:
     reference: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the bounds enclose something."""
+        """Check that the bounds enclose something, if only one value."""
         if not self.name.isidentifier():
             raise ConfigError(f"Expected a parameter name made of letters, digits and _, got {self.name!r}: rename it.")
-        if not self.lower < self.upper:
+        if not self.lower <= self.upper:
             raise ConfigError(
-                f"Expected lower < upper for parameter {self.name!r}, got {self.lower} and {self.upper}: swap or widen them."
+                f"Expected lower <= upper for parameter {self.name!r}, got {self.lower} and {self.upper}: swap or widen them."
             )
 
     @property
@@ -183,6 +184,36 @@ class DesignSpace:
         lower, upper = self.lower.to(x), self.upper.to(x)
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)
         return ((x >= lower - slack) & (x <= upper + slack)).all(dim=-1)
+
+    def narrowed(
+        self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float] | None = None
+    ) -> DesignSpace:
+        """The part of the space within narrower bounds, with some parameters fixed.
+
+        A bound that no float32 number equals is rounded inwards, so that it holds for the number as it was given.
+
+        Args:
+            bounds: ``[lower, upper]`` by the name of a parameter in its unit, ``None`` for the bound that it has.
+            fixed: the value by the name of a parameter in its unit.
+
+        Raises:
+            ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
+        """
+        wanted = {name: read_edges(name, edges) for name, edges in (bounds or {}).items()}
+        twice = sorted(set(wanted) & set(fixed or {}))
+        if twice:
+            raise ConfigError(f"Expected bounds or a fixed value, got both for {twice}: drop one.")
+        for name, value in (fixed or {}).items():
+            if value is None:
+                raise ConfigError(f"Expected a number to fix {name} at, got none: give one, or drop it.")
+            wanted[name] = (value, value)
+        parameters = list(self.parameters)
+        for name, (low, high) in wanted.items():
+            place = self.index(name)
+            known = parameters[place]
+            first, last = narrower_edges(name, known.unit, (known.lower, known.upper), (low, high))
+            parameters[place] = replace(known, lower=first, upper=last)
+        return replace(self, parameters=parameters)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
         """Draw designs uniformly from the box.

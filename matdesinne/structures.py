@@ -8,15 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ase
-import ase.io
-from ase.geometry import cellpar_to_cell
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.files import atomic_path
 from matdesinne.space import DesignSpace
+
+if TYPE_CHECKING:
+    import ase
 
 CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 """Names under which a design carries its cell: lengths in angstrom, angles in degree."""
@@ -59,6 +63,9 @@ class Prototype:
         Raises:
             ConfigError: if the three angles enclose no volume.
         """
+        import ase
+        from ase.geometry import cellpar_to_cell
+
         lengths_angles = [design[name] for name in CELL_PARAMETERS]
         if not _encloses_volume(*lengths_angles[3:]):
             raise ConfigError(f"Expected angles that enclose a volume, got {lengths_angles[3:]} degree: drop this design.")
@@ -81,15 +88,35 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
     prototype.check(candidates.space)
     columns = candidates.columns()
     names = candidates.space.names
-    extra = [name for name in columns if name not in names]
     units = ", ".join(f"{name}: {unit}" for name, (unit, _) in columns.items() if unit and name not in CELL_PARAMETERS)
-    frames = []
-    for row in range(len(candidates)):
-        atoms = prototype.atoms({name: float(columns[name][1][row]) for name in names})
-        atoms.info.update({name: columns[name][1][row] for name in extra}, units=units)
-        frames.append(atoms)
-    with atomic_path(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+    cells = _cells(candidates.designs[:, [names.index(name) for name in CELL_PARAMETERS]].double())
+    flat = cells.isnan().flatten(start_dim=1).any(dim=1)
+    if flat.any():
+        raise ConfigError(f"Expected angles that enclose a volume, got none in {int(flat.sum())} designs: drop these.")
+    positions = torch.tensor(prototype.positions, dtype=torch.float64) @ cells
+    info = {name: values for name, (_, values) in columns.items() if name not in CELL_PARAMETERS}
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for cell, atoms, *values in zip(cells.flatten(start_dim=1).tolist(), positions.tolist(), *info.values(), strict=True):
+            words = " ".join(f"{name}={value}" for name, value in zip(info, values, strict=True))
+            lattice = " ".join(map(str, cell))
+            file.write(
+                f'{len(atoms)}\nLattice="{lattice}" Properties=species:S:1:pos:R:3 {words} units="{units}" pbc="T T T"\n'
+            )
+            file.writelines(
+                f"{symbol:2s} {x:16.8f} {y:16.8f} {z:16.8f}\n"
+                for symbol, (x, y, z) in zip(prototype.symbols, atoms, strict=True)
+            )
+
+
+def _cells(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+    """Cell vectors as rows, a along x, b in the xy plane; NaN for angles that enclose no volume."""
+    a, b, c = parameters[:, :3].unbind(dim=1)
+    cosine = torch.where(parameters[:, 3:] == 90, 0.0, torch.deg2rad(parameters[:, 3:]).cos())
+    sine, zero = (1 - cosine[:, 2].square()).sqrt(), torch.zeros_like(a)
+    y = (cosine[:, 0] - cosine[:, 1] * cosine[:, 2]) / sine
+    z = (1 - cosine[:, 1].square() - y.square()).sqrt()
+    rows = [(a, zero, zero), (b * cosine[:, 2], b * sine, zero), (c * cosine[:, 1], c * y, c * z)]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
 def _encloses_volume(alpha: float, beta: float, gamma: float) -> bool:

@@ -13,7 +13,6 @@ __all__ = [
 
 import functools
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +30,11 @@ from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.files import write_json
+from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule
 from matdesinne.models.base import InverseModel
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
-
-_LOGGER = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=DesignModule)
 
@@ -79,7 +77,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         default_root_dir=str(folder),
     )
     start = time.perf_counter()
-    runner.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
+    runner.fit(LightningTask(module), datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     if runner.interrupted:
         raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
     if best.best_model_score is None or not best.best_model_score.isfinite():
@@ -91,7 +89,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     trained = type(module).load_from_checkpoint(best.best_model_path)
     runner.loggers = []  # of the epochs, which are over
     metrics = {
-        **runner.validate(trained, datamodule=data, verbose=False)[0],
+        **runner.validate(LightningTask(trained), datamodule=data, verbose=False)[0],
         "epochs": runner.current_epoch,
         "seconds": seconds,
         "parameters": sum(p.numel() for p in trained.parameters() if p.requires_grad),

@@ -17,6 +17,7 @@ from matdesinne.config import config_folder
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable
+from matdesinne.fitting import LightningTask
 from matdesinne.learning import Batch
 from matdesinne.models.base import InverseModel
 from matdesinne.space import DesignSpace, Parameter
@@ -149,6 +150,13 @@ def toy_data(count: int = 256, space: DesignSpace | None = None, **settings: obj
     return DesignData(source, space, [prop()], **{"test": 0.1, "validation": 0.1, **settings})
 
 
+class ModuleTrainer(pl.Trainer):
+    """Fits a module rather than the task of fitting it."""
+
+    def fit(self, module, **settings):
+        super().fit(LightningTask(module), **settings)
+
+
 def trainer(folder: Path, **settings: object) -> pl.Trainer:
     options = {
         "accelerator": "cpu",
@@ -159,7 +167,7 @@ def trainer(folder: Path, **settings: object) -> pl.Trainer:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    return pl.Trainer(default_root_dir=folder, **{**options, **settings})
+    return ModuleTrainer(default_root_dir=folder, **{**options, **settings})
 
 
 def trainer_config(**changes: object) -> DictConfig:

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule, Optimization, load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.models.cinn import CINN
@@ -169,11 +170,13 @@ def test_optimization_rejects(settings):
         Optimization(**settings)
 
 
-def test_learning_rate_rises_and_falls(tmp_path):
+def test_learning_rate_rises_and_falls(tmp_path, monkeypatch):
     module = tiny_module(MLP_YAML, box(), [prop()])
     module.optimization = Optimization(learning_rate=1.0, batch_size=10, warmup=0.25)
     seen = []
-    module.on_train_batch_end = lambda *_: seen.append(module.optimizers().param_groups[0]["lr"])
+    monkeypatch.setattr(
+        LightningTask, "on_train_batch_end", lambda task, *_: seen.append(task.optimizers().param_groups[0]["lr"])
+    )
     trainer(tmp_path, max_epochs=2).fit(module, datamodule=toy_data(250))
     peak = seen.index(max(seen))
     assert max(seen) == pytest.approx(1.0)

@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -59,6 +61,41 @@ def test_same_seed_same_candidates():
     runs = [design().run(0.1, 50, seeded(seed)).candidates.designs for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
+
+
+def test_bounds_hold_and_are_filled_up():
+    made = InverseDesign(parts()[0], EXACT, All([]), Newton())
+    run = made.run(0.5, 200, seeded(), bounds={"x1": [0.1, None]})
+    assert all(len(table) == 200 for table in list(run.stages.values())[:2])
+    assert all((table.designs[:, 0] >= 0.1).all() for table in run.stages.values())
+    assert run.outside > 0 and run.candidates.error.max() <= 0.01
+
+
+def test_bounds_keep_the_samples_within():
+    """Rejection: they are samples of the model, in their order."""
+    model = parts()[0]
+    everything = model.sample(torch.full((200, 1), 0.1), seeded())
+    some, drawn = model.sample_target(Target((0.1,), (0.1,)), 200, seeded(), model.space.narrowed({"x2": [None, 0.0]}))
+    expected = everything[everything[:, 1] <= 0]
+    assert torch.equal(some[: len(expected)], expected)
+    assert len(some) == 200 and drawn % 200 == 0
+
+
+def test_fixed_values_hold():
+    made = InverseDesign(parts()[0], EXACT, All([]), Newton())
+    run = made.run(0.5, 50, seeded(), fixed={"x2": 0.1})
+    assert all((table.designs[:, 1] == torch.tensor(0.1)).all() for table in run.stages.values())
+    assert len(run.candidates) == 50 and run.candidates.error.max() <= 0.01
+
+
+def test_too_narrow_bounds():
+    with pytest.raises(EmptyResultError, match="within the bounds, got none of 500"):
+        design().run(0.1, 5, seeded(), bounds={"x1": [0.123456, 0.123457]})
+
+
+def test_bounds_outside_the_space():
+    with pytest.raises(ConfigError, match="x1"):
+        design().run(0.1, 5, seeded(), bounds={"x1": [0.0, 1e6]})
 
 
 def test_selection_is_applied():
@@ -317,3 +354,13 @@ def test_pretrained_finishers(name):
 def test_no_such_finisher(tmp_path):
     with pytest.raises(CheckpointError, match="finisher_wrong"):
         InverseDesign.load("pretrained", finish="wrong")
+
+
+def test_generating_needs_neither_lightning_nor_ase():
+    """Their imports take longer than ten thousand candidates."""
+    words = "import sys; from matdesinne.pipeline import InverseDesign; import matdesinne.structures; "
+    words += (
+        "InverseDesign.load('pretrained').run(1.0, 100); print([n for n in ('pytorch_lightning', 'ase') if n in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, cwd=CONF.parent)
+    assert found.stdout.strip() == "[]"

@@ -7,8 +7,9 @@ from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
+from matdesinne.surrogates.mlp import MLPSurrogate
 
-from .conftest import CONF, box, line
+from .conftest import CONF, box, line, prop
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +21,8 @@ def mos2() -> DesignSpace:
     ("values", "words"),
     [
         (("a b", "m"), "name"),
-        (("a", "m", 1.0, 1.0), "lower < upper"),
-        (("a", "m", 2.0, 1.0), "lower < upper"),
-        (("a", "m", math.nan, 1.0), "lower < upper"),
+        (("a", "m", 2.0, 1.0), "lower <= upper"),
+        (("a", "m", math.nan, 1.0), "lower <= upper"),
     ],
 )
 def test_parameter_rejects(values, words):
@@ -163,3 +163,53 @@ def test_order_names_every_parameter_once():
     assert DesignSpace.from_dict(space.to_dict()) == space
     with pytest.raises(ConfigError, match="order"):
         DesignSpace([Parameter("a", "1"), Parameter("b", "1")], order=["b", "b"])
+
+
+def test_narrowed_bounds_hold_as_they_were_given():
+    """Also where no float32 number equals them."""
+    narrow = box(2, scale=5.0).narrowed({"x1": [3.1, 3.3]})
+    assert narrow.lower[0].item() >= 3.1 and narrow.upper[0].item() <= 3.3
+    assert (narrow.lower[1], narrow.upper[1]) == (-5.0, 5.0)
+    torch.testing.assert_close(narrow.lower[0].item(), 3.1, rtol=1e-6, atol=0)
+
+
+def test_narrowed_keeps_an_open_edge():
+    narrow = box().narrowed({"x1": [None, 0.5], "x2": [0.25, None]})
+    assert (narrow.lower.tolist(), narrow.upper.tolist()) == ([-1.0, 0.25], [0.5, 1.0])
+
+
+def test_fixed_is_one_value():
+    narrow = box().narrowed(fixed={"x2": 0.1})
+    assert narrow.lower[1] == narrow.upper[1] == torch.tensor(0.1)
+    assert DesignSpace.from_dict(narrow.to_dict()) == narrow
+
+
+def test_nothing_narrowed_is_the_space():
+    assert box().narrowed() == box().narrowed({}, {}) == box()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "fixed", "words"),
+    [
+        ({"x9": [0.0, 1.0]}, {}, "x9"),
+        ({}, {"x9": 0.0}, "x9"),
+        ({"x1": [0.5, 0.2]}, {}, "lower <= upper"),
+        ({"x1": [-2.0, 0.2]}, {}, "stay in"),
+        ({"x1": [0.0, 2.0]}, {}, "stay in"),
+        ({}, {"x1": 1.5}, "stay in"),
+        ({}, {"x1": math.nan}, "stay in"),
+        ({}, {"x1": "abc"}, "stay in"),
+        ({}, {"x1": None}, "a number"),
+        ({"x1": 0.5}, {}, "two numbers"),
+        ({"x1": [0.0]}, {}, "two numbers"),
+        ({"x1": [0.0, 1.0]}, {"x1": 0.5}, "both"),
+    ],
+)
+def test_narrowed_rejects(bounds, fixed, words):
+    with pytest.raises(ConfigError, match=words):
+        box().narrowed(bounds, fixed)
+
+
+def test_nothing_is_trained_on_a_fixed_parameter():
+    with pytest.raises(ConfigError, match="x2"):
+        MLPSurrogate(box().narrowed(fixed={"x2": 0.5}), [prop()], hidden=4)

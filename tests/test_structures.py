@@ -1,3 +1,5 @@
+import dataclasses
+
 import ase.io
 import pytest
 import torch
@@ -71,6 +73,22 @@ def test_info_holds_field_target_and_prediction(frames, table):
         assert atoms.info["band_gap"] == pytest.approx(table.mean[row, 0].item(), abs=1e-6)
         assert atoms.info["band_gap_std"] == pytest.approx(table.std[row, 0].item(), abs=1e-6)
         assert atoms.info["stage"] == "localized"
+
+
+def test_a_frame_is_the_structure_of_its_design(frames, table, prototype):
+    names = table.space.names
+    for atoms, design in zip(frames, table.designs.double().tolist(), strict=True):
+        expected = prototype.atoms(dict(zip(names, design, strict=True)))
+        assert abs(atoms.cell.array - expected.cell.array).max() < 1e-8
+        assert abs(atoms.positions - expected.positions).max() < 1e-7
+
+
+def test_no_file_of_designs_without_volume(table, prototype, tmp_path):
+    designs = table.designs.clone()
+    designs[3, 3:6] = torch.tensor([60.0, 60.0, 130.0])
+    with pytest.raises(ConfigError, match="got none in 1 designs"):
+        write_extxyz(dataclasses.replace(table, designs=designs), prototype, tmp_path / "candidates.extxyz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_info_names_units(frames):

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.features import CellFeatures
+from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule
 from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import InverseDesign
@@ -89,7 +90,7 @@ def test_fit_is_reproducible(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
-def test_resumed_run_ends_as_the_whole_one(tmp_path):
+def test_resumed_run_ends_as_the_whole_one(tmp_path, monkeypatch):
     whole_run = fit(surrogate(), toy_data(), trainer_config(max_epochs=4), tmp_path / "whole", None)
 
     class Stop(Exception):
@@ -97,12 +98,12 @@ def test_resumed_run_ends_as_the_whole_one(tmp_path):
 
     module = surrogate()
 
-    def stop():
-        if module.current_epoch == 2:
+    def stop(task):
+        if task.current_epoch == 2:
             raise Stop
 
-    module.on_train_epoch_start = stop
-    with pytest.raises(Stop):
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(LightningTask, "on_train_epoch_start", stop)
         fit(module, toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None)
     resumed = fit(surrogate(1), toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None, resume=True)
     assert all(torch.equal(resumed.state_dict()[key], value) for key, value in whole_run.state_dict().items())
@@ -127,20 +128,20 @@ def test_loss_that_is_not_finite(tmp_path):
         fit(module, toy_data(), trainer_config(), tmp_path, None)
 
 
-def test_early_stopping(tmp_path):
+def test_early_stopping(tmp_path, monkeypatch):
     module = surrogate()
     object.__setattr__(module.optimization, "learning_rate", 1e-30)
     epochs = []
-    module.on_train_epoch_start = lambda: epochs.append(module.current_epoch)
+    monkeypatch.setattr(LightningTask, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
     fit(module, toy_data(), trainer_config(max_epochs=50, patience=2), tmp_path, None)
     assert len(epochs) <= 4
 
 
-def test_epochs_come_from_the_module(tmp_path):
+def test_epochs_come_from_the_module(tmp_path, monkeypatch):
     module = surrogate()
     object.__setattr__(module.optimization, "epochs", 3)
     epochs = []
-    module.on_train_epoch_start = lambda: epochs.append(module.current_epoch)
+    monkeypatch.setattr(LightningTask, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
     fit(module, toy_data(), trainer_config(max_epochs=None), tmp_path, None)
     assert epochs == [0, 1, 2]
 
@@ -301,11 +302,11 @@ def test_build_gives_the_prototype_to_the_surrogate():
 
 
 @pytest.mark.parametrize(("asked", "used"), [(None, 0.25), (3.0, 3.0)])
-def test_clip_comes_from_the_module(tmp_path, asked, used):
+def test_clip_comes_from_the_module(tmp_path, monkeypatch, asked, used):
     module = surrogate()
     object.__setattr__(module.optimization, "clip", 0.25)
     seen = []
-    module.on_train_start = lambda: seen.append(module.trainer.gradient_clip_val)
+    monkeypatch.setattr(LightningTask, "on_train_start", lambda task: seen.append(task.trainer.gradient_clip_val))
     fit(module, toy_data(), trainer_config(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
     assert seen == [used]
 

@@ -86,7 +86,7 @@ def posterior_rows(
     for name, model in models.items():
         for value, target, reference in zip(targets, wanted, references, strict=True):
             generator = torch.Generator().manual_seed(seed)
-            designs = model.sample(model.draw_targets(target, count, generator), generator)
+            designs, _ = model.sample_target(target, count, generator)
             found = {name: designs}
             with contextlib.suppress(EmptyResultError):
                 found[f"MatDesINNe-{name}"] = refinement.refine(designs, target).candidates.designs

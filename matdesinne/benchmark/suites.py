@@ -7,6 +7,7 @@ __all__ = ["SUITES"]
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from hydra.utils import instantiate
@@ -18,11 +19,17 @@ from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, post
 from matdesinne.benchmark.preparation import prepare, train_models
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
+from matdesinne.benchmark.speed import Floor, PaperTime, Speed, SpeedRow
+from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
+from matdesinne.benchmark.training_speed import TrainingRow, training_row
 from matdesinne.errors import ConfigError
-from matdesinne.models.base import DensityModel
-from matdesinne.pipeline import Refinement
+from matdesinne.learning import Batch
+from matdesinne.localization import Adam, GradientDescent, Newton
+from matdesinne.models.base import DensityModel, InverseModel
+from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.training import build
 
 _DRAW = 1_000_000
 """Added to the seed of targets and reference designs: they are none of the rows of an analytic source."""
@@ -107,10 +114,52 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
     return text
 
 
+def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Time the packaged design, or those of runs: sample, select, localize, against the paper's algorithm and the floor."""
+    settings = config.speed
+    designs = {
+        name: InverseDesign.load(run, instantiate(config.selection, _convert_="all"))
+        for name, run in (config.runs or {"cinn": "pretrained"}).items()
+    }
+    timer = Speed(designs, settings.target, settings.repeats, settings.seconds, config.seed)
+    fast = {"newton": Newton(settings.tolerance)}
+    slow = {"adam": Adam(tolerance=settings.tolerance), "gradient_descent": GradientDescent(steps=settings.slow_steps)}
+    rows: list[SpeedRow] = []
+    papers: list[PaperTime] = []
+    floors: list[Floor] = []
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        floors.append(floor := Floor.measure(device, settings.repeats))
+        rows += timer.rows(fast, settings.sizes, floor)
+        papers += timer.paper(device, settings.paper_size, settings.paper_steps)
+        rows += timer.rows(slow, [settings.slow_size], floor)
+    design = next(iter(designs.values())).to("cpu")
+    prop = design.surrogate.properties[0]
+    facts = {"target": settings.target, "property": prop.name, "unit": prop.unit, "torch": torch.__version__}
+    return write_speed(folder, rows, papers, floors, _training(config, models, design), facts)
+
+
+def _training(config: DictConfig, models: Models, design: InverseDesign) -> list[TrainingRow]:
+    """Training steps of the cINN and of the INN as `conf/model` states them, on designs of the surrogate's space."""
+    batch, surrogate = config.speed.batch_size, design.surrogate
+    x = surrogate.space.sample(4 * batch, torch.Generator().manual_seed(config.seed))
+    rows = Batch(x, surrogate.predict_many(x)[0])
+    data = SimpleNamespace(
+        space=surrogate.space, properties=surrogate.properties, prototype=surrogate.prototype, training_rows=rows
+    )
+    found = []
+    for name in ("cinn", "inn"):
+        if name in models:
+            model = build(InverseModel, models[name], data).train()  # type: ignore[type-abstract, arg-type]
+            model.fit_scales(rows)
+            found.append(training_row(model, rows, batch, config.speed.training_steps))
+    return found
+
+
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
     "table1": table1,
     "posterior": posterior,
     "resimulation": resimulation,
+    "speed": speed,
 }
 """What each suite does, by its name; it returns its table as Markdown."""
 

@@ -135,12 +135,12 @@ class Table1:
         typical, floor = float(self.prior.median()), self.surrogate.properties[0].floor
         target = Target.parse(typical if floor is None else max(typical, floor), model.properties)
         with contextlib.suppress(EmptyResultError):  # it only fills caches
-            self.refinement.refine(model.sample(model.draw_targets(target, 256, self._generator()), self._generator()), target)
+            self.refinement.refine(model.sample_target(target, 256, self._generator())[0], target)
 
     def _model_rows(self, name: str, model: InverseModel, value: float) -> Iterator[Row]:
         target = Target.parse(value, model.properties)
         start = time.perf_counter()
-        designs = model.sample(model.draw_targets(target, self.num_samples, gen := self._generator()), gen)
+        designs, _ = model.sample_target(target, self.num_samples, self._generator())
         sampling = time.perf_counter() - start
         training = self.training_seconds.get(name)
         yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), training)

@@ -19,7 +19,8 @@ from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable, Split, check_table
 from matdesinne.data.teaching import taught_rows
-from matdesinne.learning import Batch, DesignModule
+from matdesinne.fitting import LightningTask
+from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
@@ -167,7 +168,7 @@ class DesignData(pl.LightningDataModule):
     def _batches(self, table: DesignTable, seed: int | None, group: Sequence) -> TensorBatches:
         trainer = self.trainer
         assert trainer is not None  # Lightning sets it before it asks for batches
-        module = trainer.lightning_module
-        assert isinstance(module, DesignModule)
+        task = trainer.lightning_module
+        assert isinstance(task, LightningTask)
         part = (trainer.global_rank, trainer.world_size)
-        return TensorBatches(table, module.optimization.batch_size, trainer.strategy.root_device, seed, group, part)
+        return TensorBatches(table, task.module.optimization.batch_size, trainer.strategy.root_device, seed, group, part)

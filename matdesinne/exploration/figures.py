@@ -29,7 +29,10 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     panels = len(kept.properties) + kept.space.dimension
     columns = min(panels, 4)
     rows = -(-panels // columns)
-    figure = matplotlib.figure.Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
+    width, height = 3.2 * columns, 2.6 * rows
+    figure = matplotlib.figure.Figure(figsize=(width, height))
+    # inches around and between panels: a layout engine would draw everything twice
+    figure.subplots_adjust(0.5 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.4 / height, 0.2, 0.25)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for j, prop in enumerate(kept.properties):
         axis = axes[j]
@@ -37,7 +40,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         # at 0.1 % on either side a few strays would squeeze the rest
         low, high = np.quantile(values, 0.001, method="lower"), np.quantile(values, 0.999, method="higher")
         bins = _bins(min(low, final.min()), max(high, final.max()), 60)
-        axis.hist(values, bins=bins, density=True, color=_SAMPLED, label="sampled")
+        axis.hist(values, bins=bins, density=True, histtype="stepfilled", color=_SAMPLED, label="sampled")
         axis.hist(final, bins=bins, density=True, histtype="step", color=_KEPT, label=kept.stage)
         for edge in {kept.target.lower[j], kept.target.upper[j]}:
             if np.isfinite(edge):
@@ -48,7 +51,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         axis = axes[len(kept.properties) + i]
         shown, final = sampled.designs[:, i].numpy(), kept.designs[:, i].numpy()
         bins = _bins(min(shown.min(), final.min()), max(shown.max(), final.max()), 40)
-        axis.hist(shown, bins=bins, density=True, color=_SAMPLED)
+        axis.hist(shown, bins=bins, density=True, histtype="stepfilled", color=_SAMPLED)
         axis.hist(final, bins=bins, density=True, histtype="step", color=_KEPT)
         axis.set(xlabel=f"{parameter.name} [{parameter.unit}]")
     for axis in axes[panels:]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.errors import ConfigError, TargetError
+from matdesinne.errors import ConfigError, EmptyResultError, TargetError
 from matdesinne.learning import Batch, DesignModule
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property, Target
@@ -21,7 +21,10 @@ from matdesinne.transforms import DesignTransform, PhysicalUnits, Standardizer
 Coordinates = Literal["box", "physical"]
 
 _REFERENCE_ROWS = 8192
-_CHUNK_ROWS = 1 << 16
+_CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 12, 1 << 18
+"""Rows of one pass: what lies between its layers fits a core's cache, or fills a GPU."""
+_MOST_ROUNDS = 100
+"""How many times as many designs as wanted are drawn at most to get these within bounds."""
 
 
 def check_coordinates(name: str) -> None:
@@ -108,15 +111,54 @@ class InverseModel(DesignModule):
         if len(y) == 0:
             return y.new_empty(0, self.space.dimension)
         noise = torch.randn(y.shape[0], self.latent_dimension, generator=generator)
-        chunks = []
+        designs = torch.empty(y.shape[0], self.space.dimension)
+        chunk = _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
         with torch.no_grad():
-            for z_rows, y_rows in zip(noise.split(_CHUNK_ROWS), y.split(_CHUNK_ROWS), strict=True):
+            for z_rows, y_rows, rows in zip(noise.split(chunk), y.split(chunk), designs.split(chunk), strict=True):
                 standard = self.target_scale(self._merged(y_rows.to(self.device)))
-                chunks.append(self.transform.inverse(self._decode(z_rows.to(self.device), standard)).cpu())
-        designs = torch.cat(chunks)
+                rows.copy_(self.transform.inverse(self._decode(z_rows.to(self.device), standard)))
         if isinstance(self.transform, PhysicalUnits):
             return designs
-        return designs.clamp(self.space.lower, self.space.upper)  # a single bound, too
+        return designs.clamp_(self.space.lower, self.space.upper)  # a single bound, too
+
+    def sample_target(
+        self, target: Target, count: int, generator: torch.Generator | None = None, space: DesignSpace | None = None
+    ) -> tuple[Float[Tensor, "n dx"], int]:
+        """Draw designs for a target, within bounds narrower than the model's if there are any.
+
+        Bounds are held by rejection: what is left follows p(x | y) within them. A fixed parameter is set after sampling, which
+        gives a start for the localization but not the posterior of the others given its value.
+
+        Args:
+            target: what is wanted.
+            count: how many designs.
+            generator: source of randomness on the CPU; torch's global one when omitted.
+            space: the model's own, narrowed; see `DesignSpace.narrowed`.
+
+        Returns:
+            Designs in physical units, at most `count`, and how many were drawn for them.
+
+        Raises:
+            TargetError: see `draw_targets`.
+            EmptyResultError: if none of 100 times as many lies within the bounds.
+        """
+        if space is None or space == self.space:
+            return self.sample(self.draw_targets(target, count, generator), generator), count
+        fixed = space.lower == space.upper
+        kept: list[Tensor] = []
+        drawn = found = 0
+        while found < count and drawn < _MOST_ROUNDS * count:
+            designs = self.sample(self.draw_targets(target, count, generator), generator)
+            designs = torch.where(fixed, space.lower, designs)
+            kept.append(designs[space.contains(designs, tolerance=0.0)])
+            drawn, found = drawn + count, found + len(kept[-1])
+        designs = torch.cat(kept)[:count]
+        if len(designs) == 0:
+            raise EmptyResultError(
+                f"Expected samples for {target.describe(self.properties)} within the bounds, got none of {drawn:,}: "
+                "widen the bounds, or sample more."
+            )
+        return designs, drawn
 
     def draw_targets(self, target: Target, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Turn a target into property values to condition on.

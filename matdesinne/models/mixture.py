@@ -28,6 +28,8 @@ _REACH = 6.0
 _TAIL, _TAIL_SHARE = 5.0, 1e-3
 """Outside training a component ends at five widths, but for a thousandth of it: the logistic's long tails fill the gaps between
 the branches of a thin shell, and a last thousandth keeps the density positive."""
+_CROWDED = 0.75
+"""Share of the rows of a search below which those that are not done go on without the others."""
 _START_WIDTH, _START_SPREAD = {True: -2.5, False: -4.0}, {True: 0.8, False: 0.3}
 """Logarithm of the first width, and spread of the first means, of a bounded and of an unbounded coordinate."""
 
@@ -112,7 +114,7 @@ class MixtureCouplingBlock(InvertibleModule):
     def begin(self, bounded: Bool[Tensor, " d"]) -> None:
         """Start anew for coordinates that are bounded or not, in their order here."""
         self.bounded.copy_(bounded)
-        own = bool(bounded[self.position])
+        self._own = own = bool(bounded[self.position])
         with torch.no_grad():
             bias = self.subnet.last.bias.view(3, self.components)
             bias[0] = 0.0
@@ -151,9 +153,9 @@ class MixtureCouplingBlock(InvertibleModule):
         """Shapes do not change."""
         return input_dims
 
-    @property
-    def _own(self) -> bool:
-        return bool(self.bounded[self.position])
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._own = bool(self.bounded[self.position])  # once: a GPU would be waited for
 
     def _unit(self, uj: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return torch.special.ndtr(uj) if self._own else ((uj + _REACH) / (2 * _REACH)).clamp(0, 1)
@@ -213,19 +215,16 @@ def _cdf(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
 
 def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) -> Float[Tensor, " n"]:
     """Invert the distribution function: Newton steps, bisection where they leave the bracket; each row on its own."""
-    weight = mixture.log_weight.exp()
-    low, high = torch.zeros_like(level), torch.ones_like(level)
-    unit = torch.full_like(level, 0.5)
+    weight, sign = mixture.log_weight.exp(), torch.where(mixture.flipped, -1.0, 1.0)
+    gain, rate = sign * weight / mixture.mass, sign * mixture.rate
+    components = [mixture.mean, rate, mixture.low, mixture.low + mixture.mass, gain, gain * rate]
+    goal = level - (weight * mixture.flipped).sum(dim=1)
     resolution = 4 * torch.finfo(level.dtype).eps
-    active: Bool[Tensor, " n"] = torch.ones_like(level, dtype=torch.bool)
+    found, rows = torch.empty_like(level), torch.arange(len(level), device=level.device)
+    low, high, unit = torch.zeros_like(level), torch.ones_like(level), torch.full_like(level, 0.5)
+    active = torch.ones_like(level, dtype=torch.bool)
     for step in range(steps):
-        t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
-        s = torch.where(mixture.flipped, -t, t).sigmoid()
-        share = (s - mixture.low) / mixture.mass
-        inside = (share >= 0) & (share <= 1)
-        share = share.clamp(0, 1)
-        excess = (weight * torch.where(mixture.flipped, 1 - share, share)).sum(dim=1) - level
-        slope = (inside * weight * s * (1 - s) * mixture.rate / mixture.mass).sum(dim=1)
+        excess, slope = _excess_and_slope(unit, goal, *components)
         low, high = torch.where(excess < 0, unit, low), torch.where(excess < 0, high, unit)
         newton = unit - excess / slope.clamp_min(1e-12)
         # every third step halves the bracket, so that a flat stretch cannot hold the search up
@@ -233,8 +232,32 @@ def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) ->
         following = torch.where(trusted, newton, 0.5 * (low + high))
         active = active & (excess.abs() > resolution)
         moved = active & ((following - unit).abs() > resolution)
-        unit = torch.where(active, following, unit)
-        active = moved
-        if not active.any():
-            break
-    return unit
+        unit, active = torch.where(active, following, unit), moved
+        left = int(active.sum())
+        if left < _CROWDED * len(rows):
+            found[rows] = unit
+            rows, goal, low, high, unit = (values[active] for values in (rows, goal, low, high, unit))
+            components = [values[active] for values in components]
+            active = active[active]
+        if left == 0:
+            return found
+    found[rows] = unit
+    return found
+
+
+def _excess_and_slope(
+    unit: Float[Tensor, " n"],
+    goal: Float[Tensor, " n"],
+    mean: Float[Tensor, "n m"],
+    rate: Float[Tensor, "n m"],
+    low: Float[Tensor, "n m"],
+    high: Float[Tensor, "n m"],
+    gain: Float[Tensor, "n m"],
+    steepness: Float[Tensor, "n m"],
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The distribution function less its goal, and the density; rate and gain carry the sign of a component's mirror image."""
+    s = unit.unsqueeze(1).sub(mean).mul_(rate).sigmoid_()
+    content = s.clamp(low, high)
+    inside = content == s
+    excess = content.sub_(low).mul_(gain).sum(dim=1) - goal
+    return excess, torch.addcmul(s, s, s, value=-1).mul_(steepness).mul_(inside).sum(dim=1)

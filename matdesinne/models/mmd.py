@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 SCALES = (0.05, 0.2, 0.9)
+_ROWS = 128
+"""Rows of one sample whose kernels with the other are formed at once: few enough for a cache."""
 
 
 def mmd(
@@ -33,15 +35,56 @@ def mmd(
     Returns:
         A scalar; the unbiased estimate can be negative.
     """
-    within_p, within_q, between = (_kernel(p, p, scales), _kernel(q, q, scales), _kernel(p, q, scales))
     if unbiased:
-        return _off_diagonal_mean(within_p) + _off_diagonal_mean(within_q) - 2 * between.mean()
-    return within_p.mean() + within_q.mean() - 2 * between.mean()
+        within = _off_diagonal_mean(_kernel(p, p, scales)) + _off_diagonal_mean(_kernel(q, q, scales))
+        return within - 2 * _kernel(p, q, scales).mean()
+    within_p, within_q, between = (_KernelMean.apply(a, b, tuple(scales)) for a, b in ((p, p), (q, q), (p, q)))
+    return within_p + within_q - 2 * between
+
+
+class _KernelMean(torch.autograd.Function):
+    r"""Mean of all kernels of two samples; the gradients are summed on the way, so that no [n, m] array is kept for them.
+
+    With :math:`w_{ij} = 2 k'(\|a_i - b_j\|^2)` the gradient of their sum is :math:`\sum_j w_{ij} (a_i - b_j)`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], scales: tuple[float, ...]
+    ) -> Float[Tensor, ""]:
+        needs_a, needs_b, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        slope_a, slope_b, total = torch.zeros_like(a), torch.zeros_like(b), a.new_zeros(())
+        for rows, slope in zip(a.split(_ROWS), slope_a.split(_ROWS), strict=True):
+            squared = _squared_distances(rows, b)
+            weight = torch.zeros_like(squared)
+            for scale in scales:
+                kernel = squared.mul(scale**-2).add_(1).reciprocal_()
+                total += kernel.sum()
+                if needs_a or needs_b:
+                    weight.addcmul_(kernel, kernel, value=-2 * scale**-2)
+            if needs_a:
+                slope.copy_(weight.sum(dim=1, keepdim=True) * rows - weight @ b)
+            if needs_b:
+                slope_b += weight.sum(dim=0).unsqueeze(1) * b - weight.T @ rows
+        count = a.shape[0] * b.shape[0]
+        ctx.save_for_backward(slope_a / count, slope_b / count)
+        return total / count
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"], None]:
+        slope_a, slope_b = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad * slope_a, grad * slope_b, None
+
+
+def _squared_distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """By a matrix product: no [n, m, d] array is formed."""
+    return torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2).clamp_min_(0)
 
 
 def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], scales: Sequence[float]) -> Float[Tensor, "n m"]:
-    # |a - b|^2 by a matrix product: no [n, m, d] array is formed
-    squared = torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2).clamp_min(0)
+    squared = _squared_distances(a, b)
     total = torch.zeros_like(squared)
     for scale in scales:
         total = total + (1 + squared / scale**2).reciprocal()

@@ -15,7 +15,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
-from matdesinne.surrogates.base import Surrogate, huber_loss, spread_of
+from matdesinne.surrogates.base import Linearization, Surrogate, huber_loss, spread_of
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 from matdesinne.transforms import Standardizer
@@ -91,19 +91,41 @@ class BandSurrogate(Surrogate):
         Args:
             x: designs in physical units, shape [n, dx].
         """
-        return self._energies(self.features(x))
+        return relative_energies(self._energies(self.features(x)))
 
     def _energies(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 2 k"]:
-        centre, difference, coupling = self.network(features).unflatten(2, (3, 2, self.kpoint_count)).unbind(dim=2)
-        split = (difference.square() + coupling.square() + 1e-6).sqrt()
-        standard = torch.stack([centre[:, :, 0] + split[:, :, 0], centre[:, :, 1] - split[:, :, 1]], dim=2)
-        energies = self.energy_scale.inverse(standard.flatten(start_dim=2)).unflatten(2, (2, self.kpoint_count))
-        return relative_energies(energies)
+        return self._levels(self.network(features))
+
+    def _levels(self, outputs: Float[Tensor, "m n o"]) -> Float[Tensor, "m n 2 k"]:
+        """Energies in eV from a common zero of each design and member, which means nothing."""
+        mean, std = (values.view(2, -1) for values in (self.energy_scale.mean, self.energy_scale.std))
+        return _eigenvalues(outputs.unflatten(2, (3, 2, self.kpoint_count)), mean, std)
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Gap of the mean energies and standard deviation of the members' gaps, in eV."""
-        energies = self.energies(x)
+        energies = self._energies(self.features(x))
         return band_gap(energies.mean(dim=0)), spread_of(band_gap(energies))
+
+    def _linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
+        """With the two k-points that carry the edges alone: the others have no gradient."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            features = self.features(x)
+        outputs, arguments = self.network.evaluate(features)
+        with torch.no_grad():
+            energies = self._levels(outputs)
+            spread, (valence, conduction) = spread_of(band_gap(energies)), energies.mean(dim=0).unbind(dim=1)
+        size = self.kpoint_count
+        edges = torch.stack([valence.argmax(dim=1), size + conduction.argmin(dim=1)], dim=1)
+        columns = torch.cat([edges + 2 * size * entry for entry in range(3)], dim=1)
+        with torch.enable_grad():
+            chosen = outputs.gather(2, columns.expand(len(outputs), -1, -1)).requires_grad_()
+            scale = (values[edges].unsqueeze(2) for values in (self.energy_scale.mean, self.energy_scale.std))
+            gap = band_gap(_eigenvalues(chosen.unflatten(2, (3, 2, 1)), *scale).mean(dim=0))
+            (factors,) = torch.autograd.grad(gap.sum(), chosen)
+            slope = self.network.pull_back(arguments, columns.expand_as(factors), factors)
+            (jacobian,) = torch.autograd.grad((features * slope).sum(), x)
+        return Linearization(gap.detach(), self._calibrated(spread), jacobian.unsqueeze(1))
 
     def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
         return band_gap(self._energies(features))
@@ -115,3 +137,13 @@ class BandSurrogate(Surrogate):
         loss = (edge_weights(wanted) * huber_loss(energies - wanted, self.huber))[:, known].mean()
         gap_error = (band_gap(energies.detach().mean(dim=0)) - batch.y).abs()
         return {"loss": loss, "mae": gap_error[known].mean()}
+
+
+def _eigenvalues(
+    entries: Float[Tensor, "m n 3 2 k"], mean: Float[Tensor, "... 2 k"], std: Float[Tensor, "... 2 k"]
+) -> Float[Tensor, "m n 2 k"]:
+    """The upper eigenvalue (valence) and the lower one (conduction) of real 2 x 2 matrices, scaled."""
+    centre, difference, coupling = entries.unbind(dim=2)
+    split = (difference.square() + coupling.square() + 1e-6).sqrt()
+    upper, lower = centre[:, :, :1] + split[:, :, :1], centre[:, :, 1:] - split[:, :, 1:]
+    return torch.cat([upper, lower], dim=2) * std + mean

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Surrogate", "huber_loss", "spread_of"]
+__all__ = ["Linearization", "Surrogate", "huber_loss", "spread_of"]
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,13 +22,28 @@ from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 from matdesinne.transforms import BoxScaler, Standardizer
 
-_CHUNK_ROWS = 1 << 11
+_CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 10, 1 << 16
+"""Rows of one pass: their activations fit a core's cache, or fill a GPU."""
 _LEVELS = torch.arange(1, 100) / 100
 """Contents of the intervals whose widths a calibrated surrogate knows."""
 _ONE_SIGMA = 0.6827
 """Content of one standard deviation on both sides of a normal distribution."""
 _FEWEST_ROWS = 20
 """Held-out rows below which a spread is not calibrated."""
+
+
+class Linearization(NamedTuple):
+    """Predictions with their derivative with respect to the design, in physical units.
+
+    Args:
+        mean: shape [n, dy].
+        std: shape [n, dy].
+        jacobian: of the mean, shape [n, dy, dx].
+    """
+
+    mean: Float[Tensor, "n dy"]
+    std: Float[Tensor, "n dy"]
+    jacobian: Float[Tensor, "n dy dx"]
 
 
 class Surrogate(DesignModule):
@@ -88,7 +104,7 @@ class Surrogate(DesignModule):
             ConfigError: if the number of columns is wrong.
         """
         mean, spread = self._mean_and_spread(self._checked(x))
-        return mean, (spread + self.spread_offset) * self._spread_factor(_ONE_SIGMA)
+        return mean, self._calibrated(spread)
 
     def calibrate(self, batch: Batch) -> None:
         r"""Scale the spread by the errors on rows that were not trained on, as split conformal prediction does.
@@ -133,14 +149,30 @@ class Surrogate(DesignModule):
             return nothing, nothing
         return self._in_chunks(self.predict, x)
 
-    def value_and_jacobian(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy dx"]]:
-        """Mean prediction and its derivative with respect to the design, in physical units."""
+    def linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
+        """`predict` together with the derivative of the mean, without an autograd graph, in chunks of bounded memory.
+
+        Args:
+            x: designs in physical units, shape [n, dx].
+        """
+        parts = [self._linearize(rows) for rows in self._checked(x).split(self.chunk_rows)]
+        return parts[0] if len(parts) == 1 else Linearization(*map(torch.cat, zip(*parts, strict=True)))
+
+    @property
+    def chunk_rows(self) -> int:
+        """Number of rows that go through the networks at once."""
+        return _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
+
+    def _linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            mean, _ = self.predict(x)
+            mean, std = self.predict(x)
             columns = range(mean.shape[1])
             rows = [torch.autograd.grad(mean[:, j].sum(), x, retain_graph=j + 1 < len(columns))[0] for j in columns]
-        return mean.detach(), torch.stack(rows, dim=1)
+        return Linearization(mean.detach(), std.detach(), torch.stack(rows, dim=1))
+
+    def _calibrated(self, spread: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+        return (spread + self.spread_offset) * self._spread_factor(_ONE_SIGMA)
 
     def _spread_factor(self, level: float) -> Float[Tensor, " dy"]:
         place = min(max(level, 0.01), 0.99) * (len(_LEVELS) + 1) - 1
@@ -151,7 +183,7 @@ class Surrogate(DesignModule):
         self, function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Float[Tensor, "n dx"]
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            parts = [function(rows.to(self.device)) for rows in x.split(_CHUNK_ROWS)]
+            parts = [function(rows.to(self.device)) for rows in x.split(self.chunk_rows)]
         return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([spread.cpu() for _, spread in parts])
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:

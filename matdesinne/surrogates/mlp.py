@@ -14,7 +14,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
-from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.base import Linearization, Surrogate, spread_of
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 
@@ -66,8 +66,34 @@ class MLPSurrogate(Surrogate):
             self.network.biases[-1].copy_(torch.linspace(0, 1, 2 * pieces).repeat(len(properties)).expand(members, 1, outputs))
 
     def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
-        pieces = self.network(features).unflatten(2, (len(self.properties), 2, self.pieces))
-        return self.target_scale.inverse(pieces[..., 0, :].amin(dim=-1) - pieces[..., 1, :].amax(dim=-1))
+        return self._extrema(self.network(features))
+
+    def _extrema(self, outputs: Float[Tensor, "m n o"]) -> Float[Tensor, "m n dy"]:
+        lowest, highest = self._pieces(outputs)
+        return self.target_scale.inverse(lowest.amin(dim=3) - highest.amax(dim=3))
+
+    def _pieces(self, outputs: Float[Tensor, "m n o"]) -> tuple[Float[Tensor, "m n dy p"], Float[Tensor, "m n dy p"]]:
+        lowest, highest = outputs.unflatten(2, (len(self.properties), 2, self.pieces)).unbind(dim=3)
+        return lowest, highest
+
+    def _linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
+        """With the two pieces that carry the extrema alone: the others have no gradient."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            features = self.features(x)
+        outputs, arguments = self.network.evaluate(features)
+        with torch.no_grad():
+            members = self._extrema(outputs)
+            lowest, highest = self._pieces(outputs)
+        places = torch.stack([lowest.argmin(dim=3), self.pieces + highest.argmax(dim=3)], dim=3)
+        rows: list[Tensor] = []
+        for j in range(len(self.properties)):
+            columns = places[:, :, j] + 2 * self.pieces * j
+            factors = (self.target_scale.std[j] / len(members) * x.new_tensor([1.0, -1.0])).expand(columns.shape)
+            slope = self.network.pull_back(arguments, columns, factors)
+            with torch.enable_grad():
+                rows += torch.autograd.grad((features * slope).sum(), x, retain_graph=j + 1 < len(self.properties))
+        return Linearization(self._mean(members), self._calibrated(spread_of(members)), torch.stack(rows, dim=1))
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         return self._property_terms(self._members(self.features(batch.x)), batch.y, self.huber)

@@ -111,7 +111,7 @@ class TightBindingSurrogate(Surrogate):
     def on_grid(self, labels: BandLabels) -> TightBindingSurrogate:
         """The same Hamiltonians, with the gap taken on another grid of k-points, and named after it."""
         prop = replace(self.properties[0], name=labels.name)
-        other = TightBindingSurrogate(self.space, [prop], self.prototype, **self.hparams)
+        other = TightBindingSurrogate(self.space, [prop], self.prototype, **self.hparams)  # type: ignore[arg-type]
         other.kpoints = self.kpoints.new_empty(self.kpoints.shape)
         other.load_state_dict(self.state_dict())
         other.kpoints = labels.kpoints.to(self.kpoints, copy=True)
@@ -131,10 +131,10 @@ class TightBindingSurrogate(Surrogate):
         parts = [relative_energies(self._energies(rows, self.kpoints)) for rows in x.split(_CHUNK_ROWS)]
         return torch.cat(parts, dim=1)
 
-    def value_and_jacobian(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1 dx"]]:
-        """Mean prediction and its derivative with respect to the design, in chunks of bounded memory."""
-        parts = [super(TightBindingSurrogate, self).value_and_jacobian(rows) for rows in x.split(_CHUNK_ROWS)]
-        return torch.cat([value for value, _ in parts]), torch.cat([jacobian for _, jacobian in parts])
+    @property
+    def chunk_rows(self) -> int:
+        """Number of rows whose matrices are held at once."""
+        return _CHUNK_ROWS
 
     def _hamiltonians(self) -> list[SlaterKoster]:
         return [member for member in self.members if isinstance(member, SlaterKoster)]

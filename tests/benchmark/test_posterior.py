@@ -99,12 +99,9 @@ def test_an_exact_posterior_is_near_the_reference():
         def eval(self):
             return self
 
-        def draw_targets(self, target, count, generator):
-            return torch.zeros(count, 1)
-
-        def sample(self, y, generator):
-            x = box().sample(len(y), generator)[:, :1]
-            return torch.cat([x, -x], dim=1)
+        def sample_target(self, target, count, generator):
+            x = box().sample(count, generator)[:, :1]
+            return torch.cat([x, -x], dim=1), count
 
     options = {"count": 400, "tolerance": 0.02, "limit": 100_000, "seed": 0}
     exact, _ = posterior_rows({"uniform": Uniform()}, REFINEMENT, far(), [0.0], **options)

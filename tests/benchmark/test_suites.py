@@ -127,3 +127,24 @@ def test_mistakes_are_named(tmp_path, words, named):
     with pytest.raises(SystemExit, match=r"^Error: ") as caught:
         benchmark(tmp_path, *OWN, "surrogate=mlp", *words)
     assert named in str(caught.value)
+
+
+def test_speed_needs_no_training(tmp_path):
+    sizes = [
+        "speed.sizes=[20,40]",
+        "speed.repeats=1",
+        "speed.slow_size=5",
+        "speed.slow_steps=3",
+        "speed.training_steps=1",
+        "speed.paper_size=20",
+        "speed.paper_steps=1",
+    ]
+    benchmark(tmp_path, "suite=speed", *sizes)
+    speed = content(tmp_path, "speed.json")
+    found = [(row["model"], row["localizer"], row["size"]) for row in speed["rows"] if row["device"] == "cpu"]
+    assert found == [
+        ("cinn", name, size) for name, size in (("newton", 20), ("newton", 40), ("adam", 5), ("gradient_descent", 5))
+    ]
+    assert (speed["property"], speed["unit"]) == ("band_gap", "eV")
+    assert [row["model"] for row in speed["training"]] == ["cINN", "INN"]
+    assert not (tmp_path / "outputs").exists()

@@ -139,11 +139,8 @@ def test_designs_without_cell_are_no_score():
     class Lost:
         label, properties = "lost", surrogate().properties
 
-        def sample(self, y, generator):
-            return torch.full((len(y), 2), math.nan)
-
-        def draw_targets(self, target, count, generator):
-            return torch.zeros(count, 1)
+        def sample_target(self, target, count, generator):
+            return torch.full((count, 2), math.nan), count
 
     found = {row.method: row for row in made(20, models={"lost": Lost()}).rows([0.5])}
     assert (found["lost"].kept, found["lost"].mae_surrogate) == (20, None)

@@ -1,9 +1,11 @@
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from matdesinne.bands import BandLabels
 from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import DesignTable
+from matdesinne.fitting import LightningTask
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
 from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
@@ -125,8 +127,12 @@ def orders_in_a_fit(folder, epochs: int, **settings: object) -> list[torch.Tenso
     data = toy_data(**settings)
     module.fit_scales(data.training_batch())
     seen = [[] for _ in range(epochs)]
-    module.on_train_batch_start = lambda batch, index: seen[module.current_epoch].append(batch.x.clone())
-    trainer(folder, max_epochs=epochs).fit(module, datamodule=data)
+
+    class Watched(LightningTask):
+        def on_train_batch_start(self, batch, batch_idx):
+            seen[self.current_epoch].append(batch.x.clone())
+
+    pl.Trainer.fit(trainer(folder, max_epochs=epochs), Watched(module), datamodule=data)
     return [torch.cat(batches) for batches in seen]
 
 

@@ -7,6 +7,7 @@ from matdesinne.data.datamodule import DesignData
 from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import DatasetError
+from matdesinne.fitting import LightningTask
 from matdesinne.space import DesignSpace, Symmetry
 
 from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data
@@ -20,7 +21,7 @@ def attach(data: DesignData) -> DesignData:
         global_rank=0,
         world_size=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        lightning_module=tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()]),
+        lightning_module=LightningTask(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])),
     )
     return data
 

@@ -28,6 +28,19 @@ def test_equals_the_double_loop(unbiased, counts, close):
     close(mmd(p, q, unbiased=unbiased), naive(p, q, unbiased))
 
 
+@pytest.mark.parametrize("counts", [(8, 8), (300, 150)])
+def test_gradients(counts, close):
+    """Of both samples, over several blocks of rows, against autograd through the whole matrix."""
+    p, q = samples(counts[0]).requires_grad_(), samples(counts[1], seed=1, shift=0.3).requires_grad_()
+
+    def whole(a, b):
+        return sum((1 / (1 + (a.unsqueeze(1) - b).square().sum(2) / h**2)).mean() for h in SCALES)
+
+    expected = torch.autograd.grad(whole(p, p) + whole(q, q) - 2 * whole(p, q), [p, q])
+    for found, wanted in zip(torch.autograd.grad(mmd(p, q), [p, q]), expected, strict=True):
+        close(found, wanted)
+
+
 def test_zero_for_equal_samples(close):
     close(mmd(samples(), samples()), 0.0)
 

@@ -230,7 +230,7 @@ def test_gap_is_derived_from_the_mean_energies(batch, x, close):
 
 def test_jacobian_is_the_finite_difference(batch, x):
     made, x = made_surrogate(batch).double(), x[:4].double()
-    value, jacobian = made.value_and_jacobian(x)
+    value, _, jacobian = made.linearize(x)
     assert value.shape == (4, 1) and jacobian.shape == (4, 1, 7)
     for column in range(SPACE.dimension):
         step = 1e-6 * torch.eye(SPACE.dimension, dtype=torch.float64)[column]
@@ -240,9 +240,9 @@ def test_jacobian_is_the_finite_difference(batch, x):
 
 def test_chunks_change_nothing(batch, x, monkeypatch, close):
     made = made_surrogate(batch)
-    before = [*made.predict_many(x), *made.value_and_jacobian(x)]
+    before = [*made.predict_many(x), *made.linearize(x)]
     monkeypatch.setattr("matdesinne.surrogates.tight_binding._CHUNK_ROWS", 3)
-    for apart, together in zip([*made.predict_many(x), *made.value_and_jacobian(x)], before, strict=True):
+    for apart, together in zip([*made.predict_many(x), *made.linearize(x)], before, strict=True):
         close(apart, together, factor=100)
 
 

@@ -1,0 +1,114 @@
+import json
+import math
+
+import pytest
+import torch
+
+from matdesinne.benchmark.speed import Floor, Speed, exponent
+from matdesinne.benchmark.speed_report import write_speed
+from matdesinne.benchmark.training_speed import TrainingRow, plain_loss, training_row
+from matdesinne.learning import Batch
+from matdesinne.localization import GradientDescent, Newton
+from matdesinne.models.inn import INN
+from matdesinne.pipeline import InverseDesign
+from matdesinne.selection import All
+
+from ..conftest import CONF, box, linear, perturb, prop, rows, tiny_module
+
+FLOOR = Floor("cpu", 1, 1e9)
+
+
+def timer(**settings) -> Speed:
+    model = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()])
+    model.fit_scales(rows(box()))
+    design = InverseDesign(model, linear(), All([]), accepted_error=10.0)
+    return Speed({"mdn": design}, **{"target": 0.3, "repeats": 2, "seconds": 60.0, "seed": 0, **settings})
+
+
+def test_one_row_for_each_localizer_and_size():
+    found = timer().rows({"newton": Newton(1e-4), "descent": GradientDescent(0.1, 50)}, [20, 50], FLOOR)
+    assert [(row.localizer, row.size) for row in found] == [(name, size) for name in ("newton", "descent") for size in (20, 50)]
+    for row in found:
+        assert (row.model, row.device, row.repeats, row.kept) == ("mdn", "cpu", 2, row.size)
+        assert min(row.sample, row.select, row.localize) > 0
+        assert row.total == row.sample + row.select + row.localize
+        assert row.floor == row.operations / FLOOR.rate
+
+
+def test_no_more_runs_than_there_is_time_for():
+    (row,) = timer(repeats=1000, seconds=0.0).rows({"newton": Newton()}, [20], FLOOR)
+    assert row.repeats == 1
+
+
+def test_operations_of_a_known_pass():
+    """A model's layers, then the one product of the exact surrogate for its prediction, and two products a linearization."""
+    speed = timer()
+    model = speed.designs["mdn"].model
+    layers = sum(2 * layer.weight.numel() for layer in model.network if isinstance(layer, torch.nn.Linear))
+    (row,) = speed.rows({"newton": Newton(1e-4, steps=1)}, [20], FLOOR)
+    product = 2 * 2
+    assert row.operations == pytest.approx(20 * (layers + product + 2 * product), rel=0.01)
+
+
+@pytest.mark.parametrize("steps", [3, 50])
+def test_paper_is_taken_in_proportion(steps):
+    (found,) = timer().paper("cpu", 30, steps, steps=30)
+    assert (found.rows, found.size, found.steps, found.timed_steps) == (30, 30, 30, min(steps, 30))
+    assert found.seconds > 0
+
+
+def test_floor_is_measured():
+    floor = Floor.measure("cpu", 1)
+    assert floor.rate > 1e8 and floor.threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_exponent(power):
+    sizes = [10, 100, 5000]
+    assert exponent(sizes, [3 * size**power for size in sizes]) == pytest.approx(power)
+
+
+def test_exponent_needs_two_sizes():
+    assert exponent([10, 10], [1.0, 2.0]) is None
+
+
+def test_report(tmp_path):
+    speed = timer()
+    found = speed.rows({"newton": Newton(1e-4)}, [20, 10_000, 20_000], FLOOR)
+    paper = speed.paper("cpu", 20, 2)
+    text = write_speed(tmp_path, found, paper, [FLOOR], [TrainingRow("INN", 64, 0.01, 0.02)], {"unit": "eV", "target": 0.3})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"speed.{suffix}" for suffix in ("json", "md", "pdf", "png")]
+    content = json.loads((tmp_path / "speed.json").read_text())
+    assert [row["size"] for row in content["rows"]] == [20, 10_000, 20_000]
+    (growth,) = content["growth"]
+    times = [row.total for row in found[1:]]
+    assert growth["exponent"] == pytest.approx(math.log(times[1] / times[0]) / math.log(2))
+    assert text == (tmp_path / "speed.md").read_text()
+    assert "INN, 64 rows, CPU: 10.0 ms; written straightforwardly 20.0 ms, 2.0 times" in text
+    assert "total [s]" in text and "in proportion to 2 timed steps" in text
+
+
+@pytest.fixture(params=["cinn", "inn"])
+def trained(request):
+    model = tiny_module(CONF / "model" / f"{request.param}.yaml", box(), [prop()])
+    model.fit_scales(rows(box()))
+    perturb(model)
+    return model.train()
+
+
+def test_straightforward_loss_is_the_same(trained):
+    batch = rows(box(), 128, seed=3)
+    torch.manual_seed(0)
+    expected = float(plain_loss(trained, batch).detach())
+    torch.manual_seed(0)
+    blurred = Batch(batch.x, trained.blurred(batch.y))
+    u, v = trained.transform(batch.x), trained.target_scale(trained._merged(blurred.y))
+    # a training step of the cINN is that of one factor of its likelihood: all of them make the loss
+    found = trained._terms_standard(u, v)["loss"] if isinstance(trained, INN) else -trained._log_prob(u, v).mean()
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_steps_are_timed(trained):
+    row = training_row(trained, rows(box(), 64), 16, 3)
+    assert (row.model, row.batch) == (trained.label, 16)
+    assert min(row.step, row.reference) > 0
