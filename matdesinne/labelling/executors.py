@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -21,6 +21,8 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_PRELOAD = ["__main__", "matdesinne.labelling.executors", "matdesinne.oracles.gpaw", "gpaw", "gpaw.old.calculator"]
+"""What takes long to import; a module that is not there does not matter."""
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -35,14 +37,13 @@ class LocalExecutor(Executor):
 
     Args:
         workers: processes at once; as many as there are cores when omitted.
-        preload: modules that the server imports, the first executor's for all.
     """
 
-    def __init__(self, workers: int | None = None, preload: Sequence[str] = ("torch", "gpaw")) -> None:
+    def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self.workers)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["__main__", "matdesinne.labelling.executors", *preload])
+        self._context.set_forkserver_preload(_PRELOAD)
         with _environment(dict.fromkeys(_SINGLE_THREADED, "1")):
             forkserver.ensure_running()
 
@@ -80,7 +81,7 @@ def _work(sender: Connection, fn: Callable[..., object], args: tuple[object, ...
         outcome = (True, fn(*args, **kwargs))
     except Exception as error:
         try:
-            pickle.dumps(error)
+            pickle.loads(pickle.dumps(error))
             outcome = (False, error)
         except Exception:
             outcome = (False, RuntimeError(f"{type(error).__name__}: {error}"))

@@ -10,8 +10,6 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -19,7 +17,7 @@ from tqdm import tqdm
 from matdesinne.files import atomic_path
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.records import Records, design_id
-from matdesinne.oracles.base import Oracle, Row, failed_row
+from matdesinne.oracles.base import Oracle, Row, failed_row, label_array
 
 
 @dataclass(frozen=True)
@@ -82,17 +80,12 @@ def _computed(
     keys = list(places)
     chunks = [keys[first : first + oracle.chunk] for first in range(0, len(keys), oracle.chunk)]
     try:
-        # arrays travel by value, tensors through shared memory that a killed run would leave behind
-        running = {executor.submit(_label, oracle, x[[places[key] for key in chunk]].numpy()): chunk for chunk in chunks}
+        running = {executor.submit(label_array, oracle, x[[places[key] for key in chunk]].numpy()): chunk for chunk in chunks}
         for future in as_completed(list(running)):
             chunk, error = running.pop(future), future.exception()
             yield chunk, [failed_row(oracle, str(error), 0.0) for _ in chunk] if error else future.result()
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _label(oracle: Oracle, x: Float[np.ndarray, "n dx"]) -> list[Row]:
-    return oracle.label(torch.from_numpy(x))
 
 
 def _write_labels(rows: Sequence[Row], oracle: Oracle, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Column", "Columns", "Oracle", "Row", "Value", "failed_row"]
+__all__ = ["Column", "Columns", "Oracle", "Row", "Value", "failed_row", "label_array"]
 
 import functools
 import math
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Literal, NamedTuple
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -122,6 +124,11 @@ def failed_row(oracle: Oracle, reason: str, seconds: float) -> Row:
         "seconds": round(seconds, 6),
         "versions": oracle.versions(),
     }
+
+
+def label_array(oracle: Oracle, x: Float[np.ndarray, "n dx"]) -> list[Row]:
+    """`Oracle.label` as a task for a worker: an array travels by value, a tensor through shared memory."""
+    return oracle.label(torch.from_numpy(x))
 
 
 @functools.cache

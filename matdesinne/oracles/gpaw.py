@@ -15,6 +15,7 @@ from torch import Tensor
 
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.base import Column, Columns, Oracle, Value
+from matdesinne.oracles.edges import band_edges
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 
@@ -166,12 +167,7 @@ def _edges(calculator: GPAW, size: int) -> dict[str, Value]:
     energies = np.array([calculator.get_eigenvalues(kpt=k) for k in range(len(kpoints))])
     valence, conduction = energies[:, lowest_empty - 1], energies[:, lowest_empty]
     return {
-        "band_gap": float(conduction.min() - valence.max()),
-        "direct_gap": float((conduction - valence).min()),
-        "valence_maximum": float(valence.max()),
-        "conduction_minimum": float(conduction.min()),
-        "valence_k": int(valence.argmax()),
-        "conduction_k": int(conduction.argmin()),
+        **band_edges(valence, conduction),
         "valence_energies": valence.round(6).tolist(),
         "conduction_energies": conduction.round(6).tolist(),
     }
