@@ -21,8 +21,16 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PRELOAD = ["__main__", "matdesinne.labelling.executors", "matdesinne.oracles.gpaw", "gpaw", "gpaw.old.calculator"]
-"""What takes long to import; a module that is not there does not matter."""
+_PRELOAD = [
+    "hydra",
+    "matdesinne.config",
+    "matdesinne.labelling.executors",
+    "matdesinne.oracles.analytic",
+    "matdesinne.oracles.gpaw",
+    "gpaw",
+    "gpaw.old.calculator",
+]
+"""What scripts and tasks import; a module that is not there does not matter."""
 _SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -7,6 +7,7 @@ __all__ = ["Points", "SobolPoints", "read_points"]
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from matdesinne.data.table import read_frame, read_numbers
 from matdesinne.errors import ConfigError
-from matdesinne.learning import load_module
 from matdesinne.space import DesignSpace
-from matdesinne.surrogates.base import Surrogate
+
+if TYPE_CHECKING:
+    from matdesinne.surrogates.base import Surrogate
 
 _DECIMALS = 9
 """Of a Sobol design, as in the packaged set: a table in text then holds the same designs."""
@@ -98,8 +100,9 @@ class SobolPoints:
         if not space.bounded:
             raise ConfigError("Expected a design space with bounds for points=sobol, got an open one: give a table.")
         kept: list[Points] = []
+        surrogate = self._loaded()
         for points in self._blocks(space):
-            kept.append(self._filter(points))
+            kept.append(self._filter(points, surrogate))
             if sum(map(len, kept)) >= self.count:
                 break
         x = torch.cat([points.x for points in kept])[: self.count]
@@ -118,12 +121,19 @@ class SobolPoints:
             x = (lower + upper) / 2 + (upper - lower) / 2 * (2 * unit - 1)
             yield Points(torch.from_numpy(x.round(_DECIMALS)), torch.arange(first, first + _BLOCK))
 
-    def _filter(self, points: Points) -> Points:
+    def _loaded(self) -> Surrogate | None:
+        if self.min_gap is None:
+            return None
+        # imported where it is needed: Lightning takes seconds
+        from matdesinne.learning import load_module, run_folder
+        from matdesinne.surrogates.base import Surrogate
+
+        return load_module(Surrogate, run_folder(self.surrogate), "surrogate").eval()  # type: ignore[type-abstract]
+
+    def _filter(self, points: Points, surrogate: Surrogate | None) -> Points:
         keep = torch.ones(len(points), dtype=torch.bool)
         if self.reserved is not None:
             keep &= points.index % 10 != self.reserved
-        if self.min_gap is not None:
-            folder = Path(__file__).parents[1] / "pretrained" if self.surrogate == "pretrained" else Path(self.surrogate)
-            surrogate = load_module(Surrogate, folder, "surrogate").eval()  # type: ignore[type-abstract]
+        if surrogate is not None and self.min_gap is not None:
             keep &= surrogate.predict_many(points.x.float())[0][:, 0] >= self.min_gap
         return Points(points.x[keep], points.index[keep])

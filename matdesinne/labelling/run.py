@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["LabelRun", "label_points"]
 
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -27,16 +29,23 @@ class LabelRun:
     Args:
         rows: one a design, in the order of the points.
         computed: how many of them this start computed; the others were there.
+        tasks: in how many tasks.
+        seconds: wall time of these in s.
+        calculating: s that the calculations took, summed over the workers.
     """
 
     rows: Sequence[Row]
     computed: int
+    tasks: int
+    seconds: float
+    calculating: float
 
     def report(self) -> str:
         """Counts in words, with the first reason for a failure."""
         failed = [row for row in self.rows if row["status"] == "failed"]
         told = f", {len(failed):,} failed, the first because of: {failed[0]['reason']}" if failed else ""
-        return f"{len(self.rows):,} designs: {self.computed:,} labelled now{told}"
+        times = f"in {self.tasks:,} tasks and {self.seconds:.1f} s, calculations {self.calculating:.1f} s"
+        return f"{len(self.rows):,} designs: {self.computed:,} labelled now {times}{told}"
 
 
 def label_points(oracle: Oracle, points: Points, executor: Executor, folder: Path, retry: bool = False) -> LabelRun:
@@ -63,14 +72,17 @@ def label_points(oracle: Oracle, points: Points, executor: Executor, folder: Pat
         known = {key for key, row in records.rows.items() if not (retry and row["status"] == "failed")}
         todo = [key for key in places if key not in known]
         heads = {key: {"id": key, "index": int(points.index[places[key]]), **designs[places[key]]} for key in todo}
+        start = time.perf_counter()
         with tqdm(total=len(places), initial=len(places) - len(todo), unit="design", desc="labels") as bar:
             for keys, rows in _computed(oracle, points.x, {key: places[key] for key in todo}, executor):
                 records.append([{**heads[key], **row} for key, row in zip(keys, rows, strict=True)])
                 bar.update(len(rows))
+        seconds = time.perf_counter() - start
         # rows of earlier points in this folder stay in front
         rows = [row for key, row in records.rows.items() if key not in places] + [records.rows[key] for key in places]
         _write_labels(rows, oracle, folder / "labels.parquet")
-    return LabelRun(rows, len(todo))
+    calculating = math.fsum(float(records.rows[key]["seconds"]) for key in todo)  # type: ignore[arg-type]
+    return LabelRun(rows, len(todo), math.ceil(len(todo) / oracle.chunk), seconds, calculating)
 
 
 def _computed(
