@@ -1,7 +1,5 @@
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -18,32 +16,9 @@ from matdesinne.labelling.executors import LocalExecutor
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics, Kinematics
-from matdesinne.oracles.base import Column, Oracle
 
 from ..conftest import ROOT, box, line
-
-
-class Fragile(Oracle):
-    """x1 + x2; a negative x1 kills the process, a negative x2 raises. It can be mended."""
-
-    mended = False
-
-    def columns(self):
-        return {"total": Column("eV"), "count": Column("", "count"), "both": Column("eV", "list")}
-
-    def settings(self):
-        return {"oracle": "fragile"}
-
-    def kpoints(self):
-        return {"kpoints": [[0.0, 0.0], [0.5, 0.0]]}
-
-    def _label(self, x):
-        [[left, right]] = x.tolist()
-        if left < 0 and not self.mended:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if right < 0 and not self.mended:
-            raise RuntimeError("did not converge")
-        return {"total": [left + right], "count": [3], "both": [[left, right]]}
+from .fragile import Fragile
 
 
 def points(*designs: tuple[float, float]) -> Points:
