@@ -1,4 +1,4 @@
-"""Label designs by DFT or another oracle: `python label.py oracle=gpaw points=candidates.parquet`."""
+"""Labels by DFT or another oracle: `python label.py points=candidates.parquet`; `task=validate candidates=FOLDER` for more."""
 
 from pathlib import Path
 
@@ -11,20 +11,15 @@ from matdesinne.config import config_folder, entry_point
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="label")
 @entry_point
 def main(config: DictConfig) -> None:
-    """Compose, read or draw points, label, write."""
-    from hydra.utils import instantiate
+    """Run the chosen task."""
+    from matdesinne.errors import ConfigError
+    from matdesinne.labelling.tasks import TASKS
 
-    from matdesinne.labelling.points import read_points
-    from matdesinne.labelling.run import label_points
-
-    oracle = instantiate(config.oracle, _convert_="all")
-    if config.points == "sobol":
-        points = instantiate(config.sobol).draw(oracle.space)
-    else:
-        points = read_points(config.points, oracle.space)
-    run = label_points(oracle, points, instantiate(config.executor), Path(config.folder), config.retry)
-    print(run.report())
-    print(f"Wrote labels.parquet and records.jsonl to {config.folder}")
+    if config.task not in TASKS:
+        raise ConfigError(f"Expected task out of {list(TASKS)}, got {config.task!r}: choose one.")
+    folder = Path(config.folder)
+    print(TASKS[config.task](config, folder))
+    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
 
 
 if __name__ == "__main__":

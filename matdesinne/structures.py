@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["CELL_PARAMETERS", "Prototype", "write_extxyz"]
+__all__ = ["CELL_PARAMETERS", "Prototype", "draw_structure", "write_extxyz"]
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ase
 import ase.io
@@ -17,6 +18,9 @@ from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.files import atomic_path
 from matdesinne.space import DesignSpace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 """Names under which a design carries its cell: lengths in angstrom, angles in degree."""
@@ -90,6 +94,13 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
         frames.append(atoms)
     with atomic_path(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
+
+
+def draw_structure(atoms: ase.Atoms, axis: Axes) -> None:
+    """Draw three by three cells of a layer as seen from above, with the borders of all."""
+    from ase.visualize.plot import plot_atoms
+
+    plot_atoms(atoms.repeat((3, 3, 1)), axis, radii=0.4, show_unit_cell=2)
 
 
 def _encloses_volume(alpha: float, beta: float, gamma: float) -> bool:

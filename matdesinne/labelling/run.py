@@ -27,7 +27,7 @@ class LabelRun:
     """What a run of labelling left.
 
     Args:
-        rows: one a design, in the order of the points.
+        rows: labels of each point, in the order of the points.
         computed: how many of them this start computed; the others were there.
         tasks: in how many tasks.
         seconds: wall time of these in s.
@@ -65,9 +65,10 @@ def label_points(oracle: Oracle, points: Points, executor: Executor, folder: Pat
     oracle.check()
     settings, names = oracle.settings(), oracle.space.names
     designs = [dict(zip(names, values, strict=True)) for values in points.x.tolist()]
+    ids = [design_id(design, settings) for design in designs]
     places: dict[str, int] = {}
-    for place, design in enumerate(designs):
-        places.setdefault(design_id(design, settings), place)
+    for place, key in enumerate(ids):
+        places.setdefault(key, place)
     with Records(folder / "records.jsonl", settings) as records:
         known = {key for key, row in records.rows.items() if not (retry and row["status"] == "failed")}
         todo = [key for key in places if key not in known]
@@ -78,11 +79,11 @@ def label_points(oracle: Oracle, points: Points, executor: Executor, folder: Pat
                 records.append([{**heads[key], **row} for key, row in zip(keys, rows, strict=True)])
                 bar.update(len(rows))
         seconds = time.perf_counter() - start
-        # rows of earlier points in this folder stay in front
-        rows = [row for key, row in records.rows.items() if key not in places] + [records.rows[key] for key in places]
-        _write_labels(rows, oracle, folder / "labels.parquet")
+        # designs of earlier points in this folder stay in front
+        order = [key for key in records.rows if key not in places] + list(places)
+        _write_labels([records.rows[key] for key in order], oracle, folder / "labels.parquet")
     calculating = math.fsum(float(records.rows[key]["seconds"]) for key in todo)  # type: ignore[arg-type]
-    return LabelRun(rows, len(todo), math.ceil(len(todo) / oracle.chunk), seconds, calculating)
+    return LabelRun([records.rows[key] for key in ids], len(todo), math.ceil(len(todo) / oracle.chunk), seconds, calculating)
 
 
 def _computed(

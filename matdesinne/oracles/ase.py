@@ -41,6 +41,7 @@ class ASEOracle(Oracle):
         field_factor: what the field in V/angstrom is multiplied by for that keyword.
     """
 
+    prototype: Prototype
     packages = ("ase",)
 
     def __init__(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from matdesinne import __version__
 from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
 
 Value = int | float | str | list[float] | None
 """What a cell of the table holds: a number, a word, one number for each k-point, or nothing."""
@@ -53,6 +54,8 @@ class Oracle(ABC):
     """Designs in one task for a worker."""
     packages: Sequence[str] = ("matdesinne",)
     """Distributions whose versions go into every row."""
+    prototype: Prototype | None = None
+    """Atoms and fractional positions, where designs are crystals."""
 
     def __init__(self, space: DesignSpace) -> None:
         self.space = space

@@ -53,6 +53,7 @@ class GPAWOracle(Oracle):
         fine_kpoints: divisions of that grid.
     """
 
+    prototype: Prototype
     packages = ("gpaw", "gpaw-data", "ase")
 
     def __init__(

@@ -29,7 +29,7 @@ class SurrogateOracle(Oracle):
         self._path = run_folder(run) / f"{part}.safetensors"
         surrogate = _load(self._path)
         super().__init__(surrogate.space)
-        self.chunk = chunk
+        self.chunk, self.prototype = chunk, surrogate.prototype
         self._units = {prop.name: prop.unit for prop in surrogate.properties}
         # other weights under the same name are another oracle
         self._content = hashlib.sha256(self._path.read_bytes()).hexdigest()
