@@ -23,7 +23,7 @@ def oracle(**changes) -> GPAWOracle:
     config = OmegaConf.load(CONF / "oracle" / "gpaw.yaml")
     config.update(changes)
     parts = {name: OmegaConf.load(CONF / name / "mos2.yaml") for name in ("space", "prototype")}
-    return instantiate(OmegaConf.create({**config, **parts}), _convert_="all")
+    return instantiate(OmegaConf.create({"material": parts, "oracle": config}).oracle, _convert_="all")
 
 
 @pytest.fixture(scope="module")
