@@ -8,13 +8,15 @@ import pandas
 import pyarrow.parquet
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from matdesinne.labelling.executors import LocalExecutor
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics
 
-from ..conftest import ROOT, line
+from ..conftest import CONF, ROOT, line
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("parsl") is None, reason="needs Parsl: the extra `cluster`")
 
@@ -61,3 +63,10 @@ def test_same_table_as_on_this_machine(tmp_path):
     for name in ("status", "reason"):
         assert found[name].tolist() == [row[name] for row in rows]
     assert found["impact"].dropna().tolist() == [row["impact"] for row in rows if row["status"] == "done"]
+
+
+def test_slurm_jobs_can_be_described():
+    """Building the provider checks each name; a scheduler is asked only when a job starts."""
+    provider = instantiate(OmegaConf.load(CONF / "executor" / "slurm.yaml").provider)
+    assert (provider.walltime, provider.max_blocks) == ("04:00:00", 4)
+    assert "OMP_NUM_THREADS=1" in provider.worker_init
