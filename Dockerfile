@@ -18,7 +18,7 @@ RUN pip install --no-cache-dir -c constraints.txt torch
 FROM ${DEVICE}
 COPY conf conf
 COPY matdesinne matdesinne
-COPY train.py generate.py benchmark.py ./
+COPY train.py generate.py benchmark.py label.py ./
 RUN pip install --no-cache-dir -c constraints.txt .
 RUN useradd --create-home designer
 USER designer

@@ -1,15 +1,16 @@
-# make demo: from a bare machine to candidates. make test: from a bare machine to passing tests.
+# make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gpaw clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
 
 test: $(INSTALLED) lint
+	@$(MAKE) gpaw || echo "GPAW cannot be installed here: the tests that need it will be skipped."
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=matdesinne --cov-report=term:skip-covered
 
 lint: $(INSTALLED)
@@ -18,10 +19,19 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+gpaw: $(VENV)/gpaw
+
+# GPAW is built against libraries of the system, which root can fetch on Debian
+$(VENV)/gpaw: $(INSTALLED) gpaw_siteconfig.py
+	if [ "$$(id -u)" = 0 ] && command -v apt-get; then apt-get update && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y libxc-dev libopenblas-dev libfftw3-dev g++; fi
+	GPAW_CONFIG=$(CURDIR)/gpaw_siteconfig.py $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dft]'
+	touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev]'
 	touch $@
 
 clean:

@@ -6,6 +6,7 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "EmptyResultError",
+    "LabellingError",
     "MatDesINNeError",
     "TargetError",
     "TrainingError",
@@ -42,3 +43,7 @@ class TrainingError(MatDesINNeError, RuntimeError):
 
 class EmptyResultError(MatDesINNeError, RuntimeError):
     """No candidate survived a stage of the pipeline."""
+
+
+class LabellingError(MatDesINNeError, RuntimeError):
+    """A labelling run cannot keep its records."""

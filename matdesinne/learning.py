@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHECKPOINT_KEY", "Batch", "DesignModule", "Optimization", "load_module", "save_module"]
+__all__ = ["CHECKPOINT_KEY", "Batch", "DesignModule", "Optimization", "load_module", "run_folder", "save_module"]
 
 import importlib
 import inspect
@@ -197,6 +197,11 @@ def save_module(module: DesignModule, folder: str | Path, name: str) -> None:
     with atomic_path(folder / f"{name}.safetensors") as temporary:
         safetensors.torch.save_file(state, temporary)
     write_json(folder / f"{name}.json", module.describe())
+
+
+def run_folder(name: str | Path) -> Path:
+    """The folder of a run of ``train.py``, or of the weights that come with the package for the name ``"pretrained"``."""
+    return Path(__file__).parent / "pretrained" if str(name) == "pretrained" else Path(name)
 
 
 def load_module(kind: type[M], folder: str | Path, name: str) -> M:

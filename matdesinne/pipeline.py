@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError, DeviceError, EmptyResultError
-from matdesinne.learning import load_module, save_module
+from matdesinne.learning import load_module, run_folder, save_module
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
 from matdesinne.selection import All, InsideSpace, Selection, Tolerance
@@ -277,7 +277,7 @@ class InverseDesign:
         Raises:
             CheckpointError: if a file is missing, damaged or foreign.
         """
-        path = Path(__file__).parent / "pretrained" if str(folder) == "pretrained" else Path(folder)
+        path = run_folder(folder)
         model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
         surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
         finisher = None if finish is None else load_module(Surrogate, path, f"finisher_{finish}")  # type: ignore[type-abstract]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CELL_PARAMETERS", "Prototype", "write_extxyz"]
+__all__ = ["CELL_PARAMETERS", "Prototype", "draw_structure", "write_extxyz"]
 
 import math
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from matdesinne.space import DesignSpace
 
 if TYPE_CHECKING:
     import ase
+    from matplotlib.axes import Axes
 
 CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 """Names under which a design carries its cell: lengths in angstrom, angles in degree."""
@@ -117,6 +118,13 @@ def _cells(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
     z = (1 - cosine[:, 1].square() - y.square()).sqrt()
     rows = [(a, zero, zero), (b * cosine[:, 2], b * sine, zero), (c * cosine[:, 1], c * y, c * z)]
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def draw_structure(atoms: ase.Atoms, axis: Axes) -> None:
+    """Draw three by three cells of a layer as seen from above, with the borders of all."""
+    from ase.visualize.plot import plot_atoms
+
+    plot_atoms(atoms.repeat((3, 3, 1)), axis, radii=0.4, show_unit_cell=2)
 
 
 def _encloses_volume(alpha: float, beta: float, gamma: float) -> bool:

@@ -1,9 +1,11 @@
 """Every YAML file composes, and what it describes can be built."""
 
+import json
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -14,6 +16,7 @@ from matdesinne.config import config_folder, entry_point
 from matdesinne.data.datamodule import DesignData
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
+from matdesinne.oracles.base import Oracle
 from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
@@ -22,7 +25,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.sweeps import SweepTable
 from matdesinne.training import build
 
-from .conftest import CONF, tiny_module
+from .conftest import CONF, ROOT, tiny_module
 
 GROUPS = {
     path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
@@ -31,6 +34,7 @@ GROUPS = {
 }
 TRAIN_GROUPS = ("data", "model", "surrogate", "trainer", "logger")
 GENERATE_GROUPS = ("selection", "localization")
+LABEL_GROUPS = ("material", "oracle", "executor")
 BENCHMARK_GROUPS = ("data", "surrogate", "trainer", "selection", "localization", "experiment")
 CSV = [
     "data.source.path=my.csv",
@@ -80,6 +84,44 @@ def test_generate_composes(override):
 def test_benchmark_composes(override):
     config = composed("benchmark", override)
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+
+
+@pytest.mark.parametrize("override", options(LABEL_GROUPS))
+def test_label_composes(override):
+    config = composed("label", override, "points=points.csv")
+    OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+
+
+@pytest.mark.parametrize("material", GROUPS["material"])
+@pytest.mark.parametrize("name", GROUPS["oracle"])
+def test_oracle(name, material):
+    oracle = instantiate(composed("label", f"oracle={name}", f"material={material}").oracle, _convert_="all")
+    assert isinstance(oracle, Oracle)
+    json.dumps(oracle.settings())
+
+
+@pytest.mark.parametrize("name", GROUPS["material"])
+def test_material_is_a_monolayer_about_its_reference(name):
+    material = instantiate(composed("label", f"material={name}").material, _convert_="all")
+    material["prototype"].check(material["space"])
+    centre = (material["space"].lower + material["space"].upper) / 2
+    torch.testing.assert_close(centre, material["space"].reference)
+    atoms = material["prototype"].atoms(dict(zip(material["space"].names, centre.tolist(), strict=True)))
+    metal, above, below = atoms.get_chemical_symbols()
+    assert f"{metal.lower()}{above.lower()}2" == name and above == below
+    # bond lengths of the family, 2.39 to 2.53 angstrom
+    assert all(2.38 < atoms.get_distance(0, i, mic=True) < 2.55 for i in (1, 2))
+
+
+def test_default_oracle_is_that_of_the_card():
+    """The numerics that matdesinne/datasets/mos2_gpaw.md states."""
+    oracle = instantiate(composed("label").oracle, _convert_="all")
+    card = (ROOT / "matdesinne" / "datasets" / "mos2_gpaw.md").read_text()
+    numerics = oracle.settings()
+    assert f"PW({numerics['cutoff']}), xc {numerics['functional']}" in " ".join(card.split())
+    assert f"FermiDirac({numerics['smearing']}), {numerics['bands']} bands" in " ".join(card.split())
+    assert f"Mixer({', '.join(str(part) for part in numerics['mixing'])})" in card
+    assert numerics["grids"] == {"": 9}
 
 
 @pytest.mark.parametrize("name", GROUPS["experiment"])
@@ -135,8 +177,8 @@ def test_sweeps_end_with_a_table(words):
 
 
 def test_every_group_is_reached():
-    reached = {*TRAIN_GROUPS, *GENERATE_GROUPS, *BENCHMARK_GROUPS, "hparams_search", "space", "prototype"}
-    assert set(GROUPS) <= reached | {"oracle", "executor", "benchmark"}
+    reached = {*TRAIN_GROUPS, *GENERATE_GROUPS, *BENCHMARK_GROUPS, "hparams_search", "space", "prototype", *LABEL_GROUPS}
+    assert set(GROUPS) <= reached
 
 
 @pytest.mark.parametrize("name", GROUPS["data"])
@@ -218,7 +260,7 @@ def test_generate_defaults_are_those_of_the_library():
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
-def test_targets_are_ours_or_lightning(path: Path):
+def test_targets_are_ours_or_of_the_libraries_in_use(path: Path):
     def walk(node):
         if isinstance(node, dict):
             if "_target_" in node:
@@ -230,4 +272,4 @@ def test_targets_are_ours_or_lightning(path: Path):
                 yield from walk(value)
 
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert all(name.startswith(("matdesinne.", "pytorch_lightning.")) for name in walk(content))
+    assert all(name.startswith(("matdesinne.", "pytorch_lightning.", "ase.calculators.", "parsl.")) for name in walk(content))

@@ -190,6 +190,37 @@ def test_missing_run(fails):
     assert "nowhere" in fails("generate", "run=nowhere", "target=0.5")
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "points="),
+        (["points=nowhere.csv"], "nowhere.csv"),
+        (["task=nothing"], "validate"),
+        (["task=validate"], "candidates="),
+        (["task=validate", "candidates=nowhere"], "nowhere"),
+        (["oracle=surrogate", "oracle.run=nowhere"], "nowhere"),
+        (["oracle=kinematics", "points=sobol"], "bounds"),
+    ],
+    ids=["points", "file", "task", "candidates", "folder", "run", "bounds"],
+)
+def test_label_names_what_is_needed(fails, words, named):
+    assert named in fails("label", "folder=out", *words)
+
+
+def test_label_and_validate(tmp_path):
+    """Sobol designs by an ensemble, and candidates against it."""
+    write_run(tmp_path)
+    oracle = ["oracle=surrogate", "oracle.run=run", "executor.workers=1"]
+    said = works(tmp_path, "label.py", *oracle, "points=sobol", "sobol.count=30", "folder=labels")
+    assert "30 designs: 30 labelled now" in said
+    again = works(tmp_path, "label.py", *oracle, "points=sobol", "sobol.count=40", "folder=labels")
+    assert "40 designs: 10 labelled now" in again
+    works(tmp_path, "generate.py", "run=run", "target=[null,9]", "num_samples=40", "structures=false", "hydra.run.dir=out")
+    said = works(tmp_path, "label.py", *oracle, "task=validate", "candidates=out", "per_target=20", "folder=check")
+    assert "| 20 | 0 | 0 (0 to 0) |" in said
+    assert (tmp_path / "check" / "validation.png").is_file()
+
+
 def test_truncated_weights(tmp_path, fails):
     path = write_run(tmp_path) / "run" / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignTable", "Split", "check_table", "read_numbers"]
+__all__ = ["DesignTable", "Split", "check_table", "read_frame", "read_numbers"]
 
 import math
 import warnings
@@ -155,7 +155,7 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
     Raises:
         DatasetError: naming file, column and first bad row.
     """
-    frame = _read_frame(path, columns, header)
+    frame = read_frame(path, columns, header)
     missing = [name for name in columns if name not in frame.columns]
     extra = [str(name) for name in frame.columns if name not in columns and name not in ignore]
     if missing or extra:
@@ -170,7 +170,17 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
     )
 
 
-def _read_frame(path: Path, columns: Sequence[str], header: bool) -> pandas.DataFrame:
+def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> pandas.DataFrame:
+    """Read a table as it is, the entries of a CSV file as text.
+
+    Args:
+        path: the file; ``.parquet`` is read as Parquet, everything else as CSV.
+        columns: names of the columns of a CSV file without a header.
+        header: whether a CSV file starts with the names.
+
+    Raises:
+        DatasetError: if there is no such file or it cannot be parsed.
+    """
     import pandas
 
     try:

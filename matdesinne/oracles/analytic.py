@@ -6,16 +6,20 @@ References:
 
 from __future__ import annotations
 
-__all__ = ["AnalyticProblem", "Ballistics", "Kinematics"]
+__all__ = ["AnalyticOracle", "AnalyticProblem", "Ballistics", "Kinematics"]
 
 import math
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import DatasetError
+from matdesinne.oracles.base import Column, Columns, Oracle
+from matdesinne.space import DesignSpace
 
 
 class AnalyticProblem(ABC):
@@ -127,3 +131,33 @@ class Ballistics(AnalyticProblem):
             above = self._height(middle, height, vy) > 0
             low, high = torch.where(above, middle, low), torch.where(above, high, middle)
         return (low + high) / 2
+
+
+class AnalyticOracle(Oracle):
+    """The exact properties of the designs of an analytic problem.
+
+    Args:
+        space: the designs.
+        problem: the forward function.
+        properties: the unit of each property by its name.
+        chunk: designs in one task.
+        delay: s of waiting for each design, to rehearse calculations that take long.
+    """
+
+    def __init__(
+        self, space: DesignSpace, problem: AnalyticProblem, properties: Mapping[str, str], chunk: int, delay: float = 0.0
+    ) -> None:
+        super().__init__(space)
+        self.problem, self.properties, self.chunk, self.delay = problem, dict(properties), chunk, delay
+
+    def columns(self) -> dict[str, Column]:
+        """The properties."""
+        return {name: Column(unit) for name, unit in self.properties.items()}
+
+    def settings(self) -> dict[str, object]:
+        """The problem's name."""
+        return {"oracle": "analytic", "problem": type(self.problem).__name__}
+
+    def _label(self, x: Float[Tensor, "n dx"]) -> Columns:
+        time.sleep(self.delay * len(x))
+        return dict(zip(self.properties, self.problem.forward(x).T.tolist(), strict=True))

@@ -6,7 +6,9 @@ import torch
 from scipy.integrate import solve_ivp
 
 from matdesinne.errors import DatasetError
-from matdesinne.oracles.analytic import Ballistics, Kinematics
+from matdesinne.oracles.analytic import AnalyticOracle, Ballistics, Kinematics
+
+from ..conftest import line
 
 
 def test_kinematics_is_a_chain_of_rotations(close):
@@ -100,3 +102,17 @@ def test_ballistics_without_impact_on_request(close):
 def test_kinematics_has_properties_everywhere(generator):
     x = 10 * Kinematics().sample_prior(100, generator)
     assert torch.equal(Kinematics().forward(x, strict=False), Kinematics().forward(x))
+
+
+def test_oracle_gives_the_exact_properties():
+    x = Kinematics().sample_prior(50, torch.Generator().manual_seed(0)).double()
+    oracle = AnalyticOracle(line(4), Kinematics(), {"end_x": "1", "end_y": "1"}, chunk=10)
+    rows = oracle.label(x)
+    assert [[row["end_x"], row["end_y"]] for row in rows] == Kinematics().forward(x).tolist()
+
+
+def test_oracle_has_no_labels_for_a_shot_from_below():
+    x = torch.tensor([[0.0, 1.0, 0.5, 10.0], [0.0, -50.0, 0.5, 1.0]], dtype=torch.float64)
+    rows = AnalyticOracle(line(4), Ballistics(), {"impact": "m"}, chunk=10).label(x)
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert "stays below" in rows[1]["reason"]

@@ -1,0 +1,26 @@
+"""Labels by DFT or another oracle: `python label.py points=candidates.parquet`; `task=validate candidates=FOLDER` for more."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from matdesinne.config import config_folder, entry_point
+
+
+@hydra.main(version_base="1.3", config_path=config_folder(), config_name="label")
+@entry_point
+def main(config: DictConfig) -> None:
+    """Run the chosen task."""
+    from matdesinne.errors import ConfigError
+    from matdesinne.labelling.tasks import TASKS
+
+    if config.task not in TASKS:
+        raise ConfigError(f"Expected task out of {list(TASKS)}, got {config.task!r}: choose one.")
+    folder = Path(config.folder)
+    print(TASKS[config.task](config, folder))
+    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+
+
+if __name__ == "__main__":
+    main()

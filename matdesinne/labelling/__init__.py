@@ -1,0 +1,1 @@
+"""Labelling tables of designs: points, records, executors, validation."""

@@ -1,0 +1,72 @@
+"""Where calculations run: the nodes of a cluster, by Parsl, behind the interface of `concurrent.futures`."""
+
+from __future__ import annotations
+
+__all__ = ["ParslExecutor"]
+
+import logging
+import sysconfig
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from matdesinne.errors import ConfigError
+
+if TYPE_CHECKING:
+    from parsl.providers.base import ExecutionProvider
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ParslExecutor(Executor):
+    """Pilot jobs that a scheduler starts, whose workers take one task after another.
+
+    A worker that dies costs its task only; Parsl starts another one.
+
+    References:
+        Babuji et al., Parsl: Pervasive Parallel Programming in Python, HPDC '19, doi 10.1145/3307681.3325400.
+
+    Args:
+        provider: how a job is started: Parsl's ``LocalProvider``, ``SlurmProvider`` and the like.
+        workers: of each node, one task each; as many as it has cores when omitted.
+        address: under which the nodes reach this machine; found out when omitted.
+        run_dir: folder of Parsl's own logs.
+
+    Raises:
+        ConfigError: if Parsl is not installed.
+    """
+
+    def __init__(self, provider: ExecutionProvider, workers: int | None, address: str | None, run_dir: str) -> None:
+        try:
+            from parsl import Config, DataFlowKernel
+            from parsl.concurrent import ParslPoolExecutor
+            from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD, HighThroughputExecutor
+        except ImportError as error:
+            raise ConfigError(f"Expected Parsl, got {error}: pip install 'matdesinne[cluster]'.") from error
+
+        logging.getLogger("parsl").setLevel(logging.ERROR)  # what it debugs is not for the console
+        scripts = sysconfig.get_path("scripts")  # the environment need not be activated
+        pilots = HighThroughputExecutor(
+            label="labels",
+            provider=provider,
+            max_workers_per_node=workers,
+            cores_per_worker=1,
+            address=address,
+            launch_cmd=f"{scripts}/{DEFAULT_LAUNCH_CMD}",
+            interchange_launch_cmd=[f"{scripts}/interchange.py"],
+        )
+        self._kernel = DataFlowKernel(Config(executors=[pilots], run_dir=run_dir, initialize_logging=False))
+        self._pool = ParslPoolExecutor(dfk=self._kernel)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run an importable function on a node."""
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for the tasks, unless they are to be cancelled, and end the jobs."""
+        if self._kernel.cleanup_called:
+            return
+        if wait and not cancel_futures:
+            self._kernel.wait_for_current_tasks()
+        self._kernel.cleanup()

@@ -1,0 +1,139 @@
+"""Which designs to label: the rows of a table, or points of a Sobol sequence."""
+
+from __future__ import annotations
+
+__all__ = ["Points", "SobolPoints", "read_points"]
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import qmc
+from torch import Tensor
+
+from matdesinne.data.table import read_frame, read_numbers
+from matdesinne.errors import ConfigError
+from matdesinne.space import DesignSpace
+
+if TYPE_CHECKING:
+    from matdesinne.surrogates.base import Surrogate
+
+_DECIMALS = 9
+"""Of a Sobol design, as in the packaged set: a table in text then holds the same designs."""
+_BLOCK = 1 << 10
+
+
+@dataclass(frozen=True)
+class Points:
+    """Designs to label.
+
+    Args:
+        x: physical units, float64, shape [n, dx].
+        index: number of each in its source, shape [n].
+    """
+
+    x: Float[Tensor, "n dx"]
+    index: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        """Number of designs."""
+        return len(self.x)
+
+
+def read_points(path: str | Path, space: DesignSpace) -> Points:
+    """Read designs from a CSV or Parquet file; columns that are not parameters do not matter.
+
+    A column ``index`` numbers the rows, else their positions do.
+
+    Raises:
+        DatasetError: if a parameter's column is missing or holds something else than finite numbers.
+    """
+    path = Path(path)
+    names = [str(name) for name in read_frame(path).columns]
+    wanted = [*space.names, "index"] if "index" in names else list(space.names)
+    values = read_numbers(path, wanted, ignore=names)
+    x = values[:, : space.dimension]
+    return Points(x, values[:, -1].long() if "index" in names else torch.arange(len(x)))
+
+
+@dataclass(frozen=True)
+class SobolPoints:
+    r"""Points u of a scrambled Sobol sequence, spread over the box: :math:`x = m + h (2u - 1)`.
+
+    m is the middle of the bounds, h their half width. The sequence of `mos2_gpaw` has the seed 20211209.
+
+    References:
+        Owen, Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14, 466 (1998), doi 10.1006/jcom.1998.0487.
+
+    Args:
+        count: points to take.
+        start: number of the first one to look at.
+        seed: of the scrambling.
+        reserved: points whose number ends in this digit are passed over: they are kept for independent checks.
+        min_gap: smallest first property that the surrogate predicts for a point that is taken; all are when omitted.
+        surrogate: folder of a run, or ``"pretrained"``.
+    """
+
+    count: int
+    start: int
+    seed: int
+    reserved: int | None = None
+    min_gap: float | None = None
+    surrogate: str = "pretrained"
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.count < 1 or self.start < 0:
+            raise ConfigError(f"Expected count >= 1 and start >= 0, got {self.count} and {self.start}: correct them.")
+
+    def draw(self, space: DesignSpace) -> Points:
+        """Take points until there are enough.
+
+        Raises:
+            ConfigError: if the space has no bounds, or the sequence ends before there are enough.
+            CheckpointError: if the surrogate cannot be read.
+        """
+        if not space.bounded:
+            raise ConfigError("Expected a design space with bounds for points=sobol, got an open one: give a table.")
+        kept: list[Points] = []
+        surrogate = self._loaded()
+        for points in self._blocks(space):
+            kept.append(self._filter(points, surrogate))
+            if sum(map(len, kept)) >= self.count:
+                break
+        x = torch.cat([points.x for points in kept])[: self.count]
+        if len(x) < self.count:
+            raise ConfigError(f"Expected {self.count} points, got {len(x)} in the whole sequence: lower min_gap.")
+        return Points(x, torch.cat([points.index for points in kept])[: self.count])
+
+    def _blocks(self, space: DesignSpace) -> Iterator[Points]:
+        sampler = qmc.Sobol(space.dimension, scramble=True, seed=self.seed)  # rng= would scramble in another way
+        lower = np.array([parameter.lower for parameter in space.parameters])
+        upper = np.array([parameter.upper for parameter in space.parameters])
+        if self.start:
+            sampler.fast_forward(self.start)
+        for first in range(self.start, 1 << 24, _BLOCK):
+            unit = sampler.random(_BLOCK)
+            x = (lower + upper) / 2 + (upper - lower) / 2 * (2 * unit - 1)
+            yield Points(torch.from_numpy(x.round(_DECIMALS)), torch.arange(first, first + _BLOCK))
+
+    def _loaded(self) -> Surrogate | None:
+        if self.min_gap is None:
+            return None
+        # imported where it is needed: Lightning takes seconds
+        from matdesinne.learning import load_module, run_folder
+        from matdesinne.surrogates.base import Surrogate
+
+        return load_module(Surrogate, run_folder(self.surrogate), "surrogate").eval()  # type: ignore[type-abstract]
+
+    def _filter(self, points: Points, surrogate: Surrogate | None) -> Points:
+        keep = torch.ones(len(points), dtype=torch.bool)
+        if self.reserved is not None:
+            keep &= points.index % 10 != self.reserved
+        if surrogate is not None and self.min_gap is not None:
+            keep &= surrogate.predict_many(points.x.float())[0][:, 0] >= self.min_gap
+        return Points(points.x[keep], points.index[keep])

@@ -1,0 +1,210 @@
+"""What candidates are worth: their labels by an oracle against what was asked for and what was predicted."""
+
+from __future__ import annotations
+
+__all__ = ["TargetErrors", "Validation", "read_candidates", "stratified", "validate"]
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import stats
+from torch import Tensor
+
+from matdesinne.candidates import Candidates
+from matdesinne.errors import ConfigError, DatasetError
+from matdesinne.labelling.points import Points
+from matdesinne.labelling.run import LabelRun, label_points
+from matdesinne.oracles.base import Oracle
+
+_LEVEL = 0.95
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class TargetErrors:
+    """Errors of the candidates for one target; every interval holds with 95 %.
+
+    Args:
+        target: what was asked for, in words.
+        labelled: candidates with a label.
+        failed: candidates whose calculation failed; they are in no other number.
+        mae: mean distance of the labels to the target, in the unit of the property.
+        mae_interval: by the bootstrap.
+        rmse: root of the mean square of that distance.
+        largest: the largest distance.
+        outliers: share with a distance above the limit.
+        outliers_interval: Wilson's.
+        at_floor: share whose label is at or below the property's floor although the target is above.
+        at_floor_interval: Wilson's.
+        prediction_mae: mean distance of the labels to the predictions.
+        within_spread: share whose label is within one predicted standard deviation of the prediction; 0.68 when calibrated.
+        within_two: the same for two; 0.95 when calibrated.
+        rank_correlation: of spread and distance to the prediction, Spearman's; ``None`` where one of them is constant.
+    """
+
+    target: str
+    labelled: int
+    failed: int
+    mae: float
+    mae_interval: tuple[float, float]
+    rmse: float
+    largest: float
+    outliers: float
+    outliers_interval: tuple[float, float]
+    at_floor: float | None
+    at_floor_interval: tuple[float, float] | None
+    prediction_mae: float
+    within_spread: float
+    within_two: float
+    rank_correlation: float | None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Chosen candidates with their labels.
+
+    Args:
+        chosen: the candidates for each target.
+        labels: the oracle's property for each of them, float64, NaN where the calculation failed.
+        run: the labelling.
+    """
+
+    chosen: Sequence[Candidates]
+    labels: Sequence[Float[Tensor, " n"]]
+    run: LabelRun
+
+    def errors(self, outlier: float, seed: int) -> list[TargetErrors]:
+        """Errors for each target.
+
+        Args:
+            outlier: distance above which a label is an outlier, in the unit of the property.
+            seed: of the bootstrap.
+        """
+        pairs = zip(self.chosen, self.labels, strict=True)
+        return [_errors(candidates, labels, outlier, seed) for candidates, labels in pairs]
+
+
+def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
+    """Read tables of candidates, one a target, the lowest target first.
+
+    Args:
+        places: files of ``generate.py``, or folders that have such files named ``candidates.parquet`` at any depth.
+
+    Raises:
+        DatasetError: if a file cannot be read, or there is none.
+        ConfigError: if the tables are of different properties.
+    """
+    files = [
+        file
+        for place in map(Path, places)
+        for file in (sorted(place.rglob("candidates.parquet")) if place.is_dir() else [place])
+    ]
+    tables = [Candidates.read_parquet(file) for file in files]
+    if not tables:
+        raise DatasetError(f"Expected tables of candidates in {list(map(str, places))}, got none: give generate.py's folders.")
+    if any(len(table.properties) != 1 or table.properties != tables[0].properties for table in tables):
+        names = [[prop.name for prop in table.properties] for table in tables]
+        raise ConfigError(f"Expected candidates for one property in all tables, got {names}: validate them one by one.")
+    return sorted(tables, key=lambda table: table.target.values[0])
+
+
+def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
+    """Rows that stand for all: one out of each of `count` equal parts in the order of the predicted spread.
+
+    With one random place for all parts (systematic sampling) every row has the same chance, so means over the chosen rows
+    are unbiased; sure and unsure predictions have their shares.
+
+    References:
+        Cochran, Sampling Techniques, 3rd ed., Wiley 1977, chapter 8.
+
+    Returns:
+        `count` row numbers, all of them where there are fewer.
+    """
+    order = spread.argsort(stable=True)
+    if len(order) <= count:
+        return order
+    places = (torch.arange(count) + torch.rand(1, generator=generator, dtype=torch.float64)) * len(order) / count
+    return order[places.long()]
+
+
+def validate(
+    tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
+) -> Validation:
+    """Choose candidates of each table and label them.
+
+    Args:
+        tables: candidates for one target each.
+        per_target: how many of each.
+        oracle: labels them; it must have the candidates' property.
+        executor: where the calculations run.
+        folder: of the records and labels; a run that was ended goes on there.
+        generator: of the choice.
+
+    Raises:
+        ConfigError: if the oracle does not compute the property or has other parameters.
+    """
+    name = tables[0].properties[0].name
+    if name not in oracle.columns():
+        raise ConfigError(f"Expected an oracle of {name}, got one of {list(oracle.columns())}: e.g. oracle.fine=true.")
+    if any(table.space.names != oracle.space.names for table in tables):
+        raise ConfigError(
+            f"Expected candidates of {list(oracle.space.names)}, got {list(tables[0].space.names)}: change material."
+        )
+    chosen = [table.take(stratified(table.std[:, 0], per_target, generator)) for table in tables]
+    x = torch.cat([table.designs for table in chosen]).double()
+    run = label_points(oracle, Points(x, torch.arange(len(x))), executor, folder)
+    labels = torch.tensor([math.nan if row[name] is None else row[name] for row in run.rows], dtype=torch.float64)
+    return Validation(chosen, labels.split([len(table) for table in chosen]), run)
+
+
+def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float, seed: int) -> TargetErrors:
+    known = ~labels.isnan()
+    if not known.any():
+        raise DatasetError("Expected labels to compare with, got failures only: read the reasons in labels.parquet.")
+    prop, y = candidates.properties[0], labels[known].unsqueeze(1)
+    error = candidates.target.residual(y).abs()[:, 0].numpy()
+    miss = (y - candidates.mean[known].double()).abs()[:, 0].numpy()
+    spread = candidates.std[known, 0].double().numpy()
+    aimed_above = prop.floor is not None and candidates.target.values[0] > prop.floor
+    at_floor = int((y <= (prop.floor or 0.0)).sum()) if aimed_above else None
+    return TargetErrors(
+        target=candidates.target.describe(candidates.properties),
+        labelled=len(error),
+        failed=int((~known).sum()),
+        mae=float(error.mean()),
+        mae_interval=_bootstrap(error, seed),
+        rmse=float(np.sqrt(np.square(error).mean())),
+        largest=float(error.max()),
+        outliers=float((error > outlier).mean()),
+        outliers_interval=_wilson(int((error > outlier).sum()), len(error)),
+        at_floor=None if at_floor is None else at_floor / len(error),
+        at_floor_interval=None if at_floor is None else _wilson(at_floor, len(error)),
+        prediction_mae=float(miss.mean()),
+        within_spread=float((miss <= spread).mean()),
+        within_two=float((miss <= 2 * spread).mean()),
+        rank_correlation=_rank_correlation(spread, miss),
+    )
+
+
+def _bootstrap(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, float]:
+    """Percentiles of the means of resampled values."""
+    drawn = np.random.default_rng(seed).choice(values, (_RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _wilson(hits: int, count: int) -> tuple[float, float]:
+    interval = stats.binomtest(hits, count).proportion_ci(_LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _rank_correlation(spread: Float[np.ndarray, " n"], miss: Float[np.ndarray, " n"]) -> float | None:
+    if len(spread) < 3 or np.ptp(spread) == 0 or np.ptp(miss) == 0:
+        return None
+    return float(stats.spearmanr(spread, miss).statistic)
