@@ -244,18 +244,16 @@ def test_newton_leaves_rows_that_cannot_move(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [1, 13])
 def test_packaged_weights_give_a_batch_what_they_give_its_rows(chunk, monkeypatch):
-    """The default surrogate, whose gap has kinks."""
-    surrogate = InverseDesign.load("pretrained").surrogate
-    x = surrogate.space.sample(60, torch.Generator().manual_seed(1))
+    """The default surrogate; in double precision, where kinks of the gap do not make rounding decide on a step."""
+    surrogate = InverseDesign.load("pretrained").surrogate.double()
+    x = surrogate.space.sample(60, torch.Generator().manual_seed(1)).double()
     table = candidates(surrogate, x, 0.5)
     together = Newton().refine(table, surrogate)
     monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
     monkeypatch.setattr("matdesinne.surrogates.base._CHUNK_ROWS", chunk)
     apart = Newton().refine(table, surrogate)
-    difference = (apart.designs - together.designs) / surrogate.scale.std
-    # a last step within the tolerance may be taken or not
-    assert (difference.norm(dim=1) < 1e-4).float().mean() >= 0.95
-    assert ((apart.error <= 1e-5) == (together.error <= 1e-5)).float().mean() >= 0.95
+    assert ((apart.designs - together.designs) / surrogate.scale.std).abs().max() < 1e-9
+    assert (apart.mean - together.mean).abs().max() < 1e-9
 
 
 RATE = 0.02
