@@ -6,7 +6,7 @@ __all__ = ["CINN"]
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,10 +16,13 @@ from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.coupling import affine_network
-from matdesinne.models.mixture import MixtureCouplingBlock, mixture_network
+from matdesinne.models.mixture import MixtureNetwork
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
+
+if TYPE_CHECKING:
+    from FrEIA.framework import SequenceINN
 
 _ORDER_ROWS = 50_000
 _LATE = 1.5
@@ -72,8 +75,9 @@ class CINN(DensityModel):
         self.save_hyperparameters(ignore=["space", "properties"], logger=False)
         self.register_buffer("order", torch.arange(space.dimension))
         self.features = TargetFeatures(len(properties), frequencies)
+        self.network: MixtureNetwork | SequenceINN
         if coupling == "mixture":
-            self.network = mixture_network(space.dimension, self.features.size, hidden, depth, components)
+            self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
         elif coupling == "affine":
             self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth)
         else:
@@ -93,12 +97,12 @@ class CINN(DensityModel):
             v = self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))
             self.order.copy_(_by_explained_variance(batch.x[:_ORDER_ROWS], v))
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
-        for block in self.network:
-            if isinstance(block, MixtureCouplingBlock):
+        if isinstance(self.network, MixtureNetwork):
+            for block in self.network:
                 block.begin(bounded)
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        if not (self.training and isinstance(self.network[0], MixtureCouplingBlock)):
+        if not (self.training and isinstance(self.network, MixtureNetwork)):
             return super()._terms_standard(u, v)
         # The likelihood is a sum over blocks that share no parameters: a step trains one of them, the late ones more often,
         # because they have more to learn.
@@ -108,7 +112,7 @@ class CINN(DensityModel):
 
     def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
         u, condition = u[:, self.order], self.features(v)
-        if isinstance(self.network[0], MixtureCouplingBlock):
+        if isinstance(self.network, MixtureNetwork):
             # the sum of the conditionals is z^2 / 2 - log det with the normal quantiles cancelled
             return torch.stack([block.log_density(u, condition) for block in self.network]).sum(dim=0)
         z, log_det = self.network(u, c=[condition])

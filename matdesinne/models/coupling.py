@@ -5,14 +5,16 @@ from __future__ import annotations
 __all__ = ["affine_network"]
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from FrEIA.framework import SequenceINN
-from FrEIA.modules import FixedLinearTransform, GLOWCouplingBlock
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.models.networks import perceptron
+
+if TYPE_CHECKING:
+    from FrEIA.framework import SequenceINN
 
 
 def affine_network(dimension: int, condition: int, blocks: int, hidden: int, depth: int, clamp: float = 2.0) -> SequenceINN:
@@ -29,6 +31,10 @@ def affine_network(dimension: int, condition: int, blocks: int, hidden: int, dep
         depth: number of hidden layers of the subnetworks.
         clamp: bound on the log-scale of one block.
     """
+    # here, because the import takes a second that a mixture network need not wait
+    from FrEIA.framework import SequenceINN
+    from FrEIA.modules import FixedLinearTransform, GLOWCouplingBlock
+
     network = SequenceINN(dimension)
     for _ in range(blocks):
         network.append(FixedLinearTransform, M=_rotation(dimension))

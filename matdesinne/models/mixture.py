@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["MixtureCouplingBlock", "mixture_network"]
+__all__ = ["MixtureCouplingBlock", "MixtureNetwork"]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from FrEIA.framework import SequenceINN
-from FrEIA.modules import InvertibleModule
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from matdesinne.models.networks import ResidualPerceptron
@@ -34,8 +32,10 @@ _START_WIDTH, _START_SPREAD = {True: -2.5, False: -4.0}, {True: 0.8, False: 0.3}
 """Logarithm of the first width, and spread of the first means, of a bounded and of an unbounded coordinate."""
 
 
-def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth: int, components: int) -> SequenceINN:
+class MixtureNetwork(nn.Module):
     """One block for each coordinate, each given the coordinates before it: the likelihood is a product of conditionals.
+
+    It passes designs on as FrEIA's ``SequenceINN`` does, whose import would take a second.
 
     Args:
         dimension: number of coordinates.
@@ -44,20 +44,43 @@ def mixture_network(dimension: int, condition: int, hidden: Sequence[int], depth
         depth: hidden layers of each subnetwork.
         components: logistic components of each conditional.
     """
-    network = SequenceINN(dimension)
-    # the last coordinate first, so that every block still sees the untransformed coordinates before its own
-    for position in reversed(range(dimension)):
-        share = position / max(dimension - 1, 1)
-        network.append(
-            MixtureCouplingBlock,
-            cond=0,
-            cond_shape=(condition,),
-            position=position,
-            hidden=round(hidden[0] + share * (hidden[1] - hidden[0])),
-            depth=depth,
-            components=components,
-        )
-    return network
+
+    def __init__(self, dimension: int, condition: int, hidden: Sequence[int], depth: int, components: int) -> None:
+        super().__init__()
+        # the last coordinate first, so that every block still sees the untransformed coordinates before its own
+        self.module_list = nn.ModuleList()
+        for position in reversed(range(dimension)):
+            share = position / max(dimension - 1, 1)
+            width = round(hidden[0] + share * (hidden[1] - hidden[0]))
+            self.module_list.append(
+                MixtureCouplingBlock(
+                    [(dimension,)], [(condition,)], position=position, hidden=width, depth=depth, components=components
+                )
+            )
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self.module_list)
+
+    def __getitem__(self, index: int) -> MixtureCouplingBlock:
+        """A block; the first is that of the last coordinate."""
+        block = self.module_list[index]
+        assert isinstance(block, MixtureCouplingBlock)
+        return block
+
+    def __iter__(self) -> Iterator[MixtureCouplingBlock]:
+        """The blocks in their order."""
+        return (self[index] for index in range(len(self)))
+
+    def forward(
+        self, x_or_z: Tensor, c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
+        """Transform every coordinate, in reverse order where `rev`; the log-determinant is that of the chosen direction."""
+        total = x_or_z.new_zeros(len(x_or_z))
+        for block in reversed(list(self)) if rev else self:
+            (x_or_z,), log_det = block((x_or_z,), c=c, rev=rev, jac=jac)
+            total = total + log_det
+        return x_or_z, total
 
 
 class _Mixture(NamedTuple):
@@ -72,7 +95,7 @@ class _Mixture(NamedTuple):
     whole: bool
 
 
-class MixtureCouplingBlock(InvertibleModule):
+class MixtureCouplingBlock(nn.Module):
     r"""Transform one normal coordinate given those before it, on FrEIA's interface.
 
     With v in [0, 1] (:math:`\Phi(u_j)` of a bounded coordinate, a linear map of an unbounded one) and a mixture of logistic
@@ -93,6 +116,8 @@ class MixtureCouplingBlock(InvertibleModule):
         components: number of logistic components.
     """
 
+    bounded: Tensor
+
     def __init__(
         self,
         dims_in: list[tuple[int, ...]],
@@ -103,7 +128,7 @@ class MixtureCouplingBlock(InvertibleModule):
         depth: int,
         components: int,
     ) -> None:
-        super().__init__(dims_in, dims_c)
+        super().__init__()
         self.position, self.components = position, components
         self.subnet = ResidualPerceptron(position + dims_c[0][0], 3 * components, hidden, depth)
         with torch.no_grad():

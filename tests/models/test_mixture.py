@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from FrEIA.framework import SequenceINN
 
-from matdesinne.models.mixture import MixtureCouplingBlock, _cdf, _quantile, mixture_network
+from matdesinne.models.mixture import MixtureCouplingBlock, MixtureNetwork, _cdf, _quantile
 
 from ..conftest import perturb
 
@@ -15,7 +16,7 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 def network(size: float = 0.1, dtype: torch.dtype = torch.float64, dimension: int = DIMENSION):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = mixture_network(dimension, CONDITION, hidden=(8, 16), depth=2, components=5).to(dtype)
+        made = MixtureNetwork(dimension, CONDITION, hidden=(8, 16), depth=2, components=5).to(dtype)
     for block in made:
         block.begin(torch.tensor([MODE["bounded"] or i % 2 == 1 for i in range(dimension)]))
     perturb(made, size)
@@ -188,8 +189,23 @@ def test_gradients_are_finite():
     assert all(parameter.grad.isfinite().all() and (parameter.grad != 0).any() for parameter in made.parameters())
 
 
+def test_blocks_fit_into_a_network_of_freia(close):
+    """The same interface, so they can be mixed with FrEIA's own."""
+    made = network()
+    theirs = SequenceINN(DIMENSION)
+    for block in made:
+        settings = {"position": block.position, "hidden": block.subnet.first.out_features, "depth": 2, "components": 5}
+        theirs.append(MixtureCouplingBlock, cond=0, cond_shape=(CONDITION,), **settings)
+    theirs.to(torch.float64).load_state_dict(made.state_dict())
+    theirs.train(made.training)
+    x, c = inputs()
+    for rev in (False, True):
+        for mine, other in zip(made(x, c=[c], rev=rev), theirs(x, c=[c], rev=rev), strict=True):
+            close(mine, other)
+
+
 def test_one_block_for_each_coordinate():
-    made = mixture_network(4, 2, hidden=(10, 40), depth=2, components=3)
+    made = MixtureNetwork(4, 2, hidden=(10, 40), depth=2, components=3)
     assert [block.position for block in made] == [3, 2, 1, 0]
     assert all(isinstance(block, MixtureCouplingBlock) for block in made)
     assert [block.subnet.first.out_features for block in made] == [40, 30, 20, 10]
