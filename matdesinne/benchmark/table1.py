@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["PAPER", "Row", "Table1"]
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,11 @@ class Table1:
         """The one that localizes."""
         return self.refinement.surrogate
 
+    @functools.cached_property
+    def _fast(self) -> Refinement:
+        """The refinement without a finisher."""
+        return Refinement(self.surrogate, self.refinement.selection, self.refinement.localization)
+
     def rows(self, targets: Sequence[float]) -> Iterator[Row]:
         """Run every method at every target, one row after the other."""
         for name, model in self.models.items():
@@ -135,7 +141,7 @@ class Table1:
         typical, floor = float(self.prior.median()), self.surrogate.properties[0].floor
         target = Target.parse(typical if floor is None else max(typical, floor), model.properties)
         with contextlib.suppress(EmptyResultError):  # it only fills caches
-            self.refinement.refine(model.sample_target(target, 256, self._generator())[0], target)
+            self._fast.refine(model.sample_target(target, 256, self._generator())[0], target)
 
     def _model_rows(self, name: str, model: InverseModel, value: float) -> Iterator[Row]:
         target = Target.parse(value, model.properties)
@@ -144,8 +150,7 @@ class Table1:
         sampling = time.perf_counter() - start
         training = self.training_seconds.get(name)
         yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), training)
-        fast = Refinement(self.surrogate, self.refinement.selection, self.refinement.localization)
-        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, fast, training)
+        yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, self._fast, training)
         if self.refinement.finisher is not None:
             some, share = designs[: self.judged], min(self.judged / len(designs), 1.0)
             yield self._refined_row(f"MatDesINNe-{name}, finished", value, some, share * sampling, self.refinement, training)
