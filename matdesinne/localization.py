@@ -59,12 +59,13 @@ class Localizer(ABC):
             return replace(candidates, stage="localized")
         edges = (candidates.space.lower, candidates.space.upper)
         bounds = _Bounds(*(edge.to(surrogate.device, candidates.designs.dtype) for edge in edges))
-        parts: list[list[Tensor]] = []
-        for rows in candidates.designs.split(_CHUNK_ROWS):
+        found = Moved(*(torch.empty_like(column) for column in (candidates.designs, candidates.mean, candidates.std)))
+        chunks = zip(*(column.split(_CHUNK_ROWS) for column in (candidates.designs, *found)), strict=True)
+        for rows, *places in chunks:
             moved = self._refine(rows.to(surrogate.device), bounds, candidates.target, surrogate)
-            parts.append([part.cpu() for part in moved])
-        designs, mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
-        return replace(candidates, designs=designs, mean=mean, std=std, stage="localized")
+            for place, part in zip(places, moved, strict=True):
+                place.copy_(part)
+        return replace(candidates, designs=found.designs, mean=found.mean, std=found.std, stage="localized")
 
     @abstractmethod
     def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:

@@ -182,9 +182,14 @@ class Surrogate(DesignModule):
     def _in_chunks(
         self, function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Float[Tensor, "n dx"]
     ) -> tuple[Tensor, Tensor]:
+        # filled in place: many small results between large temporary ones would split the memory up
+        mean, spread = (torch.empty(len(x), len(self.properties), dtype=x.dtype) for _ in range(2))
+        size = self.chunk_rows
         with torch.no_grad():
-            parts = [function(rows.to(self.device)) for rows in x.split(self.chunk_rows)]
-        return torch.cat([mean.cpu() for mean, _ in parts]), torch.cat([spread.cpu() for _, spread in parts])
+            for rows, mean_rows, spread_rows in zip(x.split(size), mean.split(size), spread.split(size), strict=True):
+                for part, target in zip(function(rows.to(self.device)), (mean_rows, spread_rows), strict=True):
+                    target.copy_(part)
+        return mean, spread
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """Mean and standard deviation over the ensemble."""
