@@ -66,7 +66,8 @@ class Trainings:
             started: what `start` returned.
             description: of the progress bar.
         """
-        for done in tqdm(as_completed(started), desc=description, total=len(started), unit="training", leave=False):
+        waited = as_completed(started)
+        for done in tqdm(waited, desc=description, total=len(started), unit="training", leave=False, disable=not started):
             done.result()
 
 
