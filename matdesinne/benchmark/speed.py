@@ -182,7 +182,7 @@ class Speed:
         MeanGradientDescent(steps=1).refine(start, design.surrogate)
         once = _seconds(lambda: design.surrogate.predict_many(start.designs), device)
         spent = _seconds(lambda: MeanGradientDescent(steps=timed).refine(start, design.surrogate), device)
-        return PaperTime(name, device, size, len(start), timed, steps, (spent - once) * steps / timed)
+        return PaperTime(name, device, size, len(start), timed, steps, max(spent - once, 0.0) * steps / timed)
 
 
 class _Operations(TorchDispatchMode):

@@ -54,7 +54,7 @@ def test_operations_of_a_known_pass():
 def test_paper_is_taken_in_proportion(steps):
     (found,) = timer().paper("cpu", 30, steps, steps=30)
     assert (found.rows, found.size, found.steps, found.timed_steps) == (30, 30, 30, min(steps, 30))
-    assert found.seconds > 0
+    assert found.seconds >= 0
 
 
 def test_floor_is_measured():
