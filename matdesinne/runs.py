@@ -102,9 +102,7 @@ def _train_surrogate(
 
 def _taught(config: DictConfig, data: DesignData, seed: int) -> DesignData:
     """Rows that the teacher of ``surrogate.teaching`` has labelled; the teacher is trained once and kept."""
-    other = config.copy()
-    other.surrogate = config.surrogate.teaching.teacher
-    teacher = cached_surrogate(other, data, seed, Path(config.surrogates_folder))
+    teacher = _cached(config, config.surrogate.teaching.teacher, data, seed)
     if not isinstance(teacher, TightBindingSurrogate):
         raise ConfigError(
             f"Expected tight_binding as a teacher, got {type(teacher).__name__}: correct surrogate.teaching.teacher."
@@ -114,9 +112,14 @@ def _taught(config: DictConfig, data: DesignData, seed: int) -> DesignData:
 
 def cached_finisher(config: DictConfig, data: DesignData) -> Surrogate:
     """Train or load the accurate surrogate that the key ``finisher`` describes, as `cached_surrogate` does."""
+    return _cached(config, config.finisher, data, config.seed)
+
+
+def _cached(config: DictConfig, settings: DictConfig, data: DesignData, seed: int) -> Surrogate:
+    """`cached_surrogate` for other settings than those under ``surrogate``."""
     other = config.copy()
-    other.surrogate = config.finisher
-    return cached_surrogate(other, data, config.seed, Path(config.surrogates_folder))
+    other.surrogate = settings
+    return cached_surrogate(other, data, seed, Path(config.surrogates_folder))
 
 
 def _train_finisher(config: DictConfig, data: DesignData, folder: Path) -> None:

@@ -108,9 +108,7 @@ class BandSurrogate(Surrogate):
 
     def _linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
         """With the two k-points that carry the edges alone: the others have no gradient."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            features = self.features(x)
+        x, features = self._traced_features(x)
         outputs, arguments = self.network.evaluate(features)
         with torch.no_grad():
             energies = self._levels(outputs)

@@ -171,6 +171,12 @@ class Surrogate(DesignModule):
             rows = [torch.autograd.grad(mean[:, j].sum(), x, retain_graph=j + 1 < len(columns))[0] for j in columns]
         return Linearization(mean.detach(), std.detach(), torch.stack(rows, dim=1))
 
+    def _traced_features(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n f"]]:
+        """The designs as the start of a graph of their own, and their features in it."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return x, self.features(x)
+
     def _calibrated(self, spread: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         return (spread + self.spread_offset) * self._spread_factor(_ONE_SIGMA)
 

@@ -78,9 +78,7 @@ class MLPSurrogate(Surrogate):
 
     def _linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
         """With the two pieces that carry the extrema alone: the others have no gradient."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            features = self.features(x)
+        x, features = self._traced_features(x)
         outputs, arguments = self.network.evaluate(features)
         with torch.no_grad():
             members = self._extrema(outputs)
