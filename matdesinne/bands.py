@@ -37,6 +37,19 @@ class BandLabels(NamedTuple):
         """Keep some rows, in the given order."""
         return self._replace(energies=self.energies[rows])
 
+    def joined(self, other: BandLabels) -> BandLabels:
+        """These rows and those of another table on the same grid.
+
+        Raises:
+            DatasetError: if the k-points differ.
+        """
+        if self.kpoints.shape != other.kpoints.shape or not torch.allclose(self.kpoints, other.kpoints, atol=1e-6):
+            raise DatasetError(
+                f"Expected the same {len(self.kpoints)} k-points of {self.name} in both tables, got others: "
+                "label with the settings of the data set."
+            )
+        return self._replace(energies=torch.cat([self.energies, other.energies]))
+
     def permutation(self, reciprocal: Float[Tensor, "2 2"]) -> Int[Tensor, " k"]:
         """For each k-point, the row of its image under an integer matrix.
 

@@ -69,7 +69,7 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
     """
     settings = {
         "version": matdesinne.__version__,
-        "data": {key: value for key, value in plain(config.data).items() if key != "labels"},
+        "data": {key: value for key, value in plain(config.data).items() if key not in ("added", "labels")},  # rows: below
         "surrogate": plain(config.surrogate),
         "rows": digest(data.training_rows),
         "epochs": config.trainer.max_epochs,

@@ -6,6 +6,7 @@ __all__ = ["DesignData"]
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from matdesinne.data.batches import TensorBatches
 from matdesinne.data.labels import SurrogateLabels
-from matdesinne.data.sources import Source
+from matdesinne.data.sources import LabelSource, Source
 from matdesinne.data.table import DesignTable, Split, check_table
 from matdesinne.data.teaching import taught_rows
 from matdesinne.fitting import LightningTask
@@ -45,6 +46,7 @@ class DesignData(pl.LightningDataModule):
         split_seed: seed of the split.
         order_seed: seed of the order of training rows.
         labels: how to make a generative model's training designs; ``None`` trains it on the table's rows.
+        added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class DesignData(pl.LightningDataModule):
         split_seed: int = 0,
         order_seed: int = 0,
         labels: SurrogateLabels | None = None,
+        added: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.source, self.space, self.properties, self.prototype = source, space, tuple(properties), prototype
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.labels = split_seed, order_seed, labels
+        self.added = tuple(LabelSource(path) for path in added)
         self.duplicates = 0
         self._split: Split | None = None
         self._labeller: Surrogate | None = None
@@ -88,8 +92,19 @@ class DesignData(pl.LightningDataModule):
             )
             unique = table.without_duplicates()
             self.duplicates = len(table) - len(unique)
-            self._split = unique.split(*self.fractions, self.split_seed)
+            split = unique.split(*self.fractions, self.split_seed)
+            self._split = replace(split, train=split.train.joined(self._added_rows(unique))) if self.added else split
         return self._split
+
+    def _added_rows(self, unique: DesignTable) -> DesignTable:
+        """The rows of the added tables; none whose design is among those of the table."""
+        every = unique
+        for source in self.added:
+            more = check_table(source.load(self.space, self.properties), self.space, self.properties, source.describe())
+            every = every.joined(replace(more, ids=more.ids + min(int(every.ids.min()), 0)))  # their numbers go on downwards
+        rows = every.without_duplicates().without(unique)  # of equal designs the first one stays
+        self.duplicates += len(every) - len(unique) - len(rows)
+        return rows
 
     def labelled_by(self, surrogate: Surrogate) -> Self:
         """The same data, with training and validation rows drawn from the box and labelled by a surrogate.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AnalyticSource", "FileSource", "PackagedSource", "PublishedSource", "Source"]
+__all__ = ["AnalyticSource", "FileSource", "LabelSource", "PackagedSource", "PublishedSource", "Source"]
 
 import hashlib
 import json
@@ -10,9 +10,10 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from matdesinne.bands import BandLabels
@@ -21,6 +22,9 @@ from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import AnalyticProblem
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _GRIDS = ("", "_fine")
 """Endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid."""
@@ -72,28 +76,66 @@ class PackagedSource(Source):
             known = sorted(path.stem for path in self.path.parent.glob("*.parquet"))
             raise DatasetError(f"Expected one of the packaged sets {known}, got {self.path.stem!r}: correct data.source.name.")
         table = pyarrow.parquet.read_table(self.path)
+        return _labelled(table, space, properties, torch.tensor(table["index"].to_numpy().copy()))
 
-        def stack(names: Sequence[str]) -> torch.Tensor:
-            return torch.stack([torch.tensor(table[name].to_numpy().copy()) for name in names], dim=1).float()
 
-        def labels(ending: str) -> BandLabels:
-            kpoints = torch.tensor(json.loads(table.schema.metadata[f"kpoints{ending}".encode()]))
-            energies = torch.full((len(table), 2, len(kpoints)), torch.nan)
-            for edge, name in enumerate((f"valence_energies{ending}", f"conduction_energies{ending}")):
-                for row, values in enumerate(table[name].to_pylist()):
-                    if values is not None:
-                        energies[row, edge] = torch.tensor(values)
-            return BandLabels(energies, kpoints, f"band_gap{ending}")
+class LabelSource(Source):
+    """What `label.py` wrote: the designs whose calculation succeeded.
 
-        grids = [labels(ending) for ending in _GRIDS]
-        if properties[0].name.endswith(_GRIDS[1]):
-            grids.reverse()
-        return DesignTable(
-            stack(space.names),
-            stack([prop.name for prop in properties]),
-            torch.tensor(table["index"].to_numpy().copy()),
-            tuple(grids),
-        )
+    Args:
+        path: ``labels.parquet``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def describe(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
+        """Read designs, properties and, where the table has them, band energies; rows are named -1, -2, ..."""
+        import pyarrow.compute
+        import pyarrow.parquet
+
+        wanted = [*space.names, properties[0].name.removesuffix(_GRIDS[1]), "status"]
+        try:
+            table = pyarrow.parquet.read_table(self.path)
+        except (OSError, pyarrow.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(
+                f"Expected labels.parquet of label.py at {self.path}, got {reason}: correct the path."
+            ) from error
+        missing = [name for name in wanted if name not in table.schema.names]
+        if missing:
+            raise DatasetError(
+                f"Expected labels.parquet of label.py at {self.path}, got a table without {missing}: correct the path."
+            )
+        table = table.filter(pyarrow.compute.equal(table["status"], "done"))
+        return _labelled(table, space, properties, -1 - torch.arange(len(table)))
+
+
+def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Property], ids: Int[Tensor, " n"]) -> DesignTable:
+    """Designs, properties and the band energies on every grid whose k-points the table names; NaN where there are none."""
+
+    def stack(names: Sequence[str]) -> Float[Tensor, "n c"]:
+        absent = torch.full((len(table),), torch.nan)
+        columns = [torch.tensor(table[name].to_numpy().copy()) if name in table.schema.names else absent for name in names]
+        return torch.stack(columns, dim=1).float()
+
+    def bands(ending: str) -> BandLabels:
+        kpoints = torch.tensor(json.loads(table.schema.metadata[f"kpoints{ending}".encode()]))
+        energies = torch.full((len(table), 2, len(kpoints)), torch.nan)
+        for edge, name in enumerate((f"valence_energies{ending}", f"conduction_energies{ending}")):
+            for row, values in enumerate(table[name].to_pylist()):
+                if values is not None:
+                    energies[row, edge] = torch.tensor(values)
+        return BandLabels(energies, kpoints, f"band_gap{ending}")
+
+    grids = [bands(ending) for ending in _GRIDS if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
+    if properties[0].name.endswith(_GRIDS[1]):
+        grids.reverse()
+    return DesignTable(stack(space.names), stack([prop.name for prop in properties]), ids, tuple(grids))
 
 
 class PublishedSource(Source):

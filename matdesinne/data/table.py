@@ -49,10 +49,20 @@ class DesignTable:
         return DesignTable(self.x[rows], self.y[rows], self.ids[rows], tuple(labels.take(rows) for labels in self.bands))
 
     def joined(self, other: DesignTable) -> DesignTable:
-        """These rows and those of a table of the same source."""
-        pairs = zip(self.bands, other.bands, strict=True)
-        bands = tuple(mine._replace(energies=torch.cat([mine.energies, theirs.energies])) for mine, theirs in pairs)
+        """These rows and those of another table of the same parameters and properties.
+
+        Grids of k-points that the other table lacks are without energies in its rows; grids that only it has are left out.
+
+        Raises:
+            DatasetError: if both have a grid of one name with different k-points.
+        """
+        bands = tuple(labels.joined(other._on(labels)) for labels in self.bands)
         return DesignTable(torch.cat([self.x, other.x]), torch.cat([self.y, other.y]), torch.cat([self.ids, other.ids]), bands)
+
+    def _on(self, grid: BandLabels) -> BandLabels:
+        """These rows' energies on the grid of another table."""
+        found = [labels for labels in self.bands if labels.name == grid.name]
+        return found[0] if found else grid._replace(energies=torch.full((len(self), *grid.energies.shape[1:]), torch.nan))
 
     def without(self, other: DesignTable) -> DesignTable:
         """The rows whose ids are not among those of another table of the same source."""
@@ -132,9 +142,9 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
         if not table.bands:
             _check_finite(column, table.ids, prop.name, source)
         column = column[column.isfinite()]
-        if len(table) > 1 and bool((column == column[:1]).all()):
+        if len(column) > 1 and bool((column == column[:1]).all()):
             raise DatasetError(
-                f"Expected a varying property {prop.name} in {source}, got {column[:1].nanmean():g} {prop.unit} in every row: "
+                f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: "
                 "nothing can be learnt from it."
             )
     return table

@@ -1,4 +1,4 @@
-"""What label.py can do: label a table of designs, validate candidates."""
+"""What label.py can do: label a table of designs, validate candidates, learn actively."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from hydra import compose
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.errors import ConfigError
+from matdesinne.labelling.active import ActiveLearning
+from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.report import write_validation
 from matdesinne.labelling.run import label_points
 from matdesinne.labelling.validation import read_candidates, validate
+from matdesinne.learning import load_module, run_folder
+from matdesinne.models.base import InverseModel
 
 Task = Callable[[DictConfig, Path], str]
 
@@ -43,5 +48,23 @@ def validation(config: DictConfig, folder: Path) -> str:
     return write_validation(found, folder, oracle.prototype, config.outlier, config.seed)
 
 
-TASKS: dict[str, Task] = {"label": label, "validate": validation}
+def active(config: DictConfig, folder: Path) -> str:
+    """Label in rounds what the surrogate is least sure of, and train it again."""
+    settings = config.active
+    learning = ActiveLearning(
+        training=compose("train", list(settings.training)),
+        model=load_module(InverseModel, run_folder(settings.run), "model").eval(),  # type: ignore[type-abstract]
+        oracle=instantiate(config.oracle, _convert_="all"),
+        executor=lambda: instantiate(config.executor),
+        folder=folder,
+        targets=[OmegaConf.to_object(target) if OmegaConf.is_config(target) else target for target in settings.targets],
+        num_samples=settings.num_samples,
+        per_round=settings.per_round,
+        fresh=settings.fresh,
+        seed=config.seed,
+    )
+    return write_rounds(learning.run(settings.rounds), learning, config.seed)
+
+
+TASKS: dict[str, Task] = {"label": label, "validate": validation, "active": active}
 """By the name that ``task=`` takes."""

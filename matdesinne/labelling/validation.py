@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TargetErrors", "Validation", "read_candidates", "stratified", "validate"]
+__all__ = ["TargetErrors", "Validation", "bootstrap_interval", "read_candidates", "stratified", "validate"]
 
 import math
 from collections.abc import Sequence
@@ -178,7 +178,7 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
         labelled=len(error),
         failed=int((~known).sum()),
         mae=float(error.mean()),
-        mae_interval=_bootstrap(error, seed),
+        mae_interval=bootstrap_interval(error, seed),
         rmse=float(np.sqrt(np.square(error).mean())),
         largest=float(error.max()),
         outliers=float((error > outlier).mean()),
@@ -192,8 +192,8 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
     )
 
 
-def _bootstrap(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, float]:
-    """Percentiles of the means of resampled values."""
+def bootstrap_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, float]:
+    """Interval that holds the mean with 95 %: percentiles of the means of resampled values."""
     drawn = np.random.default_rng(seed).choice(values, (_RESAMPLES, len(values))).mean(axis=1)
     low, high = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)

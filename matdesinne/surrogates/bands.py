@@ -75,13 +75,19 @@ class BandSurrogate(Surrogate):
         """Learn the scales of designs, gaps and energies.
 
         Raises:
-            ConfigError: if the data carry no band energies at as many k-points.
+            ConfigError: if a row carries no band energies at as many k-points.
         """
         super().fit_scales(batch)
         if not batch.bands or len(batch.bands[0].kpoints) != self.kpoint_count:
             found = f"{len(batch.bands[0].kpoints)} k-points" if batch.bands else "none"
             raise ConfigError(
                 f"Expected band energies at {self.kpoint_count} k-points for surrogate=bands, got {found}: use surrogate=mlp."
+            )
+        lacking = int(batch.bands[0].energies.isnan().flatten(start_dim=1).any(dim=1).sum())
+        if lacking:
+            raise ConfigError(
+                f"Expected {batch.bands[0].name} with band energies in every row for surrogate=bands, got {lacking} of "
+                f"{len(batch.x)} rows without: use surrogate=tight_binding or taught/bands, or label with DFT on this grid."
             )
         self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
 
