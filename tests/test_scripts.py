@@ -197,11 +197,12 @@ def test_missing_run(fails):
         (["points=nowhere.csv"], "nowhere.csv"),
         (["task=nothing"], "validate"),
         (["task=validate"], "candidates="),
+        (["task=active", "active.run=nowhere"], "nowhere"),
         (["task=validate", "candidates=nowhere"], "nowhere"),
         (["oracle=surrogate", "oracle.run=nowhere"], "nowhere"),
         (["oracle=kinematics", "points=sobol"], "bounds"),
     ],
-    ids=["points", "file", "task", "candidates", "folder", "run", "bounds"],
+    ids=["points", "file", "task", "candidates", "active", "folder", "run", "bounds"],
 )
 def test_label_names_what_is_needed(fails, words, named):
     assert named in fails("label", "folder=out", *words)
@@ -219,6 +220,29 @@ def test_label_and_validate(tmp_path):
     said = works(tmp_path, "label.py", *oracle, "task=validate", "candidates=out", "per_target=20", "folder=check")
     assert "| 20 | 0 | 0 (0 to 0) |" in said
     assert (tmp_path / "check" / "validation.png").is_file()
+
+
+def test_active_learning(tmp_path):
+    """One round: labels by an ensemble join the user's table."""
+    write_run(tmp_path)
+    write_table(tmp_path)
+    training = ",".join(f"'{word}'" for word in [*OWN, *QUICK])
+    words = [
+        "active.rounds=1",
+        "active.per_round=2",
+        "active.fresh=2",
+        "active.num_samples=20",
+        "active.targets=[0.0,[0.3,0.4]]",
+    ]
+    oracle = ["oracle=surrogate", "oracle.run=run", "executor.workers=1"]
+    said = works(
+        tmp_path, "label.py", "task=active", "active.run=run", *oracle, *words, f"active.training=[{training}]", "folder=out"
+    )
+    assert "| 1 | 98 |" in said
+    for name in ("labels.parquet", "active.json", "active.md", "active.png"):
+        assert (tmp_path / "out" / name).is_file()
+    wrong = rejected(tmp_path, "label.py", "task=active", "active.run=run", "active.training=['model=nothing']", "folder=other")
+    assert "active.training" in one_error(wrong)
 
 
 def test_truncated_weights(tmp_path, fails):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from hydra import compose
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -51,9 +52,15 @@ def validation(config: DictConfig, folder: Path) -> str:
 def active(config: DictConfig, folder: Path) -> str:
     """Label in rounds what the surrogate is least sure of, and train it again."""
     settings = config.active
+    model = load_module(InverseModel, run_folder(settings.run), "model").eval()  # type: ignore[type-abstract]
+    try:
+        training = compose("train", list(settings.training))
+    except HydraException as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"Expected overrides of train.py in active.training, got {reason}: correct them.") from error
     learning = ActiveLearning(
-        training=compose("train", list(settings.training)),
-        model=load_module(InverseModel, run_folder(settings.run), "model").eval(),  # type: ignore[type-abstract]
+        training=training,
+        model=model,
         oracle=instantiate(config.oracle, _convert_="all"),
         executor=lambda: instantiate(config.executor),
         folder=folder,

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import pandas
 import pytest
 import torch
 
@@ -186,3 +187,50 @@ def test_root_reaches_the_source(tmp_path):
     source.load = lambda space, properties, root: seen.append(root) or load(space, properties)
     _ = DesignData(source, box(), [prop()], root=str(tmp_path)).split
     assert seen == [tmp_path]
+
+
+def write_labels(folder, x: torch.Tensor, y: torch.Tensor, failed: int = 0):
+    """What label.py writes, as far as training reads it; the last rows failed."""
+    frame = pandas.DataFrame(x.double().numpy(), columns=["x1", "x2"])
+    frame["y"] = y[:, 0].double().numpy()
+    frame["status"] = ["done"] * (len(x) - failed) + ["failed"] * failed
+    frame.loc[frame["status"] == "failed", "y"] = float("nan")
+    frame.to_parquet(folder / "labels.parquet")
+    return str(folder / "labels.parquet")
+
+
+def test_added_labels_join_the_training_rows_only(tmp_path):
+    more = rows(box(), 20, seed=1)
+    before, after = toy_data().split, toy_data(added=[write_labels(tmp_path, more.x, more.y, failed=3)]).split
+    assert torch.equal(after.validation.x, before.validation.x) and torch.equal(after.test.x, before.test.x)
+    assert torch.equal(after.train.x, torch.cat([before.train.x, more.x[:17]]))
+    assert after.train.ids[-17:].tolist() == [-1 - row for row in range(17)]
+
+
+def test_added_labels_of_held_out_designs_are_dropped(tmp_path):
+    plain = toy_data().split
+    path = write_labels(tmp_path, torch.cat([plain.test.x, plain.train.x[:5]]), torch.cat([plain.test.y, plain.train.y[:5]]))
+    data = toy_data(added=[path])
+    assert torch.equal(data.split.train.x, plain.train.x)
+    assert data.duplicates == len(plain.test) + 5
+
+
+def test_several_added_tables_have_distinct_ids(tmp_path):
+    paths = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        more = rows(box(), 10, seed=seed)
+        paths.append(write_labels(tmp_path / str(seed), more.x, more.y))
+    ids = toy_data(added=paths).split.train.ids
+    assert ids[-20:].tolist() == [-1 - row for row in range(20)]
+
+
+@pytest.mark.parametrize("change", ["nowhere", "text", "column"])
+def test_added_table_that_is_none(tmp_path, change):
+    path = tmp_path / "labels.parquet"
+    if change == "text":
+        path.write_text("x1,x2,y")
+    if change == "column":
+        pandas.DataFrame({"x1": [0.1], "y": [0.2], "status": ["done"]}).to_parquet(path)
+    with pytest.raises(DatasetError, match=r"labels\.parquet"):
+        _ = toy_data(added=[str(path)]).split

@@ -43,6 +43,19 @@ def test_take_keeps_bands():
     assert torch.equal(taken.bands[0].energies, bands.energies[1:])
 
 
+def test_joined_rows_lack_energies_on_a_grid_of_one_table_only():
+    coarse, fine = (BandLabels(torch.ones(1, 2, k), torch.rand(k, 2), name) for k, name in ((3, "gap"), (5, "gap_fine")))
+    both = table([[0.0]], bands=(coarse, fine)).joined(table([[1.0]], bands=(coarse,)))
+    assert both.bands[0].energies.isfinite().all()
+    assert both.bands[1].energies.isfinite().all(dim=(1, 2)).tolist() == [True, False]
+
+
+def test_joined_rows_have_one_grid():
+    tables = [table([[0.0]], bands=(BandLabels(torch.ones(1, 2, 2), torch.full((2, 2), k)),)) for k in (0.0, 0.25)]
+    with pytest.raises(DatasetError, match="k-points"):
+        tables[0].joined(tables[1])
+
+
 def test_split_is_disjoint_and_complete(hundred):
     ids = hundred.split(0.2, 0.1, 0).row_ids()
     assert sorted(ids["train"] + ids["validation"] + ids["test"]) == list(range(100))

@@ -1,3 +1,5 @@
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,19 @@ from ..conftest import CONF
 
 KPOINTS = [[0.0, 0.0, 0.0], [0.25, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0]]
 FREE = {"_target_": "ase.calculators.test.FreeElectrons", "nvalence": 6, "nbands": 8, "kpts": KPOINTS}
+GPAW = {
+    "_target_": "gpaw.GPAW",
+    "mode": {"name": "pw", "ecut": 300},
+    "xc": "PBE",
+    "kpts": {"size": [9, 9, 1], "gamma": True},
+    "occupations": {"name": "fermi-dirac", "width": 0.05},
+    "nbands": 16,
+    "mixer": {"backend": "pulay", "beta": 0.25, "nmaxold": 5, "weight": 50},
+    "convergence": {"density": 1e-3, "eigenstates": 1e-4, "bands": 14},
+    "symmetry": {"point_group": False},
+    "txt": None,
+}
+"""The numerics of mos2_gpaw in the words that GPAW has for ASE."""
 
 
 class InField(FreeElectrons):
@@ -90,3 +105,16 @@ def test_shown_settings_are_keywords_of_vasp(parts):
     config = OmegaConf.merge(OmegaConf.load(CONF / "oracle" / "ase.yaml"), {"space": parts["space"].to_dict(), "prototype": {}})
     calculator = instantiate({**config.calculator, config.field_keyword: 0.5}, _convert_="all")
     assert calculator.float_params["efield"] == 0.5
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gpaw") is None, reason="needs GPAW: make gpaw installs it")
+def test_real_code_by_the_interface_of_ase(parts):
+    """The unstrained cell has a direct gap of 1.740 eV at K, as the card of mos2_gpaw says."""
+    made = oracle(parts, GPAW, valence_bands=None)
+    made.check()
+    [row] = made.label(reference(parts))
+    assert row["status"] == "done", row["reason"]
+    assert row["band_gap"] == pytest.approx(1.740, abs=2e-3)
+    assert row["direct_gap"] == pytest.approx(row["band_gap"], abs=1e-6)
+    for name in ("valence_kpoint", "conduction_kpoint"):
+        np.testing.assert_allclose(np.sort(np.abs(row[name])), [0, 1 / 3, 1 / 3], atol=1e-6)

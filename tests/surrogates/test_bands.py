@@ -128,3 +128,12 @@ def test_trains_on_the_packaged_set(space, tmp_path):
 def test_rows_of_the_toy_have_no_bands():
     with pytest.raises(ConfigError, match="band energies"):
         tiny_module(YAML, box(), [prop()]).fit_scales(rows(box()))
+
+
+def test_rows_without_energies_are_an_error(table, space):
+    """As the gap on the fine grid without a teacher, or labels of an oracle that has no bands."""
+    module = tiny_module(YAML, space, GAP)
+    energies = table.bands[0].energies.clone()
+    energies[3] = torch.nan
+    with pytest.raises(ConfigError, match="1 of 1404 rows"):
+        module.fit_scales(Batch(table.x, table.y, (table.bands[0]._replace(energies=energies),)))
