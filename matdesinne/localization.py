@@ -124,6 +124,8 @@ class Newton(Localizer):
         step = _shortest_solution(jacobian, residual)
         for _ in range(2):
             held = ((x <= bounds.lower) & (step < 0)) | ((x >= bounds.upper) & (step > 0))
+            if not held.any():
+                break
             jacobian = jacobian.masked_fill(held.unsqueeze(1), 0.0)
             step = _shortest_solution(jacobian, residual)
         length = step.norm(dim=1, keepdim=True)
