@@ -22,7 +22,6 @@ def main(config: DictConfig) -> None:
     sections = [part(subject, config) for part in PARTS]
     summary = f"{sum(map(len, subject.generated)):,} generated designs for {targets}."
     settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
     write_report(folder / "report.html", "Exploration of a design space", summary, sections, settings)
     print(summary)
     print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
