@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LEVEL", "mean_intervals"]
+__all__ = ["LEVEL", "interval_text", "mean_intervals"]
 
 import numpy as np
 from jaxtyping import Float
@@ -38,3 +38,8 @@ def mean_intervals(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndar
         rng=np.random.default_rng(seed),
     )
     return np.stack(drawn.confidence_interval)
+
+
+def interval_text(mean: float, lower: float, upper: float) -> str:
+    """A mean with its interval for a reader; without one where it is not known."""
+    return f"{mean:.3g}" if np.isnan(lower) else f"{mean:.3g} ({lower:.3g} to {upper:.3g})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Sensitivity", "rules", "sensitivities"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import matplotlib.figure
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.exploration.drawing import axis_label, save_figure, target_label, write_data
-from matdesinne.exploration.intervals import LEVEL, mean_intervals
+from matdesinne.exploration.intervals import LEVEL, interval_text, mean_intervals
 from matdesinne.exploration.palette import BLUE, CYCLE, SKY, VERMILLION
 from matdesinne.exploration.report import Picture, Section, Table
 from matdesinne.exploration.subject import Exploration
@@ -57,6 +57,16 @@ class Sensitivity:
     slope_lower: float
     slope_upper: float
 
+    @property
+    def sizes(self) -> tuple[float, float, float]:
+        """Mean size with its interval."""
+        return self.size, self.size_lower, self.size_upper
+
+    @property
+    def slopes(self) -> tuple[float, float, float]:
+        """Mean slope with its interval."""
+        return self.slope, self.slope_lower, self.slope_upper
+
 
 def sensitivities(surrogate: Surrogate, tables: Sequence[Candidates], seed: int) -> list[Sensitivity]:
     """Scaled derivatives of the surrogate, by target and knob.
@@ -83,19 +93,13 @@ def rules(subject: Exploration, config: DictConfig) -> Section:
     """Which knob moves the property most at each target, and curves through one design."""
     found = sensitivities(subject.surrogate, subject.generated, subject.seed)
     _write(subject, found)
-    heads = [
-        "target",
-        "property",
-        "knob",
-        "designs",
-        "mean size [unit of the property]",
-        "from",
-        "to",
-        "mean slope",
-        "from",
-        "to",
+    rows = [
+        [entry.target, entry.property, entry.parameter, *texts]
+        for entry in sorted(found, key=lambda entry: (entry.target, entry.property, -entry.size))
+        for texts in [(interval_text(*entry.sizes), interval_text(*entry.slopes))]
     ]
-    rows = [list(asdict(entry).values()) for entry in sorted(found, key=lambda e: (e.target, e.property, -e.size))]
+    unit = " or ".join(dict.fromkeys(prop.unit for prop in subject.surrogate.properties))
+    heads = ["target", "property", "knob", f"mean |change| [{unit}]", f"mean change [{unit}]"]
     table = Table(
         f"Change of the property for a knob's step of half the width of its range, with {100 * LEVEL:.0f} % intervals of the "
         "mean over designs; the error of the surrogate is not in them.",
@@ -121,8 +125,7 @@ def _strongest(subject: Exploration, found: Sequence[Sensitivity]) -> list[str]:
     for (target, prop), entries in groups.items():
         best = max(entries, key=lambda entry: entry.size)
         sentences.append(
-            f"For {target}, {best.parameter} moves {prop} most: {best.size:.2f} ({best.size_lower:.2f} to "
-            f"{best.size_upper:.2f}) {units[prop]}."
+            f"For {target}, {best.parameter} moves {prop} most: by {interval_text(*best.sizes)} {units[prop]} on average."
         )
     return sentences
 

@@ -7,6 +7,7 @@ __all__ = ["Kind", "strain", "strains"]
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from matdesinne.data.table import DesignTable
 from matdesinne.exploration.drawing import save_figure, target_label, write_data
-from matdesinne.exploration.intervals import LEVEL, mean_intervals
+from matdesinne.exploration.intervals import LEVEL, interval_text, mean_intervals
 from matdesinne.exploration.palette import BLUE, GREY, VERMILLION
 from matdesinne.exploration.report import Picture, Section, Table
 from matdesinne.exploration.subject import Exploration
@@ -37,6 +38,24 @@ class Kind(Enum):
 
 
 _NAMES = {Kind.TENSILE: "tensile/compressive (a, b, c)", Kind.SHEAR: "shear (alpha, beta, gamma)"}
+_SIZES = ("average", "average absolute")
+_CANDIDATES, _ROWS = "candidates", "rows of the data set"
+
+
+class MeanStrain(NamedTuple):
+    """Strains of the designs for one target, in percent.
+
+    Args:
+        target: what the designs were made for, or have.
+        designs: which designs.
+        number: how many.
+        means: mean, lower and upper end of its interval, for each kind and for averages with and without the sign.
+    """
+
+    target: str
+    designs: str
+    number: int
+    means: Float[np.ndarray, "3 2 2"]
 
 
 def strains(space: DesignSpace, designs: Float[Tensor, "n dx"], kind: Kind) -> Float[Tensor, "n 3"]:
@@ -94,8 +113,8 @@ def _scatter(subject: Exploration, window: float) -> Picture:
     for table in (subject.generated[place] for place in tables):
         target, rows = target_label(table), _near(subject.labelled, table.target, window)
         sets += [
-            (target, "rows of the data set", table.designs[:0] if rows is None else rows),
-            (target, "candidates", table.designs),
+            (target, _ROWS, table.designs[:0] if rows is None else rows),
+            (target, _CANDIDATES, table.designs),
         ]
     figure = matplotlib.figure.Figure(figsize=(7.6, 3.6 * len(tables)), layout="constrained")
     axes = figure.subplots(len(tables), 2, sharex=True, sharey=True, squeeze=False)
@@ -104,7 +123,7 @@ def _scatter(subject: Exploration, window: float) -> Picture:
     }
     for axis, (target, name, designs) in zip(axes.flat, sets, strict=True):
         inside, outside = (100 * strains(subject.space, designs, k).mean(dim=1) for k in (Kind.IN_PLANE, Kind.OUT_OF_PLANE))
-        axis.plot(inside, outside, ".", color=BLUE if name == "candidates" else GREY, markersize=2.5)
+        axis.plot(inside, outside, ".", color=BLUE if name == _CANDIDATES else GREY, markersize=2.5)
         axis.axhline(0, color="black", linewidth=0.5)
         axis.axvline(0, color="black", linewidth=0.5)
         axis.set_title(f"{target}: {len(designs):,} {name}", fontsize="medium")
@@ -126,72 +145,71 @@ def _scatter(subject: Exploration, window: float) -> Picture:
 
 
 def _averages(subject: Exploration, window: float) -> tuple[Picture, Table]:
-    entries = []
+    found = []
     for table in subject.generated:
-        target, rows = target_label(table), _near(subject.labelled, table.target, window)
-        sets = [("candidates", table.designs), *([] if rows is None else [("rows of the data set", rows)])]
-        entries += [_entry(subject, target, name, designs) for name, designs in sets]
-    heads = ["target", "designs", "number"]
-    for kind in _NAMES:
-        for size in ("average", "absolute"):
-            heads += [f"{kind.name.lower()}_{size}{ending}" for ending in ("", "_lower", "_upper")]
-    units = ["", "", "1", *["%"] * (len(heads) - 3)]
-    columns = zip(*entries, strict=True)
-    write_data(subject.folder / "figure_5.parquet", dict(zip(heads, zip(units, map(list, columns), strict=True), strict=True)))
+        rows = _near(subject.labelled, table.target, window)
+        found.append(_mean_strain(subject, target_label(table), _CANDIDATES, table.designs))
+        if rows is not None:
+            found.append(_mean_strain(subject, target_label(table), _ROWS, rows))
+    _write_averages(subject, found)
     picture = Picture(
-        _draw_averages(subject, entries),
+        _draw_averages(subject, found),
         "After Figure 5 of the paper: average (left) and average absolute (right) tensile or compressive and shear strain for "
         f"each target; full bars: candidates, pale: rows of the data set; lines: {100 * LEVEL:.0f} % intervals of the mean.",
         "Bars of the average and average absolute strain for each target, numbers in the table below.",
     )
-    shown = [
-        head.replace("_", " ") + ("" if unit in ("", "1") else f" [{unit}]") for head, unit in zip(heads, units, strict=True)
-    ]
-    return picture, Table(f"Mean strains with {100 * LEVEL:.0f} % intervals (bootstrap over designs).", shown, entries)
+    heads = ["target", "designs", "number", *(f"{size} {kind} [%]" for kind in _NAMES.values() for size in _SIZES)]
+    texts = [[interval_text(*entry.means[:, k, s]) for k in range(2) for s in range(2)] for entry in found]
+    rows = [[entry.target, entry.designs, entry.number, *text] for entry, text in zip(found, texts, strict=True)]
+    return picture, Table(f"Mean strains with {100 * LEVEL:.0f} % intervals (bootstrap over designs).", heads, rows)
 
 
-def _entry(subject: Exploration, target: str, name: str, designs: Float[Tensor, "n dx"]) -> list[object]:
-    """Means of the averages and average sizes of both kinds with their intervals, in percent."""
-    parts = [100 * strains(subject.space, designs, kind) for kind in _NAMES]
-    values = (
-        torch.stack([value for part in parts for value in (part.mean(dim=1), part.abs().mean(dim=1))], dim=1).double().numpy()
-    )
-    low, high = mean_intervals(values, subject.seed)
-    numbers = [float(n) for triple in zip(values.mean(axis=0), low, high, strict=True) for n in triple]
-    return [target, name, len(designs), *numbers]
+def _mean_strain(subject: Exploration, target: str, name: str, designs: Float[Tensor, "n dx"]) -> MeanStrain:
+    parts = [100 * strains(subject.space, designs, kind).double() for kind in _NAMES]
+    values = torch.stack([value for part in parts for value in (part.mean(dim=1), part.abs().mean(dim=1))], dim=1).numpy()
+    means = np.stack([values.mean(axis=0), *mean_intervals(values, subject.seed)])
+    return MeanStrain(target, name, len(designs), means.reshape(3, len(_NAMES), len(_SIZES)))
 
 
-def _draw_averages(subject: Exploration, entries: Sequence[Sequence[object]]) -> Path:
+def _write_averages(subject: Exploration, found: Sequence[MeanStrain]) -> None:
+    columns: dict[str, tuple[str, Sequence[object]]] = {
+        name: (unit, [getattr(entry, name) for entry in found])
+        for name, unit in (("target", ""), ("designs", ""), ("number", "1"))
+    }
+    for k, kind in enumerate(_NAMES):
+        for s, size in enumerate(_SIZES):
+            for i, ending in enumerate(("", "_lower", "_upper")):
+                values = [float(entry.means[i, k, s]) for entry in found]
+                columns[f"{kind.name.lower()}_{size.replace(' ', '_')}{ending}"] = ("%", values)
+    write_data(subject.folder / "figure_5.parquet", columns)
+
+
+def _draw_averages(subject: Exploration, found: Sequence[MeanStrain]) -> Path:
     figure = matplotlib.figure.Figure(figsize=(8.6, 3.8), layout="constrained")
     axes = figure.subplots(1, 2)
-    targets = list(dict.fromkeys(str(entry[0]) for entry in entries))
-    for size, (axis, title) in enumerate(zip(axes, ("average strain [%]", "average absolute strain [%]"), strict=True)):
-        _bars(axis, entries, targets, size)
+    targets = list(dict.fromkeys(entry.target for entry in found))
+    for s, axis in enumerate(axes):
+        _bars(axis, found, targets, s)
         axis.axhline(0, color="black", linewidth=0.5)
         axis.set_xticks(range(len(targets)), [_short(subject, target) for target in targets])
-        axis.set_xlabel(f"target of the {', '.join(prop.name.replace('_', ' ') for prop in subject.properties)}")
-        axis.set_ylabel(title)
+        axis.set(xlabel="target", ylabel=f"{_SIZES[s]} strain [%]")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     return save_figure(figure, subject.folder, "figure_5")
 
 
 def _short(subject: Exploration, target: str) -> str:
     """A target without the name of the property, where there is one only."""
-    return (
-        target.removeprefix(subject.properties[0].name.replace("_", " ")).removeprefix(" = ")
-        if len(subject.properties) == 1
-        else target
-    )
+    name = subject.properties[0].name.replace("_", " ")
+    return target.removeprefix(f"{name} = ") if len(subject.properties) == 1 else target
 
 
-def _bars(axis: Axes, entries: Sequence[Sequence[object]], targets: Sequence[str], size: int) -> None:
-    """Bars of both kinds and both sets for every target; `size`: 0 for averages, 1 for average sizes."""
+def _bars(axis: Axes, found: Sequence[MeanStrain], targets: Sequence[str], s: int) -> None:
+    """Bars of both kinds and both sets for every target; `s`: number of the average in `_SIZES`."""
     width = 0.2
-    for k, (kind, color) in enumerate(zip(_NAMES, (BLUE, VERMILLION), strict=True)):
-        first = 3 + 6 * k + 3 * size
-        for s, (name, alpha) in enumerate((("candidates", 1.0), ("rows of the data set", 0.35))):
-            shown = [entry for entry in entries if entry[1] == name]
-            places = np.array([targets.index(str(entry[0])) for entry in shown]) + (2 * k + s - 1.5) * width
-            mean, low, high = (np.array([entry[first + i] for entry in shown], dtype=float) for i in range(3))
-            axis.bar(places, mean, 0.9 * width, color=color, alpha=alpha, label=f"{_NAMES[kind]}, {name}")
-            axis.errorbar(places, mean, [mean - low, high - mean], fmt="none", ecolor="black", linewidth=1)
+    for k, (kind, color) in enumerate(zip(_NAMES.values(), (BLUE, VERMILLION), strict=True)):
+        for place, (name, alpha) in enumerate(((_CANDIDATES, 1.0), (_ROWS, 0.35))):
+            shown = [entry for entry in found if entry.designs == name]
+            x = np.array([targets.index(entry.target) for entry in shown]) + (2 * k + place - 1.5) * width
+            mean, low, high = (np.array([entry.means[i, k, s] for entry in shown]) for i in range(3))
+            axis.bar(x, mean, 0.9 * width, color=color, alpha=alpha, label=f"{kind}, {name}")
+            axis.errorbar(x, mean, [mean - low, high - mean], fmt="none", ecolor="black", linewidth=1)
