@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib.figure
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -68,6 +69,12 @@ def config() -> DictConfig:
 def flat(monkeypatch):
     """The first two coordinates in place of UMAP, which takes half a minute to compile."""
     monkeypatch.setattr(embedding, "_lay_out", lambda coordinates, seed: coordinates[:, :2].numpy())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Files without pictures: to draw them is most of the work."""
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda figure, path, dpi: path.write_bytes(b""))
 
 
 def fit(surrogate: Surrogate, x: torch.Tensor) -> Surrogate:

@@ -19,7 +19,7 @@ def test_data_behind_the_figures(tmp_path, config, flat):
         assert figure.path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_counts(tmp_path, config, flat):
+def test_counts(tmp_path, config, flat, undrawn):
     [table] = design_space(explored(crystal(), tmp_path, [0.0, 1.0]), config).tables
     assert [row[:2] for row in table.rows] == [
         ["rows of the data set", 40],
@@ -28,8 +28,7 @@ def test_counts(tmp_path, config, flat):
     ]
 
 
-@pytest.mark.parametrize("space", ["box", "line"])
-@pytest.mark.parametrize("labelled", [None, 40])
+@pytest.mark.parametrize(("space", "labelled"), [("box", None), ("line", 40)])
 def test_two_properties(tmp_path, config, flat, space, labelled):
     surrogate = linear(3, outputs=2)
     if space == "line":
@@ -38,8 +37,12 @@ def test_two_properties(tmp_path, config, flat, space, labelled):
     assert [figure.path.stem for figure in section.figures] == ["figure_2_distribution", "figure_2_map_y", "figure_2_map_w"]
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(1, 2), torch.zeros(30, 2)], ids=["one row", "all equal"])
-def test_too_few_designs_for_a_map(tmp_path, config, rows):
+@pytest.mark.parametrize(
+    "rows",
+    [torch.zeros(1, 2), torch.zeros(30, 2), torch.cat([torch.full((20, 2), 0.5), torch.full((1, 2), 0.5 + 1e-7)])],
+    ids=["one row", "all equal", "equal but for rounding"],
+)
+def test_too_few_designs_for_a_map(tmp_path, config, undrawn, rows):
     surrogate = linear()
     subject = Exploration((candidates(surrogate, rows, 0.5),), surrogate, None, tmp_path, 0)
     section = design_space(subject, config)

@@ -17,7 +17,7 @@ def test_closest_first_and_no_design_twice():
     assert found[0].distance == pytest.approx(0.1)
 
 
-def test_table_says_what_changes(tmp_path, config, flat):
+def test_table_says_what_changes(tmp_path, config, flat, undrawn):
     surrogate = crystal()
     space = surrogate.space
     x = space.sample(20, torch.Generator().manual_seed(0))

@@ -31,7 +31,7 @@ def test_interval_holds_the_mean(tmp_path):
     assert first.slope_upper - first.slope_lower == pytest.approx(2 * 1.96 * (4 / 3 / 400) ** 0.5, rel=0.15)
 
 
-def test_tables_carry_units(tmp_path, config):
+def test_tables_carry_units(tmp_path, config, undrawn):
     rules(explored(crystal(), tmp_path, [0.0, 1.0]), config)
     data = pyarrow.parquet.read_table(tmp_path / "design_rules.parquet")
     assert data.schema.field("size").metadata == {b"unit": b"eV"}
@@ -41,7 +41,7 @@ def test_tables_carry_units(tmp_path, config):
     assert {row["target"] for row in rows} == {"band gap ≤ 0 eV", "band gap = 1 eV"}
 
 
-def test_strongest_knob_is_named(tmp_path, config):
+def test_strongest_knob_is_named(tmp_path, config, undrawn):
     assert "gamma moves band_gap most: by 2.4" in rules(explored(crystal(), tmp_path, [1.0]), config).text
 
 
@@ -50,28 +50,28 @@ def curve(folder, parameter: str, name: str) -> torch.Tensor:
     return torch.tensor([row[name] for row in rows if row["parameter"] == parameter])
 
 
-def test_curves_go_through_the_reference(tmp_path, config, close):
+def test_curves_go_through_the_reference(tmp_path, config, undrawn, close):
     rules(explored(crystal(), tmp_path, [1.0]), config)
     a = curve(tmp_path, "a", "value")
     assert (a.min(), a.max()) == (pytest.approx(2.528), pytest.approx(3.792))
     close(curve(tmp_path, "a", "band_gap"), a - 3.16, 100)
 
 
-def test_curves_go_through_a_chosen_design(tmp_path, config, close):
+def test_curves_go_through_a_chosen_design(tmp_path, config, undrawn, close):
     config.design = {"b": 3.0}
     section = rules(explored(crystal(), tmp_path, [1.0]), config)
     assert "reference design with b = 3" in section.figures[1].caption
     close(curve(tmp_path, "a", "band_gap"), curve(tmp_path, "a", "value") - 3.16 + 0.32, 100)
 
 
-def test_band_is_the_calibrated_interval(tmp_path, config):
+def test_band_is_the_calibrated_interval(tmp_path, config, undrawn):
     surrogate = quadratic()
     rules(explored(surrogate, tmp_path, [0.5]), config)
     _, std = surrogate.predict_many(torch.zeros(1, 2))
     assert curve(tmp_path, "x1", "y_half_width") == pytest.approx(surrogate.half_width(std, 0.9).item(), rel=1e-4)
 
 
-def test_reference_outside_the_space(tmp_path, config):
+def test_reference_outside_the_space(tmp_path, config, undrawn):
     space = DesignSpace([Parameter("x1", "m", 2.0, 4.0), Parameter("x2", "m", -1.0, 1.0)])
     section = rules(explored(Linear(space, [prop()], [[1.0, 1.0]]).eval(), tmp_path, [0.5]), config)
     assert "the middle of the design space" in section.figures[1].caption

@@ -35,7 +35,7 @@ def test_strain_is_the_deviation_from_the_reference(kind, expected, close):
     close(strains(mos2(), x, kind)[0], expected)
 
 
-def test_averages_keep_or_drop_the_sign(tmp_path, config):
+def test_averages_keep_or_drop_the_sign(tmp_path, config, undrawn):
     surrogate = crystal()
     x = torch.cat([design(a=1.1, b=0.9), design(a=1.1, b=0.9, gamma=0.9)])
     subject = Exploration((candidates(surrogate, x, 0.5),), surrogate, None, tmp_path, 0)
@@ -49,7 +49,7 @@ def test_averages_keep_or_drop_the_sign(tmp_path, config):
     assert data.schema.field("shear_average").metadata == {b"unit": b"%"}
 
 
-def test_rows_stand_beside_candidates(tmp_path, config):
+def test_rows_stand_beside_candidates(tmp_path, config, undrawn):
     """Rows near a value; all rows at or below a floor."""
     surrogate = crystal()
     x = torch.cat([design(b=1 - gap / 6.32) for gap in (-0.3, -0.01, 0.45, 0.55, 0.7)])
@@ -63,8 +63,7 @@ def test_rows_stand_beside_candidates(tmp_path, config):
     assert counts["band gap = 0.5 eV", "rows of the data set"] == 2
 
 
-@pytest.mark.parametrize("count", [1, 30])
-@pytest.mark.parametrize("labelled", [None, 1, 40])
+@pytest.mark.parametrize(("count", "labelled"), [(1, None), (1, 1), (30, 40)])
 def test_figures(tmp_path, config, count, labelled):
     section = strain(explored(crystal(), tmp_path, [0.0, 0.5, 1.0], count, labelled), config)
     assert [figure.path.name for figure in section.figures] == ["figure_4.png", "figure_5.png"]
@@ -74,7 +73,7 @@ def test_figures(tmp_path, config, count, labelled):
     assert shown.schema.field("in_plane").metadata == {b"unit": b"%"}
 
 
-def test_one_design_has_no_interval(tmp_path, config):
+def test_one_design_has_no_interval(tmp_path, config, undrawn):
     strain(explored(crystal(), tmp_path, [0.5], 1, None), config)
     [row] = pyarrow.parquet.read_table(tmp_path / "figure_5.parquet").to_pylist()
     assert math.isnan(row["shear_average_lower"])
