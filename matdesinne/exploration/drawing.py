@@ -27,8 +27,8 @@ def axis_label(quantity: Parameter | Property) -> str:
 
 def bin_edges(low: float, high: float, count: int) -> Float[np.ndarray, " count"]:
     """Edges of histogram bins, also where all values are equal but for rounding."""
-    least = 1e-3 * max(abs(low), abs(high), 1.0)
-    slack = 0.0 if high - low > least else least
+    size = max(abs(low), abs(high))
+    slack = 0.0 if high - low > 1e-5 * size else 1e-3 * size or 1.0
     return np.linspace(low - slack, high + slack, count, dtype=np.float64)
 
 
