@@ -117,7 +117,7 @@ def rules(subject: Exploration, config: DictConfig) -> Section:
 
 
 def _strongest(subject: Exploration, found: Sequence[Sensitivity]) -> list[str]:
-    units = {prop.name: prop.unit for prop in subject.surrogate.properties}
+    units = {prop.name: "" if prop.unit == "1" else f" {prop.unit}" for prop in subject.surrogate.properties}
     groups: dict[tuple[str, str], list[Sensitivity]] = {}
     for entry in found:
         groups.setdefault((entry.target, entry.property_name), []).append(entry)
@@ -125,7 +125,7 @@ def _strongest(subject: Exploration, found: Sequence[Sensitivity]) -> list[str]:
     for (target, prop), entries in groups.items():
         best = max(entries, key=lambda entry: entry.size)
         sentences.append(
-            f"For {target}, {best.parameter} moves {prop} most: by {interval_text(*best.sizes)} {units[prop]} on average."
+            f"For {target}, {best.parameter} moves {prop} most: by {interval_text(*best.sizes)}{units[prop]} on average."
         )
     return sentences
 

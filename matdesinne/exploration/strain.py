@@ -84,7 +84,7 @@ def strain(subject: Exploration, config: DictConfig) -> Section:
     if missing or not all(space.reference[space.index(name)] != 0 for name in CELL_PARAMETERS):
         why = f"no parameters {', '.join(missing)}" if missing else "a reference of zero for a lattice parameter"
         return Section(
-            title, f"Figures 4 and 5 of the paper are left out: they need a cell and its reference, and there is {why}."
+            title, f"Figures 4 and 5 of the paper are left out: they need a cell and its reference, and this run has {why}."
         )
     text = (
         "Strain is the relative deviation of a lattice parameter from that of the reference cell ("
