@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.exploration.intervals import mean_interval
+from matdesinne.exploration.palette import BLUE, VERMILLION
 from matdesinne.files import atomic_path, write_json
 from matdesinne.labelling.active import ActiveLearning, Round
-from matdesinne.labelling.validation import bootstrap_interval
 
-_FRESH, _CHOSEN = "#0072B2", "#D55E00"
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008)."""
+_FRESH, _CHOSEN = BLUE, VERMILLION
 
 Interval = tuple[float, float]
 
@@ -77,13 +77,16 @@ def _known(values: Tensor) -> Float[np.ndarray, " n"]:
     return flat[np.isfinite(flat)]
 
 
-def _mean(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, Interval] | None:
-    """Mean with its 95 % interval; nothing for no values."""
-    return (float(values.mean()), bootstrap_interval(values, seed)) if len(values) else None
+def _mean(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, Interval | None] | None:
+    """Mean with its 95 % interval; no interval of a single value, nothing of none."""
+    return (float(values.mean()), mean_interval(values, seed)) if len(values) else None
 
 
-def _words(mean: tuple[float, Interval] | None) -> str:
-    return "" if mean is None else f"{mean[0]:.4f} ({mean[1][0]:.4f} to {mean[1][1]:.4f})"
+def _words(mean: tuple[float, Interval | None] | None) -> str:
+    if mean is None:
+        return ""
+    value, interval = mean
+    return f"{value:.4f}" if interval is None else f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
 
 
 def _markdown(entries: Sequence[dict[str, object]], unit: str) -> str:
@@ -119,7 +122,7 @@ def _draw(entries: Sequence[dict[str, object]], unit: str, path: Path) -> None:
         shown = [(entry["training_rows"], entry[key]) for entry in entries if entry[key] is not None]
         rows = [pair[0] for pair in shown]
         means = np.array([pair[1][0] for pair in shown])  # type: ignore[index]
-        edges = np.array([pair[1][1] for pair in shown]).reshape(-1, 2).T  # type: ignore[index]
+        edges = np.array([pair[1][1] or 2 * [pair[1][0]] for pair in shown]).reshape(-1, 2).T  # type: ignore[index]
         axis.errorbar(rows, means, np.abs(edges - means), color=color, marker="o", capsize=3, label=label)  # type: ignore[arg-type]
     axis.set(xlabel="training rows", ylabel=f"mean |label - target| [{unit}]")
     axis.set_ylim(bottom=0)

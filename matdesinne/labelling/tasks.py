@@ -13,13 +13,14 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from matdesinne.candidates import read_candidates
 from matdesinne.errors import ConfigError
 from matdesinne.labelling.active import ActiveLearning
 from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.report import write_validation
 from matdesinne.labelling.run import label_points
-from matdesinne.labelling.validation import read_candidates, validate
+from matdesinne.labelling.validation import validate
 from matdesinne.learning import load_module, run_folder
 from matdesinne.models.base import InverseModel
 

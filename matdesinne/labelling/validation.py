@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TargetErrors", "Validation", "bootstrap_interval", "read_candidates", "stratified", "validate"]
+__all__ = ["TargetErrors", "Validation", "stratified", "validate"]
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,10 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError, DatasetError
+from matdesinne.exploration.intervals import LEVEL, mean_interval
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import LabelRun, label_points
 from matdesinne.oracles.base import Oracle
-
-_LEVEL = 0.95
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class TargetErrors:
         labelled: candidates with a label.
         failed: candidates whose calculation failed; they are in no other number.
         mae: mean distance of the labels to the target, in the unit of the property.
-        mae_interval: by the bootstrap.
+        mae_interval: by the bootstrap; ``None`` of a single label.
         rmse: root of the mean square of that distance.
         largest: the largest distance.
         outliers: share with a distance above the limit.
@@ -52,7 +50,7 @@ class TargetErrors:
     labelled: int
     failed: int
     mae: float
-    mae_interval: tuple[float, float]
+    mae_interval: tuple[float, float] | None
     rmse: float
     largest: float
     outliers: float
@@ -90,30 +88,6 @@ class Validation:
         return [_errors(candidates, labels, outlier, seed) for candidates, labels in pairs]
 
 
-def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
-    """Read tables of candidates, one a target, the lowest target first.
-
-    Args:
-        places: files of ``generate.py``, or folders that have such files named ``candidates.parquet`` at any depth.
-
-    Raises:
-        DatasetError: if a file cannot be read, or there is none.
-        ConfigError: if the tables are of different properties.
-    """
-    files = [
-        file
-        for place in map(Path, places)
-        for file in (sorted(place.rglob("candidates.parquet")) if place.is_dir() else [place])
-    ]
-    tables = [Candidates.read_parquet(file) for file in files]
-    if not tables:
-        raise DatasetError(f"Expected tables of candidates in {list(map(str, places))}, got none: give generate.py's folders.")
-    if any(len(table.properties) != 1 or table.properties != tables[0].properties for table in tables):
-        names = [[prop.name for prop in table.properties] for table in tables]
-        raise ConfigError(f"Expected candidates for one property in all tables, got {names}: validate them one by one.")
-    return sorted(tables, key=lambda table: table.target.values[0])
-
-
 def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
     """Rows that stand for all: one out of each of `count` equal parts in the order of the predicted spread.
 
@@ -147,8 +121,11 @@ def validate(
         generator: of the choice.
 
     Raises:
-        ConfigError: if the oracle does not compute the property or has other parameters.
+        ConfigError: if there are several properties, or the oracle does not compute the property or has other parameters.
     """
+    if len(tables[0].properties) != 1:
+        names = [prop.name for prop in tables[0].properties]
+        raise ConfigError(f"Expected candidates for one property, got {names}: validate them one by one.")
     name = tables[0].properties[0].name
     if name not in oracle.columns():
         raise ConfigError(f"Expected an oracle of {name}, got one of {list(oracle.columns())}: e.g. oracle.fine=true.")
@@ -178,7 +155,7 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
         labelled=len(error),
         failed=int((~known).sum()),
         mae=float(error.mean()),
-        mae_interval=bootstrap_interval(error, seed),
+        mae_interval=mean_interval(error, seed),
         rmse=float(np.sqrt(np.square(error).mean())),
         largest=float(error.max()),
         outliers=float((error > outlier).mean()),
@@ -192,15 +169,8 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
     )
 
 
-def bootstrap_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, float]:
-    """Interval that holds the mean with 95 %: percentiles of the means of resampled values."""
-    drawn = np.random.default_rng(seed).choice(values, (_RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
-
-
 def _wilson(hits: int, count: int) -> tuple[float, float]:
-    interval = stats.binomtest(hits, count).proportion_ci(_LEVEL, method="wilson")
+    interval = stats.binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
