@@ -12,7 +12,12 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from matdesinne.checkpoints import random_state, set_random_state
+from matdesinne.errors import TrainingError
 from matdesinne.learning import CHECKPOINT_KEY, Batch, DesignModule, Optimization
+
+_RANDOM_KEY = "random_state"
+"""Under which a checkpoint holds the state of the generators."""
 
 
 class LightningTask(pl.LightningModule):
@@ -25,6 +30,8 @@ class LightningTask(pl.LightningModule):
     def __init__(self, module: DesignModule) -> None:
         super().__init__()
         self.module = module
+        self._random_state: Mapping[str, Tensor] | None = None
+        self._bad_step: Tensor | None = None
 
     def state_dict(self, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
         """That of the module."""
@@ -35,8 +42,19 @@ class LightningTask(pl.LightningModule):
         return self.module.load_state_dict(state_dict, strict, assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Add the description, so that the file alone rebuilds the module."""
+        """Add the description, so that the file alone rebuilds the module, and the state of torch's generators."""
         checkpoint[CHECKPOINT_KEY] = self.module.describe()
+        checkpoint[_RANDOM_KEY] = random_state()
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, object]) -> None:
+        """Keep the state of the generators until the training goes on."""
+        state = checkpoint.get(_RANDOM_KEY)
+        self._random_state = state if isinstance(state, Mapping) else None
+
+    def on_train_start(self) -> None:
+        """Let the noise of a resumed training go on as it would have."""
+        if self._random_state is not None:
+            set_random_state(self._random_state)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, its rate scheduled for each step."""
@@ -55,11 +73,42 @@ class LightningTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; the terms of the loss are logged once an epoch."""
-        return self._log_terms("train", batch)
+        try:
+            loss = self._log_terms("train", batch)
+        except torch.linalg.LinAlgError as error:  # of a decomposition of weights that are not finite
+            raise self._not_finite("training", str(error), self.global_step) from error
+        bad = ~loss.detach().isfinite()
+        step = torch.where(bad, self.global_step, -1)
+        self._bad_step = step if self._bad_step is None else torch.where(self._bad_step < 0, step, self._bad_step)
+        if loss.device.type == "cpu":  # elsewhere a look at every step would hold up the device
+            self._check_training_loss()
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before a checkpoint of weights that are not finite."""
+        self._check_training_loss()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The same terms on validation rows."""
         return self._log_terms("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop where the loss cannot be compared any more."""
+        value = self.trainer.callback_metrics.get("val_loss")
+        if value is not None and not value.isfinite():
+            raise self._not_finite("validation", f"{value:g}", self.global_step)
+
+    def _check_training_loss(self) -> None:
+        if self._bad_step is not None and self._bad_step >= 0:
+            raise self._not_finite("training", "a loss that is not", int(self._bad_step))
+
+    def _not_finite(self, stage: str, got: str, step: int) -> TrainingError:
+        kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        return TrainingError(
+            f"Expected a finite {stage} loss of {type(self.module).__name__}, got {got} in step {step} (epoch "
+            f"{self.current_epoch}): lower optimization.learning_rate or check the data; last good checkpoint: "
+            f"{kept or 'none yet'}."
+        )
 
     def _log_terms(self, stage: str, batch: Batch) -> Tensor:
         terms = self.module.terms(batch)

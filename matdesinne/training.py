@@ -24,11 +24,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from matdesinne.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, InterruptionError, TrainingError
 from matdesinne.files import write_json
 from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule
@@ -53,19 +55,22 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
 
     Raises:
         CheckpointError: if there is nothing to resume.
-        TrainingError: if no epoch gave a finite validation loss.
+        InterruptionError: on SIGTERM or SIGINT.
+        TrainingError: if a loss is not finite.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise CheckpointError(f"Expected {last} to resume from, got no such file: give the folder of a run that was started.")
+    if resume:
+        type(module).load_from_checkpoint(last)  # a damaged or foreign file is an error before anything else
     _scale(module, data)
-    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val_loss", save_last=True, enable_version_counter=False)
+    best = RunCheckpoints(folder / "checkpoints")
     callbacks: list[Callback] = [best]
     options = OmegaConf.to_container(trainer, resolve=True)
     assert isinstance(options, dict)
     patience = options.pop("patience")
     if patience is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=patience))
+        callbacks.append(PatientStopping(patience))
     if options.get("max_epochs") is None:
         options["max_epochs"] = module.optimization.epochs
     if options.get("gradient_clip_val") is None:
@@ -73,13 +78,12 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     runner: pl.Trainer = instantiate(
         options,
         callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
         logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
         default_root_dir=str(folder),
     )
     start = time.perf_counter()
-    runner.fit(LightningTask(module), datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    if runner.interrupted:
-        raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
+    _run(runner, module, data, last if resume else None)
     if best.best_model_score is None or not best.best_model_score.isfinite():
         raise TrainingError(
             f"Expected a finite validation loss of {type(module).__name__}, got none by epoch {runner.current_epoch}: lower "
@@ -96,6 +100,18 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     }
     write_json(folder / "metrics.json", metrics)
     return trained.cpu().eval()
+
+
+def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint: Path | None) -> None:
+    """Fit; a signal ends it by an error that says how to go on."""
+    try:
+        runner.fit(LightningTask(module), datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:  # Lightning's answer to a signal
+        name = "SIGTERM" if isinstance(error, SIGTERMException) else "SIGINT"
+        raise InterruptionError(
+            f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: go on with "
+            "resume=FOLDER of the run."
+        ) from error
 
 
 def check_property(name: str | None, properties: Sequence[Property]) -> None:
