@@ -6,6 +6,7 @@ __all__ = ["LightningTask"]
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,8 +17,8 @@ from matdesinne.checkpoints import random_state, set_random_state
 from matdesinne.errors import TrainingError
 from matdesinne.learning import CHECKPOINT_KEY, Batch, DesignModule, Optimization
 
-_RANDOM_KEY = "random_state"
-"""Under which a checkpoint holds the state of the generators."""
+_RANDOM_KEY, _PLACE_KEY = "random_state", "place"
+"""Under which a checkpoint holds the state of torch's generators, and the place in the epoch."""
 
 
 class LightningTask(pl.LightningModule):
@@ -30,7 +31,7 @@ class LightningTask(pl.LightningModule):
     def __init__(self, module: DesignModule) -> None:
         super().__init__()
         self.module = module
-        self._random_state: Mapping[str, Tensor] | None = None
+        self._resumed: Mapping[str, Any] = {}
         self._bad_step: Tensor | None = None
 
     def state_dict(self, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
@@ -42,19 +43,25 @@ class LightningTask(pl.LightningModule):
         return self.module.load_state_dict(state_dict, strict, assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Add the description, so that the file alone rebuilds the module, and the state of torch's generators."""
+        """Add the description, so that the file alone rebuilds the module, and the moment of the training."""
         checkpoint[CHECKPOINT_KEY] = self.module.describe()
         checkpoint[_RANDOM_KEY] = random_state()
+        batches = self.trainer.train_dataloader
+        if batches is not None:
+            checkpoint[_PLACE_KEY] = batches.state_dict()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, object]) -> None:
-        """Keep the state of the generators until the training goes on."""
-        state = checkpoint.get(_RANDOM_KEY)
-        self._random_state = state if isinstance(state, Mapping) else None
+        """Keep the moment until the training goes on."""
+        self._resumed = checkpoint
 
     def on_train_start(self) -> None:
-        """Let the noise of a resumed training go on as it would have."""
-        if self._random_state is not None:
-            set_random_state(self._random_state)
+        """Let the batches and the noise of a resumed training go on as they would have."""
+        if _PLACE_KEY in self._resumed:
+            # Lightning would do so itself if nothing had asked for the number of batches before
+            self.trainer.train_dataloader.load_state_dict(self._resumed[_PLACE_KEY])
+        if _RANDOM_KEY in self._resumed:
+            set_random_state(self._resumed[_RANDOM_KEY])
+        self._resumed = {}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, its rate scheduled for each step."""
