@@ -90,7 +90,7 @@ class RunCheckpoints(ModelCheckpoint):
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         self.last_model_path = str(self.last)
-        trainer.save_checkpoint(self.last)
+        trainer.save_checkpoint(self.last, weights_only=False)  # the state of the optimiser, too
         self._saved_at = time.monotonic()
 
 

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from matdesinne.errors import MatDesINNeError
+from matdesinne.errors import InterruptionError, MatDesINNeError
 
 # ${first:a,b}: the first value that is not null
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
@@ -42,6 +42,8 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
         silence_advice()
         try:
             function(config)
+        except InterruptionError as error:  # of a sweep, too
+            sys.exit(f"Error: {error}")
         except MatDesINNeError as error:
             _stop(str(error))
         except InstantiationException as error:

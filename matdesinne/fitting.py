@@ -56,9 +56,10 @@ class LightningTask(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Let the batches and the noise of a resumed training go on as they would have."""
-        if _PLACE_KEY in self._resumed:
+        batches = self.trainer.train_dataloader
+        if batches is not None and _PLACE_KEY in self._resumed:
             # Lightning would do so itself if nothing had asked for the number of batches before
-            self.trainer.train_dataloader.load_state_dict(self._resumed[_PLACE_KEY])
+            batches.load_state_dict(self._resumed[_PLACE_KEY])
         if _RANDOM_KEY in self._resumed:
             set_random_state(self._resumed[_RANDOM_KEY])
         self._resumed = {}
@@ -82,7 +83,7 @@ class LightningTask(pl.LightningModule):
         """One step; the terms of the loss are logged once an epoch."""
         try:
             loss = self._log_terms("train", batch)
-        except torch.linalg.LinAlgError as error:  # of a decomposition of weights that are not finite
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of a decomposition of weights that are not finite
             raise self._not_finite("training", str(error), self.global_step) from error
         bad = ~loss.detach().isfinite()
         step = torch.where(bad, self.global_step, -1)

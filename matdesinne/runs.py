@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import matdesinne
 from matdesinne.data.datamodule import DesignData
-from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.errors import CheckpointError, ConfigError, InterruptionError
 from matdesinne.files import atomic_path, read_json, write_json
 from matdesinne.learning import Batch, load_module, save_module
 from matdesinne.models.base import InverseModel
@@ -35,6 +35,8 @@ _LOGGER = logging.getLogger(__name__)
 def train_design(config: DictConfig, folder: Path, resume: bool = False) -> InverseDesign | Surrogate:
     """Train what a configuration asks for and write it into a folder that `InverseDesign.load` reads.
 
+    A run that was killed at any moment ends as it would have when it is resumed.
+
     Args:
         config: with the keys ``data``, ``model``, ``surrogate``, ``trainer``, ``logger``, ``seed``, ``surrogates_folder``.
         folder: the run's folder.
@@ -42,7 +44,17 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
 
     Returns:
         The whole design, or the surrogate alone without ``model``.
+
+    Raises:
+        InterruptionError: on SIGTERM or SIGINT; the run can be resumed.
     """
+    try:
+        return _train(config, folder, resume)
+    except InterruptionError as error:
+        raise InterruptionError(f"{error} Go on with: python train.py resume={folder}") from error
+
+
+def _train(config: DictConfig, folder: Path, resume: bool) -> InverseDesign | Surrogate:
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
@@ -94,7 +106,7 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
 @contextmanager
 def _only_one(place: Path) -> Iterator[None]:
     """Let other jobs that want the same surrogate wait for it; other processes of the same job train it together."""
-    if rank_zero_only.rank > 0:
+    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         yield
         return
     place.mkdir(parents=True, exist_ok=True)

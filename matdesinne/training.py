@@ -109,8 +109,8 @@ def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint:
     except SystemExit as error:  # Lightning's answer to a signal
         name = "SIGTERM" if isinstance(error, SIGTERMException) else "SIGINT"
         raise InterruptionError(
-            f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: go on with "
-            "resume=FOLDER of the run."
+            f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: what it "
+            "has learnt is kept, resume the run."
         ) from error
 
 
