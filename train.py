@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
@@ -21,6 +21,7 @@ def main(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     resume = config.resume is not None
     settings = prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
+    check_numbers(settings, {"seed": 0, "trainer.max_epochs": 1, "trainer.patience": 1, "trainer.gradient_clip_val": 0.0})
     with closed_runs():
         trained = train_design(settings, folder, resume)
     generate = f" Generate with: python generate.py run={folder} target=1.0" if isinstance(trained, InverseDesign) else ""

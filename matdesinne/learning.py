@@ -34,6 +34,9 @@ CHECKPOINT_KEY = "matdesinne"
 
 _OptimizerName = Literal["adamw", "soap"]
 
+_LEAST = {"depth": 0, **dict.fromkeys(("blocks", "components", "hidden", "latent", "members", "pieces", "kpoints"), 1)}
+"""Sizes of networks by the name that every module gives them."""
+
 M = TypeVar("M", bound="DesignModule")
 
 
@@ -123,6 +126,8 @@ class DesignModule(nn.Module):
         assert frame is not None and frame.f_back is not None and not logger
         names, _, _, values = inspect.getargvalues(frame.f_back)
         self.hparams = {name: values[name] for name in names if name != "self" and name not in ignore}
+        for name, least in _LEAST.items():
+            _check_count(name, self.hparams.get(name), least)
 
     @property
     def device(self) -> torch.device:
@@ -265,6 +270,12 @@ def _find_class(name: str) -> type:
     raise CheckpointError(
         f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version."
     )
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    if not all(isinstance(entry, int) and entry >= least for entry in values):
+        raise ConfigError(f"Expected {name} as whole numbers of at least {least}, got {value!r}: correct {name}.")
 
 
 def _plain(value: object) -> object:

@@ -61,6 +61,7 @@ def _train(config: DictConfig, folder: Path, resume: bool) -> InverseDesign | Su
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     if config.get("model") is None:
         return _train_surrogate(config, data, config.seed, folder, config.get("logger"), resume)
+    build(InverseModel, config.model, data)  # type: ignore[type-abstract]  # a wrong setting is told before the surrogate trains
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
     labelled = data.labelled_by(surrogate.to(device))
     pl.seed_everything(config.seed, verbose=False)

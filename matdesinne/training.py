@@ -30,7 +30,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from matdesinne.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import CheckpointError, ConfigError, DeviceError, InterruptionError, TrainingError
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, InterruptionError, MatDesINNeError, TrainingError
 from matdesinne.files import write_json
 from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule
@@ -155,9 +155,15 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
             if not data.training_rows.bands:
                 raise ConfigError("Expected band energies in the data for surrogate=bands, got none: use surrogate=mlp.")
             make = functools.partial(make, kpoints=len(data.training_rows.bands[0].kpoints))
-        module = make(space=data.space, properties=data.properties, prototype=data.prototype)
-    else:
+        make = functools.partial(make, prototype=data.prototype)
+    try:
         module = make(space=data.space, properties=data.properties)
+    except MatDesINNeError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # what torch thinks of a size or a name
+        raise ConfigError(
+            f"Expected settings of {config.get('_target_')} that fit, got {type(error).__name__} ({error}): correct them."
+        ) from error
     if not isinstance(module, kind):
         raise ConfigError(
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
