@@ -130,6 +130,11 @@ class DesignModule(nn.Module):
             _check_count(name, self.hparams.get(name), least)
 
     @property
+    def trains_in_parts(self) -> bool:
+        """Whether a training step may leave parameters without a gradient; several processes must be told."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(itertools.chain(self.parameters(), self.buffers())).device

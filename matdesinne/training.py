@@ -25,6 +25,7 @@ from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from matdesinne.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints
@@ -65,23 +66,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
         type(module).load_from_checkpoint(last)  # a damaged or foreign file is an error before anything else
     _scale(module, data)
     best = RunCheckpoints(folder / "checkpoints")
-    callbacks: list[Callback] = [best]
-    options = OmegaConf.to_container(trainer, resolve=True)
-    assert isinstance(options, dict)
-    patience = options.pop("patience")
-    if patience is not None:
-        callbacks.append(PatientStopping(patience))
-    if options.get("max_epochs") is None:
-        options["max_epochs"] = module.optimization.epochs
-    if options.get("gradient_clip_val") is None:
-        options["gradient_clip_val"] = module.optimization.clip
-    runner: pl.Trainer = instantiate(
-        options,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
-        default_root_dir=str(folder),
-    )
+    runner = _trainer(module, trainer, folder, loggers, best)
     start = time.perf_counter()
     _run(runner, module, data, last if resume else None)
     if best.best_model_score is None or not best.best_model_score.isfinite():
@@ -100,6 +85,29 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     }
     write_json(folder / "metrics.json", metrics)
     return trained.cpu().eval()
+
+
+def _trainer(
+    module: DesignModule, trainer: DictConfig, folder: Path, loggers: DictConfig | None, best: RunCheckpoints
+) -> pl.Trainer:
+    callbacks: list[Callback] = [best]
+    options = OmegaConf.to_container(trainer, resolve=True)
+    assert isinstance(options, dict)
+    patience = options.pop("patience")
+    if patience is not None:
+        callbacks.append(PatientStopping(patience))
+    if options.get("max_epochs") is None:
+        options["max_epochs"] = module.optimization.epochs
+    if options.get("gradient_clip_val") is None:
+        options["gradient_clip_val"] = module.optimization.clip
+    given = [instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False
+    make = functools.partial(
+        instantiate, callbacks=callbacks, plugins=[AtomicCheckpointIO()], logger=given, default_root_dir=str(folder)
+    )
+    runner = make(options)
+    if module.trains_in_parts and type(runner.strategy) is DDPStrategy:
+        runner = make({**options, "strategy": "ddp_find_unused_parameters_true"})
+    return runner
 
 
 def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint: Path | None) -> None:

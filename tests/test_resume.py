@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -45,10 +47,10 @@ def needs_crystal(path) -> bool:
     return False
 
 
-def module(path, seed: int = 0):
+def module(path, seed: int = 0, settings: Mapping[str, object] = MappingProxyType({})):
     at_home = needs_crystal(path)
     space, prototype = (crystal("space"), crystal("prototype")) if at_home else (box(), None)
-    made = tiny_module(path, space, [prop("band_gap" if at_home else "y")], seed, prototype, hidden=8, kpoints=2)
+    made = tiny_module(path, space, [prop("band_gap" if at_home else "y")], seed, prototype, hidden=8, kpoints=2, **settings)
     object.__setattr__(made.optimization, "batch_size", BATCH_SIZE)
     return made
 

@@ -74,6 +74,8 @@ class TensorBatches:
             generator = torch.Generator(self.x.device).manual_seed(1_000_003 * self.seed + self.epoch)
             order = torch.randperm(len(self.x), generator=generator, device=self.x.device)
         rows = order[self.part[0] :: self.part[1]]
+        if self.seed is not None:
+            rows = rows[: len(self.x) // self.part[1]]  # as many in every process, which draw the same random numbers
         skipped, self._skipped = self._skipped, 0
         for index in range(len(self)):
             chosen = rows[index * self.batch_size : (index + 1) * self.batch_size]
