@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
@@ -24,8 +24,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from matdesinne.errors import ConfigError, InterruptionError, MatDesINNeError
 
+T = TypeVar("T")
+
 # ${first:a,b}: the first value that is not null
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
+
+
+def _sweep_name() -> str | None:
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+
+
+# ${sweep_name:}: what the jobs of a sweep share; null for a single run
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 
 
 def config_folder() -> str:
@@ -35,17 +46,17 @@ def config_folder() -> str:
     return str(inside if inside.is_dir() else package.parent / "conf")
 
 
-def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     """Make a Hydra task end with one line and a non-zero exit where its user can mend the cause.
 
     An error that is not the user's keeps its traceback.
     """
 
     @functools.wraps(function)
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> T:
         silence_advice()
         try:
-            function(config)
+            return function(config)
         except InterruptionError as error:  # of a sweep, too
             sys.exit(f"Error: {error}")
         except MatDesINNeError as error:
