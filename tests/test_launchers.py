@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from matdesinne.config import config_folder
 
@@ -60,3 +61,10 @@ def test_launcher_composes(name, plugin):
     with initialize_config_dir(config_folder(), version_base="1.3"):
         config = compose("train", [f"hydra/launcher={name}"], return_hydra_config=True)
     assert config.hydra.launcher._target_.startswith("hydra_plugins.")
+
+
+def test_optuna_varies_settings_that_exist():
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose("train", ["hparams_search=optuna"], return_hydra_config=True)
+    assert all(OmegaConf.select(config, key) is not None for key in config.hydra.sweeper.params)
