@@ -41,7 +41,7 @@ $(VENV)/browser: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev,explore]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev,explore,sweep]'
 	touch $@
 
 clean:

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="benchmark")
@@ -20,8 +20,16 @@ def main(config: DictConfig) -> None:
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
-    if min(config.repeats, config.workers) < 1:
-        raise ConfigError(f"Expected repeats and workers of at least 1, got {config.repeats} and {config.workers}: raise them.")
+    counts = (
+        "num_samples",
+        "repeats",
+        "workers",
+        "judged",
+        "resimulation.targets",
+        "resimulation.samples",
+        "posterior.samples",
+    )
+    check_numbers(config, {"seed": 0, **dict.fromkeys([*counts, "trainer.max_epochs", "trainer.patience"], 1)})
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))

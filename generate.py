@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import by_name, check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
@@ -21,6 +21,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.pipeline import InverseDesign
     from matdesinne.structures import write_extxyz
 
+    check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0})
     design = InverseDesign.load(
         config.run,
         instantiate(config.selection, _convert_="all"),
@@ -29,7 +30,7 @@ def main(config: DictConfig) -> None:
         config.finish,
     ).to(config.accelerator)
     target = instantiate({"target": config.target}, _convert_="all")["target"]
-    bounds, fixed = (OmegaConf.to_container(config[name]) if config[name] else {} for name in ("bounds", "fixed"))
+    bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
     run = design.run(target, config.num_samples, torch.Generator().manual_seed(config.seed), bounds, fixed)
 
     folder = Path(config.folder)

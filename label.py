@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="label")
@@ -17,6 +17,7 @@ def main(config: DictConfig) -> None:
 
     if config.task not in TASKS:
         raise ConfigError(f"Expected task out of {list(TASKS)}, got {config.task!r}: choose one.")
+    check_numbers(config, {"seed": 0, "per_target": 1, "outlier": 0.0, "sobol.count": 1, "sobol.start": 0, "sobol.seed": 0})
     folder = Path(config.folder)
     print(TASKS[config.task](config, folder))
     print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")

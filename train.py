@@ -5,26 +5,29 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
 @entry_point
-def main(config: DictConfig) -> None:
-    """Compose, train, write."""
+def main(config: DictConfig) -> float:
+    """Compose, train, write; a search makes small what is returned."""
     from hydra.core.hydra_config import HydraConfig
 
     from matdesinne.logs import closed_runs
     from matdesinne.pipeline import InverseDesign
     from matdesinne.runs import prepare_folder, train_design
+    from matdesinne.sweeps import objective
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     resume = config.resume is not None
     settings = prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
+    check_numbers(settings, {"seed": 0, "trainer.max_epochs": 1, "trainer.patience": 1, "trainer.gradient_clip_val": 0.0})
     with closed_runs():
         trained = train_design(settings, folder, resume)
     generate = f" Generate with: python generate.py run={folder} target=1.0" if isinstance(trained, InverseDesign) else ""
     print(f"Wrote {folder}.{generate}")
+    return objective(folder)
 
 
 if __name__ == "__main__":

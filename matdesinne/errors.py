@@ -6,6 +6,7 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "EmptyResultError",
+    "InterruptionError",
     "LabellingError",
     "MatDesINNeError",
     "TargetError",
@@ -47,3 +48,7 @@ class EmptyResultError(MatDesINNeError, RuntimeError):
 
 class LabellingError(MatDesINNeError, RuntimeError):
     """A labelling run cannot keep its records."""
+
+
+class InterruptionError(MatDesINNeError, RuntimeError):
+    """A run was told to stop; what it has kept lets it go on."""

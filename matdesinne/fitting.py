@@ -6,13 +6,19 @@ __all__ = ["LightningTask"]
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from matdesinne.checkpoints import random_state, set_random_state
+from matdesinne.errors import TrainingError
 from matdesinne.learning import CHECKPOINT_KEY, Batch, DesignModule, Optimization
+
+_RANDOM_KEY, _PLACE_KEY = "random_state", "place"
+"""Under which a checkpoint holds the state of torch's generators, and the place in the epoch."""
 
 
 class LightningTask(pl.LightningModule):
@@ -25,6 +31,8 @@ class LightningTask(pl.LightningModule):
     def __init__(self, module: DesignModule) -> None:
         super().__init__()
         self.module = module
+        self._resumed: Mapping[str, Any] = {}
+        self._bad_step: Tensor | None = None
 
     def state_dict(self, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
         """That of the module."""
@@ -35,8 +43,26 @@ class LightningTask(pl.LightningModule):
         return self.module.load_state_dict(state_dict, strict, assign)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Add the description, so that the file alone rebuilds the module."""
+        """Add the description, so that the file alone rebuilds the module, and the moment of the training."""
         checkpoint[CHECKPOINT_KEY] = self.module.describe()
+        checkpoint[_RANDOM_KEY] = random_state()
+        batches = self.trainer.train_dataloader
+        if batches is not None:
+            checkpoint[_PLACE_KEY] = batches.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, object]) -> None:
+        """Keep the moment until the training goes on."""
+        self._resumed = checkpoint
+
+    def on_train_start(self) -> None:
+        """Let the batches and the noise of a resumed training go on as they would have."""
+        batches = self.trainer.train_dataloader
+        if batches is not None and _PLACE_KEY in self._resumed:
+            # Lightning would do so itself if nothing had asked for the number of batches before
+            batches.load_state_dict(self._resumed[_PLACE_KEY])
+        if _RANDOM_KEY in self._resumed:
+            set_random_state(self._resumed[_RANDOM_KEY])
+        self._resumed = {}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser, its rate scheduled for each step."""
@@ -55,11 +81,42 @@ class LightningTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; the terms of the loss are logged once an epoch."""
-        return self._log_terms("train", batch)
+        try:
+            loss = self._log_terms("train", batch)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of a decomposition of weights that are not finite
+            raise self._not_finite("training", str(error), self.global_step) from error
+        bad = ~loss.detach().isfinite()
+        step = torch.where(bad, self.global_step, -1)
+        self._bad_step = step if self._bad_step is None else torch.where(self._bad_step < 0, step, self._bad_step)
+        if loss.device.type == "cpu":  # elsewhere a look at every step would hold up the device
+            self._check_training_loss()
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before a checkpoint of weights that are not finite."""
+        self._check_training_loss()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The same terms on validation rows."""
         return self._log_terms("val", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop where the loss cannot be compared any more."""
+        value = self.trainer.callback_metrics.get("val_loss")
+        if value is not None and not value.isfinite():
+            raise self._not_finite("validation", f"{value:g}", self.global_step)
+
+    def _check_training_loss(self) -> None:
+        if self._bad_step is not None and self._bad_step >= 0:
+            raise self._not_finite("training", "a loss that is not", int(self._bad_step))
+
+    def _not_finite(self, stage: str, got: str, step: int) -> TrainingError:
+        kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        return TrainingError(
+            f"Expected a finite {stage} loss of {type(self.module).__name__}, got {got} in step {step} (epoch "
+            f"{self.current_epoch}): lower optimization.learning_rate or check the data; last good checkpoint: "
+            f"{kept or 'none yet'}."
+        )
 
     def _log_terms(self, stage: str, batch: Batch) -> Tensor:
         terms = self.module.terms(batch)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 __all__ = ["CHECKPOINT_KEY", "Batch", "DesignModule", "Optimization", "load_module", "run_folder", "save_module"]
 
+import hashlib
 import importlib
 import inspect
 import itertools
 import json
+import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Self, TypedDict, TypeVar, get_args
 
-import safetensors
 import safetensors.torch
 import torch
 from jaxtyping import Float
@@ -32,6 +33,9 @@ CHECKPOINT_KEY = "matdesinne"
 """Under which a checkpoint holds the description of its module."""
 
 _OptimizerName = Literal["adamw", "soap"]
+
+_LEAST = {"depth": 0, **dict.fromkeys(("blocks", "components", "hidden", "latent", "members", "pieces", "kpoints"), 1)}
+"""Sizes of networks by the name that every module gives them."""
 
 M = TypeVar("M", bound="DesignModule")
 
@@ -122,6 +126,13 @@ class DesignModule(nn.Module):
         assert frame is not None and frame.f_back is not None and not logger
         names, _, _, values = inspect.getargvalues(frame.f_back)
         self.hparams = {name: values[name] for name in names if name != "self" and name not in ignore}
+        for name, least in _LEAST.items():
+            _check_count(name, self.hparams.get(name), least)
+
+    @property
+    def trains_in_parts(self) -> bool:
+        """Whether a training step may leave parameters without a gradient; several processes must be told."""
+        return False
 
     @property
     def device(self) -> torch.device:
@@ -172,6 +183,9 @@ class DesignModule(nn.Module):
             CheckpointError: if the file is missing, damaged, or holds another class.
         """
         try:
+            with zipfile.ZipFile(checkpoint_path) as archive:  # torch itself does not look at the checksums
+                if archive.testzip() is not None:
+                    raise ValueError("a wrong checksum")
             content = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
             description, state = content[CHECKPOINT_KEY], content["state_dict"]
         except Exception as error:  # torch.load raises what its parsers raise, for any damage
@@ -191,12 +205,12 @@ class DesignModule(nn.Module):
 
 
 def save_module(module: DesignModule, folder: str | Path, name: str) -> None:
-    """Write ``NAME.safetensors`` (weights) and ``NAME.json`` (description) into a folder."""
+    """Write ``NAME.safetensors`` (weights) and ``NAME.json`` (description, checksum of the weights) into a folder."""
     folder = Path(folder)
-    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()})
     with atomic_path(folder / f"{name}.safetensors") as temporary:
-        safetensors.torch.save_file(state, temporary)
-    write_json(folder / f"{name}.json", module.describe())
+        temporary.write_bytes(content)
+    write_json(folder / f"{name}.json", {**module.describe(), "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def run_folder(name: str | Path) -> Path:
@@ -213,8 +227,11 @@ def load_module(kind: type[M], folder: str | Path, name: str) -> M:
     path = Path(folder) / f"{name}.safetensors"
     try:
         description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        state = safetensors.torch.load_file(path)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        content = path.read_bytes()
+        if description.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("a checksum that is not the one in the .json")
+        state = safetensors.torch.load(content)
+    except Exception as error:  # the parsers raise what they raise, for any damage
         raise CheckpointError(
             f"Expected weights {path} and their .json, got {type(error).__name__} ({error}): "
             "give a folder that train.py wrote, or train again."
@@ -225,7 +242,9 @@ def load_module(kind: type[M], folder: str | Path, name: str) -> M:
 def _rebuilt(kind: type[M], description: Description, path: str | Path) -> M:
     try:
         return kind.build(description)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # any setting may be wrong in any way
         raise CheckpointError(
             f"Expected the description of a {kind.__name__} with {path}, got {type(error).__name__} ({error}): "
             "the file is damaged or of another version; train again."
@@ -235,7 +254,7 @@ def _rebuilt(kind: type[M], description: Description, path: str | Path) -> M:
 def _fill(module: M, state: Mapping[str, Tensor], path: str | Path) -> M:
     try:
         module.load_state_dict(dict(state))
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except Exception as error:  # any entry may be anything
         raise CheckpointError(
             f"Expected weights of a {type(module).__name__} in {path}, got tensors that do not fit: the file is damaged or of "
             "another version; train again."
@@ -249,13 +268,19 @@ def _find_class(name: str) -> type:
     if module_name.split(".")[0] == matdesinne.__name__:
         try:
             kind = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError):
+        except (ImportError, AttributeError, ValueError):  # a name can be any text
             kind = None
         if isinstance(kind, type) and issubclass(kind, DesignModule):
             return kind
     raise CheckpointError(
         f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version."
     )
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    if not all(isinstance(entry, int) and entry >= least for entry in values):
+        raise ConfigError(f"Expected {name} as whole numbers of at least {least}, got {value!r}: correct {name}.")
 
 
 def _plain(value: object) -> object:

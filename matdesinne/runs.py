@@ -7,15 +7,19 @@ __all__ = ["cached_finisher", "cached_surrogate", "prepare_folder", "train_desig
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
+from filelock import FileLock
 from hydra.utils import instantiate
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 import matdesinne
 from matdesinne.data.datamodule import DesignData
-from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.errors import CheckpointError, ConfigError, InterruptionError
 from matdesinne.files import atomic_path, read_json, write_json
 from matdesinne.learning import Batch, load_module, save_module
 from matdesinne.models.base import InverseModel
@@ -31,6 +35,8 @@ _LOGGER = logging.getLogger(__name__)
 def train_design(config: DictConfig, folder: Path, resume: bool = False) -> InverseDesign | Surrogate:
     """Train what a configuration asks for and write it into a folder that `InverseDesign.load` reads.
 
+    A run that was killed at any moment ends as it would have when it is resumed.
+
     Args:
         config: with the keys ``data``, ``model``, ``surrogate``, ``trainer``, ``logger``, ``seed``, ``surrogates_folder``.
         folder: the run's folder.
@@ -38,18 +44,30 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
 
     Returns:
         The whole design, or the surrogate alone without ``model``.
+
+    Raises:
+        InterruptionError: on SIGTERM or SIGINT; the run can be resumed.
     """
+    try:
+        return _train(config, folder, resume)
+    except InterruptionError as error:
+        raise InterruptionError(f"{error} Go on with: python train.py resume={folder}") from error
+
+
+def _train(config: DictConfig, folder: Path, resume: bool) -> InverseDesign | Surrogate:
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     if config.get("model") is None:
         return _train_surrogate(config, data, config.seed, folder, config.get("logger"), resume)
+    build(InverseModel, config.model, data)  # type: ignore[type-abstract]  # a wrong setting is told before the surrogate trains
     surrogate = cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
     labelled = data.labelled_by(surrogate.to(device))
     pl.seed_everything(config.seed, verbose=False)
     model = build(InverseModel, config.model, data)  # type: ignore[type-abstract]
-    design = InverseDesign(fit(model, labelled, config.trainer, folder, config.get("logger"), resume), surrogate.cpu())
+    trained = fit(model, labelled, config.trainer, folder, config.get("logger"), resume and _was_kept(folder))
+    design = InverseDesign(trained, surrogate.cpu())
     design.save(folder)
     held_out = data.split.validation if labelled.labelled is None else labelled.labelled[1]
     _add_metrics(folder, validate(design.model, design.surrogate, held_out))
@@ -77,12 +95,31 @@ def cached_surrogate(config: DictConfig, data: DesignData, seed: int, folder: Pa
     }
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     place = folder / name
-    if (place / "surrogate.safetensors").is_file():
-        _LOGGER.info("Using the surrogate trained before in %s", place)
-        return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
-    trained = _train_surrogate(config, data, seed, place, None)
-    write_json(place / "settings.json", settings)
-    return trained
+    with _only_one(place):
+        if (place / "settings.json").is_file():
+            _LOGGER.info("Using the surrogate trained before in %s", place)
+            return load_module(Surrogate, place, "surrogate")  # type: ignore[type-abstract]
+        trained = _train_surrogate(config, data, seed, place, None, resume=True)
+        write_json(place / "settings.json", settings)  # the last file: with it the surrogate is whole
+        return trained
+
+
+@contextmanager
+def _only_one(place: Path) -> Iterator[None]:
+    """Let other jobs that want the same surrogate wait for it; other processes of the same job train it together."""
+    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+        yield
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock"):
+        yield
+
+
+def _was_kept(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a run that was killed before it made one starts again."""
+    kept = (folder / "checkpoints" / "last.ckpt").is_file()
+    _LOGGER.info("Going on from the last checkpoint in %s" if kept else "Starting: no checkpoint yet in %s", folder)
+    return kept
 
 
 def _train_surrogate(
@@ -93,7 +130,7 @@ def _train_surrogate(
     pl.seed_everything(seed, verbose=False)
     surrogate = build(Surrogate, config.surrogate, rows)  # type: ignore[type-abstract]
     _LOGGER.info("Training the surrogate %s, kept in %s", type(surrogate).__name__, folder)
-    trained = fit(surrogate, rows, config.trainer, folder, loggers, resume)
+    trained = fit(surrogate, rows, config.trainer, folder, loggers, resume and _was_kept(folder))
     held = data.split.validation.without(data.split.train)
     trained.calibrate(Batch(held.x, held.y))
     save_module(trained, folder, "surrogate")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["SweepTable"]
+__all__ = ["SweepTable", "objective"]
 
 import logging
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.files import atomic_path, read_json
+
+if TYPE_CHECKING:
+    import pandas
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class SweepTable(Callback):
-    """Write ``sweep.csv`` when a sweep has ended: what each job changed, and its ``metrics.json``, the best first.
+    """Write ``sweep.csv`` as jobs of a sweep end: what each job changed, and its ``metrics.json``, the best first.
 
     Args:
         metric: the jobs are sorted by it, rising.
@@ -25,21 +33,48 @@ class SweepTable(Callback):
     def __init__(self, metric: str = "val_loss") -> None:
         self.metric = metric
 
+    def on_job_end(self, config: DictConfig, job_return: object, **kwargs: object) -> None:
+        """Collect: where a job has failed, Hydra does not get to the end of the sweep."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            self._collect(Path(config.hydra.sweep.dir))
+
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
-        """Collect; a job without metrics has failed and is listed with what it changed."""
+        """Collect, and show the table."""
+        folder = Path(config.hydra.sweep.dir)
+        table = self._collect(folder)
+        if len(table):
+            _LOGGER.info("Wrote %s:\n%s", folder / "sweep.csv", table.to_string(index=False, float_format="%.4g"))
+
+    def _collect(self, folder: Path) -> pandas.DataFrame:
+        """One row a job; one without metrics has failed, or still runs, and is listed with what it changed."""
         import pandas
 
-        folder = Path(config.hydra.sweep.dir)
-        records = []
-        for overrides in sorted(folder.glob("*/.hydra/overrides.yaml")):
-            job = overrides.parents[1]
-            changes = dict(str(item).split("=", 1) for item in OmegaConf.load(overrides) if "=" in str(item))
-            metrics = read_json(job / "metrics.json")
-            records.append({"job": job.name, **changes, **(metrics if isinstance(metrics, dict) else {})})
-        table = pandas.DataFrame(records)
-        if self.metric in table:
-            table = table.sort_values(self.metric)
-        if len(table):
+        jobs = sorted(folder.glob("*/.hydra/overrides.yaml"))
+        if not jobs:
+            return pandas.DataFrame()
+        with FileLock(folder / ".sweep.lock"):  # jobs end at the same time
+            records = []
+            for overrides in jobs:
+                job = overrides.parents[1]
+                changes = dict(str(item).split("=", 1) for item in OmegaConf.load(overrides) if "=" in str(item))
+                metrics = read_json(job / "metrics.json")
+                records.append({"job": job.name, **changes, **(metrics if isinstance(metrics, dict) else {})})
+            table = pandas.DataFrame(records)
+            if self.metric in table:
+                table = table.sort_values(self.metric)
             with atomic_path(folder / "sweep.csv") as temporary:
                 table.to_csv(temporary, index=False)
-            _LOGGER.info("Wrote %s:\n%s", folder / "sweep.csv", table.to_string(index=False, float_format="%.4g"))
+        return table
+
+
+def objective(folder: Path) -> float:
+    """What a search makes small: the number of a run's ``metrics.json`` by which its sweep is sorted.
+
+    Args:
+        folder: the run's folder.
+
+    Returns:
+        The number; infinity where the run has none by this name.
+    """
+    metrics, name = read_json(folder / "metrics.json"), HydraConfig.get().callbacks["sweep_table"]["metric"]
+    return float(metrics.get(name, math.inf)) if isinstance(metrics, dict) else math.inf

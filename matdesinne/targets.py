@@ -111,7 +111,7 @@ class Target:
     def values(self) -> tuple[float, ...]:
         """One representative number for each property: the value, the finite edge, or the middle of the interval."""
         return tuple(
-            high if math.isinf(low) else low if math.isinf(high) else (low + high) / 2
+            high if math.isinf(low) else low if math.isinf(high) else low / 2 + high / 2
             for low, high in zip(self.lower, self.upper, strict=True)
         )
 

@@ -24,11 +24,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from matdesinne.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, InterruptionError, MatDesINNeError, TrainingError
 from matdesinne.files import write_json
 from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule
@@ -53,33 +56,19 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
 
     Raises:
         CheckpointError: if there is nothing to resume.
-        TrainingError: if no epoch gave a finite validation loss.
+        InterruptionError: on SIGTERM or SIGINT.
+        TrainingError: if a loss is not finite.
     """
     last = folder / "checkpoints" / "last.ckpt"
     if resume and not last.is_file():
         raise CheckpointError(f"Expected {last} to resume from, got no such file: give the folder of a run that was started.")
+    if resume:
+        type(module).load_from_checkpoint(last)  # a damaged or foreign file is an error before anything else
     _scale(module, data)
-    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val_loss", save_last=True, enable_version_counter=False)
-    callbacks: list[Callback] = [best]
-    options = OmegaConf.to_container(trainer, resolve=True)
-    assert isinstance(options, dict)
-    patience = options.pop("patience")
-    if patience is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=patience))
-    if options.get("max_epochs") is None:
-        options["max_epochs"] = module.optimization.epochs
-    if options.get("gradient_clip_val") is None:
-        options["gradient_clip_val"] = module.optimization.clip
-    runner: pl.Trainer = instantiate(
-        options,
-        callbacks=callbacks,
-        logger=[instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False,
-        default_root_dir=str(folder),
-    )
+    best = RunCheckpoints(folder / "checkpoints")
+    runner = _trainer(module, trainer, folder, loggers, best)
     start = time.perf_counter()
-    runner.fit(LightningTask(module), datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
-    if runner.interrupted:
-        raise TrainingError(f"Expected training to finish, got an interruption: go on with resume={folder}.")
+    _run(runner, module, data, last if resume else None)
     if best.best_model_score is None or not best.best_model_score.isfinite():
         raise TrainingError(
             f"Expected a finite validation loss of {type(module).__name__}, got none by epoch {runner.current_epoch}: lower "
@@ -96,6 +85,41 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
     }
     write_json(folder / "metrics.json", metrics)
     return trained.cpu().eval()
+
+
+def _trainer(
+    module: DesignModule, trainer: DictConfig, folder: Path, loggers: DictConfig | None, best: RunCheckpoints
+) -> pl.Trainer:
+    callbacks: list[Callback] = [best]
+    options = OmegaConf.to_container(trainer, resolve=True)
+    assert isinstance(options, dict)
+    patience = options.pop("patience")
+    if patience is not None:
+        callbacks.append(PatientStopping(patience))
+    if options.get("max_epochs") is None:
+        options["max_epochs"] = module.optimization.epochs
+    if options.get("gradient_clip_val") is None:
+        options["gradient_clip_val"] = module.optimization.clip
+    given = [instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False
+    make = functools.partial(
+        instantiate, callbacks=callbacks, plugins=[AtomicCheckpointIO()], logger=given, default_root_dir=str(folder)
+    )
+    runner = make(options)
+    if module.trains_in_parts and type(runner.strategy) is DDPStrategy:
+        runner = make({**options, "strategy": "ddp_find_unused_parameters_true"})
+    return runner
+
+
+def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint: Path | None) -> None:
+    """Fit; a signal ends it by an error that says how to go on."""
+    try:
+        runner.fit(LightningTask(module), datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:  # Lightning's answer to a signal
+        name = "SIGTERM" if isinstance(error, SIGTERMException) else "SIGINT"
+        raise InterruptionError(
+            f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: what it "
+            "has learnt is kept, resume the run."
+        ) from error
 
 
 def check_property(name: str | None, properties: Sequence[Property]) -> None:
@@ -139,9 +163,15 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
             if not data.training_rows.bands:
                 raise ConfigError("Expected band energies in the data for surrogate=bands, got none: use surrogate=mlp.")
             make = functools.partial(make, kpoints=len(data.training_rows.bands[0].kpoints))
-        module = make(space=data.space, properties=data.properties, prototype=data.prototype)
-    else:
+        make = functools.partial(make, prototype=data.prototype)
+    try:
         module = make(space=data.space, properties=data.properties)
+    except MatDesINNeError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # what torch thinks of a size or a name
+        raise ConfigError(
+            f"Expected settings of {config.get('_target_')} that fit, got {type(error).__name__} ({error}): correct them."
+        ) from error
     if not isinstance(module, kind):
         raise ConfigError(
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Prepared", "gather", "prepare", "train_models"]
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.runs import cached_finisher, cached_surrogate
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Target
 from matdesinne.training import build, check_property, device_of, digest, fit, plain
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
     """
     default = sorted(path.stem for path in folder.glob("*.yaml"))
     known = [*default, *sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.yaml"))]
-    names = list(config.models) if config.models is not None else default
+    wanted = [config.models] if isinstance(config.models, str) else config.models
+    names = list(wanted) if wanted is not None else default
     unknown = [name for name in [*names, *config.runs] if name not in known]
     if unknown:
         raise ConfigError(f"Expected models out of {known}, got {unknown}: correct models= or runs.")
@@ -152,6 +155,7 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
     check_property(config.property, data.properties)
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
+    _check(config, models, data)
     quiet = _quiet(config, config.workers if judge else 1)
     finishing = judge and config.get("finisher") is not None
     others = [*([_independent_surrogate] if judge else []), *([cached_finisher] if finishing else [])]
@@ -167,6 +171,19 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
     independent = _independent_surrogate(config, data) if judge else None
     finisher = cached_finisher(config, data) if finishing else None
     return Prepared(trained, seconds, surrogate.cpu(), independent, finisher, labelled)
+
+
+def _check(config: DictConfig, models: dict[str, DictConfig], data: DesignData) -> None:
+    """Find the user's mistakes before anything is trained."""
+    targets = config.get("targets", [0.0])
+    if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
+        raise ConfigError(f"Expected targets as a list of values, got {targets!r}: e.g. targets=[0.0,1.0].")
+    for value in targets:
+        Target.parse(value, data.properties)
+    for run in config.runs.values():
+        load_module(InverseModel, run, "model")  # type: ignore[type-abstract]
+    for name in models.keys() - config.runs.keys():
+        build(InverseModel, models[name], data)  # type: ignore[type-abstract]
 
 
 def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:

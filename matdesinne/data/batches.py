@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["TensorBatches"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
 import torch
@@ -18,7 +18,8 @@ from matdesinne.space import GroupElement
 class TensorBatches:
     """An iterable over the rows of a table that never leaves the device: no workers, no collation of rows.
 
-    The order of an epoch depends on the seed and the epoch only, so that a resumed run goes on as it would have.
+    The order of an epoch depends on the seed and the epoch only, and the place in it is kept by checkpoints, so that a
+    resumed run goes on as it would have.
 
     Args:
         table: the rows.
@@ -43,6 +44,7 @@ class TensorBatches:
             labels._replace(energies=labels.energies.to(device), kpoints=labels.kpoints.to(device)) for labels in table.bands
         )
         self.batch_size, self.seed, self.part, self.epoch = batch_size, seed, part, 0
+        self._given = self._skipped = 0
         # where Lightning looks for set_epoch
         self.batch_sampler = SimpleNamespace(sampler=self)
         self.matrices = self.offsets = None
@@ -72,9 +74,23 @@ class TensorBatches:
             generator = torch.Generator(self.x.device).manual_seed(1_000_003 * self.seed + self.epoch)
             order = torch.randperm(len(self.x), generator=generator, device=self.x.device)
         rows = order[self.part[0] :: self.part[1]]
+        if self.seed is not None:
+            rows = rows[: len(self.x) // self.part[1]]  # as many in every process, which draw the same random numbers
+        skipped, self._skipped = self._skipped, 0
         for index in range(len(self)):
             chosen = rows[index * self.batch_size : (index + 1) * self.batch_size]
-            yield self._batch(chosen, generator)
+            batch = self._batch(chosen, generator)  # a skipped one moves the generator, too
+            self._given = index + 1
+            if index >= skipped:
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch were given; Lightning keeps it in a checkpoint."""
+        return {"given": self._given % len(self)}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Start the next epoch after the batches that were given."""
+        self._skipped = state["given"]
 
     def _batch(self, rows: Tensor, generator: torch.Generator | None) -> Batch:
         x, y, bands = self.x[rows], self.y[rows], tuple(labels.take(rows) for labels in self.bands)

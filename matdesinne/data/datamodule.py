@@ -20,6 +20,7 @@ from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.sources import LabelSource, Source
 from matdesinne.data.table import DesignTable, Split, check_table
 from matdesinne.data.teaching import taught_rows
+from matdesinne.errors import ConfigError
 from matdesinne.fitting import LightningTask
 from matdesinne.learning import Batch
 from matdesinne.space import DesignSpace
@@ -64,6 +65,10 @@ class DesignData(pl.LightningDataModule):
         added: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        if not all(isinstance(seed, int) and 0 <= seed < 1 << 32 for seed in (split_seed, order_seed)):
+            raise ConfigError(
+                f"Expected split_seed and order_seed from 0 to 2**32 - 1, got {split_seed!r} and {order_seed!r}: correct them."
+            )
         self.source, self.space, self.properties, self.prototype = source, space, tuple(properties), prototype
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)

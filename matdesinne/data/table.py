@@ -87,9 +87,10 @@ class DesignTable:
             ConfigError: if a fraction is out of range.
             DatasetError: if a part stays empty.
         """
-        if validation <= 0 or test < 0 or validation + test >= 1:
+        numeric = all(isinstance(part, int | float) for part in (validation, test))
+        if not (numeric and validation > 0 and test >= 0 and validation + test < 1):
             raise ConfigError(
-                f"Expected validation > 0, test >= 0 and validation + test < 1, got {validation} and {test}: "
+                f"Expected validation > 0, test >= 0 and validation + test < 1, got {validation!r} and {test!r}: "
                 "correct the fractions."
             )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))

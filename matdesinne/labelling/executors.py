@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import ParamSpec, TypeVar
 
+from matdesinne.errors import ConfigError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,9 +47,14 @@ class LocalExecutor(Executor):
 
     Args:
         workers: processes at once; as many as there are cores when omitted.
+
+    Raises:
+        ConfigError: if `workers` is no positive number.
     """
 
     def __init__(self, workers: int | None = None) -> None:
+        if workers is not None and (not isinstance(workers, int) or workers < 1):
+            raise ConfigError(f"Expected workers of at least 1, got {workers!r}: correct executor.workers.")
         self.workers = workers or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self.workers)
         self._context = multiprocessing.get_context("forkserver")

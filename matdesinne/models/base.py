@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Coordinates", "DensityModel", "InverseModel", "check_coordinates"]
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
@@ -19,6 +20,8 @@ from matdesinne.targets import Property, Target
 from matdesinne.transforms import DesignTransform, PhysicalUnits, Standardizer
 
 Coordinates = Literal["box", "physical"]
+
+_LOGGER = logging.getLogger(__name__)
 
 _REFERENCE_ROWS = 8192
 _CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 12, 1 << 18
@@ -142,6 +145,7 @@ class InverseModel(DesignModule):
             TargetError: see `draw_targets`.
             EmptyResultError: if none of 100 times as many lies within the bounds.
         """
+        self._warn_of(target)
         if space is None or space == self.space:
             return self.sample(self.draw_targets(target, count, generator), generator), count
         fixed = space.lower == space.upper
@@ -159,6 +163,16 @@ class InverseModel(DesignModule):
                 "widen the bounds, or sample more."
             )
         return designs, drawn
+
+    def _warn_of(self, target: Target) -> None:
+        """Say when a target lies outside everything that the model has seen."""
+        seen = zip(self.target_reference.amin(dim=0).tolist(), self.target_reference.amax(dim=0).tolist(), strict=True)
+        for prop, low, high, (lowest, highest) in zip(self.properties, target.lower, target.upper, seen, strict=True):
+            if low > highest or high < lowest:
+                _LOGGER.warning(
+                    f"The target {target.describe(self.properties)} lies outside the training range of {prop.name}, "
+                    f"{lowest:.3g} to {highest:.3g} {prop.unit}: expect few candidates, or none."
+                )
 
     def draw_targets(self, target: Target, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Turn a target into property values to condition on.

@@ -88,6 +88,11 @@ class CINN(DensityModel):
         """As many as parameters: a flow is a bijection."""
         return self.space.dimension
 
+    @property
+    def trains_in_parts(self) -> bool:
+        """One block of mixtures a step."""
+        return isinstance(self.network, MixtureNetwork)
+
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
         """Learn the scales, and the order of the coordinates."""
         super().fit_scales(batch, prior)

@@ -1,0 +1,39 @@
+"""Two processes train what one does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from . import several_devices
+from .conftest import ROOT
+
+NAMES = ["model/cinn", "model/inn", "model/mdn", "model/cvae", "surrogate/bands"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """All trainings one after the other by two processes: their start takes the longest."""
+    place = tmp_path_factory.mktemp("devices")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.several_devices", str(place / "two"), "2", *NAMES]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "2 processes" in result.stderr, result.stderr
+    return place
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_and_weights_of_two_processes(folder, monkeypatch, name):
+    """After as many steps of as many rows."""
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    several_devices.train(folder / "one", 1, name)
+    one, two = (json.loads((folder / way / name / "metrics.json").read_text()) for way in ("one", "two"))
+    assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4, abs=1e-4)
+    last = [torch.load(folder / way / name / "checkpoints" / "last.ckpt", weights_only=True) for way in ("one", "two")]
+    assert last[0]["global_step"] == last[1]["global_step"] > 0
+    for key, value in last[0]["state_dict"].items():
+        torch.testing.assert_close(last[1]["state_dict"][key], value, rtol=1e-3, atol=1e-4)

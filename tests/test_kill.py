@@ -1,0 +1,109 @@
+"""Trainings in processes of their own that are killed at random moments."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from matdesinne import checkpoints, training
+from matdesinne.learning import DesignModule
+from matdesinne.runs import prepare_folder, train_design
+
+from .conftest import OWN, QUICK, ROOT, script_config, write_table
+from .test_resume import MDN, last_weights, same, train
+
+ROUNDS = int(os.environ.get("MATDESINNE_KILL_ROUNDS", "12"))
+"""1,000 by hand: `MATDESINNE_KILL_ROUNDS=1000 pytest tests/test_kill.py -k rounds`."""
+
+
+def child(folder) -> None:
+    """A training that is nearly always writing a checkpoint."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+    checkpoints._SECONDS = 0.0
+    torch.set_num_threads(1)
+    train(MDN, folder, resume=(folder / "checkpoints" / "last.ckpt").is_file())
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_rounds_of_kill_and_resume(tmp_path):
+    """No damaged checkpoint after any of them, and the best epoch of the uninterrupted run whenever one ends."""
+    best = train(MDN, tmp_path / "whole")
+    fork, chance = multiprocessing.get_context("fork"), random.Random(0)
+    folder, ended, killed = tmp_path / "0", 0, 0
+    for _ in range(ROUNDS):
+        process = fork.Process(target=child, args=(folder,))
+        process.start()
+        process.join(chance.uniform(0.0, 0.3))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        assert process.exitcode in (0, -signal.SIGKILL)
+        for path in (folder / "checkpoints").glob("[!.]*"):
+            DesignModule.load_from_checkpoint(path)
+        if process.exitcode == 0:
+            assert same(DesignModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").state_dict(), best.state_dict())
+            assert same(last_weights(folder), last_weights(tmp_path / "whole"))
+            ended, folder = ended + 1, tmp_path / str(ended + 1)
+    assert killed
+    print(f"{killed} of {ROUNDS} killed, {ended} trainings ended")
+
+
+def settings(folder):
+    words = ["model=mdn", *OWN, *QUICK, "model.optimization.epochs=2", "model.optimization.batch_size=32", "model.hidden=16"]
+    words += ["trainer.log_every_n_steps=1", "surrogate.optimization.epochs=4"]
+    return [*words, f"data.source.path={folder}/table.csv", f"surrogates_folder={folder}/kept"]
+
+
+@pytest.mark.parametrize("part", ["MLPSurrogate", "MDN"])
+def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
+    """Resuming trains what was not reached and goes on with what was."""
+
+    class Killed(BaseException):
+        pass
+
+    def stop(task, *_):
+        if type(task.module).__name__ == part and task.global_step == 5:
+            raise Killed
+
+    write_table(tmp_path)
+    weights = []
+    for name in ("whole", "parts"):
+        config = script_config("train", tmp_path / name, *settings(tmp_path), f"surrogates_folder={tmp_path / name}/kept")
+        kept = prepare_folder(config, tmp_path / name, [])
+        if name == "parts":
+            with monkeypatch.context() as patched, pytest.raises(Killed):
+                patched.setattr(training.LightningTask, "on_train_batch_start", stop)
+                train_design(kept, tmp_path / name)
+        train_design(kept, tmp_path / name, resume=name == "parts")
+        weights.append([load_file(tmp_path / name / f"{part}.safetensors") for part in ("model", "surrogate")])
+    assert all(same(*pair) for pair in zip(*weights, strict=True))
+
+
+def test_the_script_under_sigterm(tmp_path):
+    """A batch system ends the script in its training; it says how to go on, and does."""
+    write_table(tmp_path)
+    words = [*settings(tmp_path), "model.optimization.epochs=10000", "hydra.run.dir=run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    running = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams)
+    limit = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < limit:
+        time.sleep(0.1)
+    running.terminate()
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 1 and "Traceback" not in said, said
+    assert "SIGTERM" in said.splitlines()[-1] and f"resume={tmp_path}/run" in said.splitlines()[-1], said
+    epoch = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
+    words = ["resume=run", f"trainer.max_epochs={epoch + 1}"]
+    config = script_config("train", tmp_path / "run", *words)
+    train_design(prepare_folder(config, tmp_path / "run", words), tmp_path / "run", resume=True)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"] == epoch + 1

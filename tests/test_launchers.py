@@ -1,0 +1,70 @@
+"""Sweeps by each launcher and sweeper that the extra `sweep` brings; what they leave is one table."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from matdesinne.config import config_folder
+
+from .conftest import ROOT
+
+PLUGINS = {
+    "hydra/launcher=basic": None,
+    "hydra/launcher=cores": "hydra_plugins.hydra_joblib_launcher",
+    "hydra/launcher=submitit_local": "submitit",
+}
+
+
+def sweep(folder: Path, *words: str) -> list[dict[str, str]]:
+    """Run one, and read its table."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tests" / "sweep_job.py"), "-m", "hydra.sweep.dir=found", *words]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert "Traceback" not in result.stdout + result.stderr, result.stderr
+    with (folder / "found" / "sweep.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("launcher", PLUGINS)
+def test_launcher(tmp_path, launcher):
+    if PLUGINS[launcher]:
+        pytest.importorskip(PLUGINS[launcher])
+    table = sweep(tmp_path, launcher, "seed=1,3,4,5")
+    assert [(row["job"], row["seed"], row["val_loss"]) for row in table] == [
+        ("1", "3", "0.0"),
+        ("2", "4", "1.0"),
+        ("0", "1", "4.0"),
+        ("3", "5", ""),  # has failed, and the others went on
+    ]
+    assert {path.read_text() for path in (tmp_path / "found").glob("*/group.txt")} == {"found"}
+
+
+def test_optuna(tmp_path):
+    """As many trials as wanted, the best first, one that failed last."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ["hydra.sweeper.n_trials=5", "hydra.callbacks.sweep_table.metric=val_loss"]
+    table = sweep(tmp_path, "hparams_search=optuna", *words, "+hydra.sweeper.params.seed='range(4,5)'")
+    losses = [row["val_loss"] for row in table]
+    assert len(table) == 5 and {row["seed"] for row in table} == {"4", "5"}
+    assert losses == sorted(losses, key=lambda loss: loss == "") and set(losses) == {"1.0", ""}
+
+
+@pytest.mark.parametrize(("name", "plugin"), [("cluster", "submitit"), ("cores", "hydra_plugins.hydra_joblib_launcher")])
+def test_launcher_composes(name, plugin):
+    pytest.importorskip(plugin)
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose("train", [f"hydra/launcher={name}"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.startswith("hydra_plugins.")
+
+
+def test_optuna_varies_settings_that_exist():
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        config = compose("train", ["hparams_search=optuna"], return_hydra_config=True)
+    assert all(OmegaConf.select(config, key) is not None for key in config.hydra.sweeper.params)
