@@ -17,7 +17,8 @@ def main(config: DictConfig) -> None:
 
     if config.task not in TASKS:
         raise ConfigError(f"Expected task out of {list(TASKS)}, got {config.task!r}: choose one.")
-    check_numbers(config, {"seed": 0, "per_target": 1, "outlier": 0.0, "sobol.count": 1, "sobol.start": 0, "sobol.seed": 0})
+    least = {"seed": 0, "per_target": 1, "outlier": 0.0, "sobol.count": 1, "sobol.start": 0, "sobol.seed": 0}
+    check_numbers(config, {**least, **{f"active.{name}": 1 for name in ("rounds", "per_round", "fresh", "num_samples")}})
     folder = Path(config.folder)
     print(TASKS[config.task](config, folder))
     print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
