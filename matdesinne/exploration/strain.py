@@ -69,8 +69,8 @@ def strains(space: DesignSpace, designs: Float[Tensor, "n dx"], kind: Kind) -> F
     Example:
         >>> from matdesinne.space import Parameter
         >>> space = DesignSpace([Parameter(name, "angstrom", reference=2.0) for name in ("a", "b", "gamma")])
-        >>> strains(space, torch.tensor([[2.1, 2.0, 1.9]]), Kind.IN_PLANE).round(decimals=3).tolist()
-        [[0.05, 0.0, -0.05]]
+        >>> strains(space, torch.tensor([[2.5, 2.0, 1.5]]), Kind.IN_PLANE).tolist()
+        [[0.25, 0.0, -0.25]]
     """
     columns = [space.index(name) for name in kind.value]
     reference = space.reference[columns].to(designs)
