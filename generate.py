@@ -5,9 +5,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import config_folder, entry_point, verbatim
 
 
+@verbatim("where")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
 def main(config: DictConfig) -> None:
@@ -18,11 +19,15 @@ def main(config: DictConfig) -> None:
     from matdesinne.exploration.figures import draw_candidates
     from matdesinne.files import write_json
     from matdesinne.pipeline import InverseDesign
+    from matdesinne.selection import All, Expression
     from matdesinne.structures import write_extxyz
 
+    rules = [instantiate(config.selection, _convert_="all")]
+    if config.where is not None:
+        rules.append(Expression(config.where))
     design = InverseDesign.load(
         config.run,
-        instantiate(config.selection, _convert_="all"),
+        All(rules),
         instantiate(config.localization, _convert_="all"),
         config.accepted_error,
         config.finish,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["config_folder", "entry_point", "silence_advice"]
+__all__ = ["config_folder", "entry_point", "silence_advice", "verbatim"]
 
 import functools
 import logging
@@ -50,6 +50,32 @@ def entry_point(function: Callable[[DictConfig], None]) -> Callable[[DictConfig]
             _stop(" ".join(str(error).split()))
 
     return task
+
+
+def verbatim(*keys: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Let the values of some keys stand on the command line as they are: Hydra's own grammar has no ``<`` and no ``=``.
+
+    Args:
+        keys: whose values are text; ``null`` and what is in quotes is left as it is.
+    """
+
+    def decorate(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(*config: DictConfig) -> None:
+            sys.argv[1:] = [_quoted(word, keys) for word in sys.argv[1:]]
+            main(*config)
+
+        return run
+
+    return decorate
+
+
+def _quoted(word: str, keys: tuple[str, ...]) -> str:
+    key, _, value = word.partition("=")
+    if key not in keys or value in ("", "null") or value[0] in "'\"":
+        return word
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def silence_advice() -> None:
