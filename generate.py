@@ -17,11 +17,13 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from matdesinne.exploration.figures import draw_candidates
+    from matdesinne.exports import Exports
     from matdesinne.files import write_json
     from matdesinne.pipeline import InverseDesign
     from matdesinne.selection import All, Expression
     from matdesinne.structures import write_extxyz
 
+    exports = Exports(list(config.export), config.export_limit)
     rules = [instantiate(config.selection, _convert_="all")]
     if config.where is not None:
         rules.append(Expression(config.where))
@@ -41,10 +43,11 @@ def main(config: DictConfig) -> None:
     run.candidates.write_csv(folder / "candidates.csv")
     if config.structures and design.surrogate.prototype is not None:
         write_extxyz(run.candidates, design.surrogate.prototype, folder / "candidates.extxyz")
+    exports.write(run.candidates, design.surrogate.prototype, folder)
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
     draw_candidates(run, folder / "candidates.png")
     print(run.report())
-    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if not path.name.startswith('.')))} to {folder}")
 
 
 if __name__ == "__main__":

@@ -177,9 +177,11 @@ def test_benchmark(tmp_path):
         (["target=50.0"], "y = 50 eV"),
         (["target=0.5", "num_samples=0"], "num_samples"),
         (["target=0.5", "accelerator=abc"], "abc"),
+        (["target=0.5", "export=[xyz]"], "xyz"),
+        (["target=[null,9]", "export=[cif]"], "atoms"),
         ([], "target"),
     ],
-    ids=["text", "floor", "swapped", "far", "samples", "device", "none"],
+    ids=["text", "floor", "swapped", "far", "samples", "device", "format", "atoms", "none"],
 )
 def test_generate_names_what_is_needed(tmp_path, fails, words, named):
     write_run(tmp_path)
