@@ -18,8 +18,8 @@ RUN pip install --no-cache-dir -c constraints.txt torch
 FROM ${DEVICE}
 COPY conf conf
 COPY matdesinne matdesinne
-COPY train.py generate.py benchmark.py label.py ./
-RUN pip install --no-cache-dir -c constraints.txt .
+COPY train.py generate.py benchmark.py label.py explore.py ./
+RUN pip install --no-cache-dir -c constraints.txt '.[explore]'
 RUN useradd --create-home designer
 USER designer
 WORKDIR /home/designer

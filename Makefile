@@ -31,7 +31,7 @@ $(VENV)/gpaw: $(INSTALLED) gpaw_siteconfig.py
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev,explore]'
 	touch $@
 
 clean:

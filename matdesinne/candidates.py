@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "read_candidates"]
 
 import json
 from collections.abc import Sequence
@@ -161,3 +161,28 @@ class Candidates:
                 f"Expected a table of candidates at {path}, got something else ({error}): "
                 "give the candidates.parquet that generate.py wrote."
             ) from error
+
+
+def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
+    """Read tables of candidates, one a target, the lowest target first.
+
+    Args:
+        places: files of ``generate.py``, or folders that have such files named ``candidates.parquet`` at any depth.
+
+    Raises:
+        DatasetError: if a file cannot be read, or there is none.
+        ConfigError: if the tables are of different properties or parameters.
+    """
+    files = [
+        file
+        for place in map(Path, places)
+        for file in (sorted(place.rglob("candidates.parquet")) if place.is_dir() else [place])
+    ]
+    tables = [Candidates.read_parquet(file) for file in files]
+    if not tables:
+        raise DatasetError(f"Expected tables of candidates in {list(map(str, places))}, got none: give generate.py's folders.")
+    for table in tables[1:]:
+        if table.properties != tables[0].properties or table.space.names != tables[0].space.names:
+            names = [[*table.space.names, *(prop.name for prop in table.properties)] for table in tables]
+            raise ConfigError(f"Expected candidates of one material and property in all tables, got {names}: take them apart.")
+    return sorted(tables, key=lambda table: table.target.values)

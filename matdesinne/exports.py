@@ -58,7 +58,7 @@ class Exports:
         if self.limit < 1:
             raise ConfigError(f"Expected a limit of at least 1 file, got {self.limit}: raise it, or drop cif and poscar.")
         if "chemiscope" in self.formats and importlib.util.find_spec("chemiscope") is None:
-            raise ConfigError("Expected the package chemiscope, got none: pip install 'matdesinne[chemiscope]'.")
+            raise ConfigError("Expected the package chemiscope, got none: pip install 'matdesinne[explore]'.")
 
     def write(self, candidates: Candidates, prototype: Prototype | None, folder: Path) -> None:
         """Write all files.

@@ -140,7 +140,7 @@ def test_rejects(formats, limit, named):
 
 def test_missing_chemiscope(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'matdesinne\[chemiscope\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'matdesinne\[explore\]'"):
         Exports(["chemiscope"])
 
 

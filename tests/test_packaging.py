@@ -19,7 +19,7 @@ def unpacked(tmp_path_factory):
     return folder / "site"
 
 
-@pytest.mark.parametrize("entry", ["train", "generate", "benchmark", "label"])
+@pytest.mark.parametrize("entry", ["train", "generate", "benchmark", "label", "explore"])
 def test_installed_command_finds_its_configuration(unpacked, tmp_path, entry):
     command = [sys.executable, "-m", f"matdesinne.entry.{entry}", "--cfg", "job", "--package", "seed"]
     run = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(unpacked)}, capture_output=True, text=True)

@@ -16,9 +16,10 @@ import numpy as np
 
 from matdesinne.benchmark.posterior import PosteriorRow
 from matdesinne.benchmark.table1 import PAPER, Row
+from matdesinne.exploration.palette import BLUE, SKY, VERMILLION
 from matdesinne.files import atomic_path, write_json
 
-_INDEPENDENT, _LOCALIZING, _PAPER = "#0072B2", "#56B4E9", "#D55E00"
+_INDEPENDENT, _LOCALIZING, _PAPER = BLUE, SKY, VERMILLION
 
 
 def write_report(folder: Path, data: str, unit: str, rows: Sequence[Row], facts: Mapping[str, object]) -> str:

@@ -12,12 +12,11 @@ import matplotlib.figure
 
 from matdesinne.benchmark.speed import Floor, PaperTime, SpeedRow, exponent
 from matdesinne.benchmark.training_speed import TrainingRow
+from matdesinne.exploration.palette import CYCLE
 from matdesinne.files import atomic_path, write_json
 
 _LARGE = 10_000
 """Sizes from here on give the exponent; below, what does not grow shows."""
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008)."""
 
 
 def write_speed(
@@ -119,7 +118,7 @@ def _draw(folder: Path, rows: Sequence[SpeedRow], papers: Sequence[PaperTime]) -
     figure = matplotlib.figure.Figure(figsize=(6.4, 4.8), layout="constrained")
     axis = figure.subplots()
     for place, ((model, localizer, device), group) in enumerate(_series(rows).items()):
-        color, sizes = _COLORS[place % len(_COLORS)], [row.size for row in group]
+        color, sizes = CYCLE[place % len(CYCLE)], [row.size for row in group]
         axis.plot(sizes, [row.total for row in group], "o-", color=color, label=f"{model}, {localizer}, {device}")
         axis.plot(sizes, [row.floor for row in group], ":", color=color)
     if papers:

@@ -9,11 +9,11 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 
+from matdesinne.exploration.palette import BLUE, GREY, VERMILLION
 from matdesinne.files import atomic_path
 from matdesinne.pipeline import DesignRun
 
-_SAMPLED, _KEPT, _TARGET = "#999999", "#0072B2", "#D55E00"
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008)."""
+_SAMPLED, _KEPT, _TARGET = GREY, BLUE, VERMILLION
 
 
 def draw_candidates(run: DesignRun, path: str | Path) -> None:

@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
+from matdesinne.exploration.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.files import atomic_path, write_json
 from matdesinne.labelling.validation import TargetErrors, Validation
 from matdesinne.structures import Prototype, draw_structure
 
-_LABELS, _TARGET, _SPREAD = "#0072B2", "#D55E00", "#009E73"
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008)."""
+_LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
 _EXAMPLES = 2
 
 
@@ -142,7 +142,7 @@ def _draw_spread(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]
     spread, miss = candidates.std[:, 0].numpy(), (labels - candidates.mean[:, 0].double()).abs().numpy()
     axis.plot(spread, miss, ".", color=_SPREAD)
     top = float(spread.max()) * 1.05
-    axis.plot([0, top], [0, top], color="#999999", linewidth=1)
+    axis.plot([0, top], [0, top], color=GREY, linewidth=1)
     axis.set(xlabel=f"predicted spread [{prop.unit}]", ylabel=f"|label - prediction| [{prop.unit}]", xlim=(0, top or None))
 
 

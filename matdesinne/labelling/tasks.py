@@ -11,11 +11,12 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from matdesinne.candidates import read_candidates
 from matdesinne.errors import ConfigError
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.report import write_validation
 from matdesinne.labelling.run import label_points
-from matdesinne.labelling.validation import read_candidates, validate
+from matdesinne.labelling.validation import validate
 
 Task = Callable[[DictConfig, Path], str]
 

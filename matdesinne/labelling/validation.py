@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TargetErrors", "Validation", "read_candidates", "stratified", "validate"]
+__all__ = ["TargetErrors", "Validation", "stratified", "validate"]
 
 import math
 from collections.abc import Sequence
@@ -90,30 +90,6 @@ class Validation:
         return [_errors(candidates, labels, outlier, seed) for candidates, labels in pairs]
 
 
-def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
-    """Read tables of candidates, one a target, the lowest target first.
-
-    Args:
-        places: files of ``generate.py``, or folders that have such files named ``candidates.parquet`` at any depth.
-
-    Raises:
-        DatasetError: if a file cannot be read, or there is none.
-        ConfigError: if the tables are of different properties.
-    """
-    files = [
-        file
-        for place in map(Path, places)
-        for file in (sorted(place.rglob("candidates.parquet")) if place.is_dir() else [place])
-    ]
-    tables = [Candidates.read_parquet(file) for file in files]
-    if not tables:
-        raise DatasetError(f"Expected tables of candidates in {list(map(str, places))}, got none: give generate.py's folders.")
-    if any(len(table.properties) != 1 or table.properties != tables[0].properties for table in tables):
-        names = [[prop.name for prop in table.properties] for table in tables]
-        raise ConfigError(f"Expected candidates for one property in all tables, got {names}: validate them one by one.")
-    return sorted(tables, key=lambda table: table.target.values[0])
-
-
 def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
     """Rows that stand for all: one out of each of `count` equal parts in the order of the predicted spread.
 
@@ -147,8 +123,11 @@ def validate(
         generator: of the choice.
 
     Raises:
-        ConfigError: if the oracle does not compute the property or has other parameters.
+        ConfigError: if there are several properties, or the oracle does not compute the property or has other parameters.
     """
+    if len(tables[0].properties) != 1:
+        names = [prop.name for prop in tables[0].properties]
+        raise ConfigError(f"Expected candidates for one property, got {names}: validate them one by one.")
     name = tables[0].properties[0].name
     if name not in oracle.columns():
         raise ConfigError(f"Expected an oracle of {name}, got one of {list(oracle.columns())}: e.g. oracle.fine=true.")

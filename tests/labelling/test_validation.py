@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy import stats
 
-from matdesinne.candidates import Candidates
+from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.labelling.report import write_validation
-from matdesinne.labelling.validation import Validation, read_candidates, stratified, validate
+from matdesinne.labelling.validation import Validation, stratified, validate
 from matdesinne.oracles.base import Column, Oracle
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target

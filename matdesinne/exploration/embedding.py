@@ -1,0 +1,93 @@
+"""The design space on a plane, by UMAP."""
+
+from __future__ import annotations
+
+__all__ = ["Embedding", "embed"]
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.candidates import Candidates
+from matdesinne.data.table import DesignTable
+from matdesinne.errors import ConfigError
+from matdesinne.transforms import BoxScaler
+
+_ROWS = 4000
+"""Designs on one plane at most: below 4,096 UMAP takes exact neighbours, and its time stays below a minute."""
+_NEIGHBORS = 15
+_FEWEST = 8
+"""Distinct designs below which there is nothing to lay out."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Places of designs on a plane without units: neighbours in the scaled design space are neighbours there.
+
+    Args:
+        labelled: rows of the data set that are shown, and their places.
+        generated: candidates that are shown for each target, and their places.
+    """
+
+    labelled: tuple[DesignTable, Float[np.ndarray, "n 2"]] | None
+    generated: tuple[tuple[Candidates, Float[np.ndarray, "n 2"]], ...]
+
+
+def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Candidates], seed: int) -> Embedding | None:
+    """Lay labelled and generated designs out together; random ones of them where there are many.
+
+    Two shares go to the labelled rows, one to the candidates of each target.
+
+    References:
+        McInnes, Healy and Melville, UMAP: uniform manifold approximation and projection for dimension reduction, 2018,
+        arXiv 1802.03426.
+
+    Args:
+        scale: of the coordinates, in which the box is [-1, 1]^d.
+        labelled: rows of the data set.
+        generated: candidates, one table a target.
+        seed: of the choice and of UMAP.
+
+    Returns:
+        ``None`` where there are too few different designs.
+
+    Raises:
+        ConfigError: if umap-learn is not installed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    share = _ROWS // (len(generated) + 2)
+    rows = None if labelled is None else labelled.take(_choice(len(labelled), 2 * share, generator))
+    shown = [table.take(_choice(len(table), share, generator)) for table in generated]
+    parts = [*([] if rows is None else [rows.x]), *(table.designs for table in shown)]
+    with torch.no_grad():
+        coordinates = scale(torch.cat(parts))
+    if len(coordinates.unique(dim=0)) < _FEWEST:
+        return None
+    places = np.split(_lay_out(coordinates, seed), np.cumsum([len(part) for part in parts])[:-1])
+    first = None if rows is None else (rows, places.pop(0))
+    return Embedding(first, tuple(zip(shown, places, strict=True)))
+
+
+def _choice(count: int, limit: int, generator: torch.Generator) -> Tensor:
+    """All row numbers, or some at random in their order."""
+    return torch.randperm(count, generator=generator)[:limit].sort().values
+
+
+def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # of an optional part that is not used
+            import umap
+    except ImportError as error:
+        raise ConfigError(
+            "Expected umap-learn for maps of the design space, got none: pip install umap-learn, or pip install "
+            "'matdesinne[explore]'."
+        ) from error
+    # one job: with several the result would depend on the order of their work
+    reducer = umap.UMAP(n_neighbors=min(_NEIGHBORS, len(coordinates) - 1), random_state=seed, n_jobs=1)
+    return np.asarray(reducer.fit_transform(coordinates.numpy()))

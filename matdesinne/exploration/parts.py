@@ -1,0 +1,18 @@
+"""The parts of an exploration, in the order of the report."""
+
+from __future__ import annotations
+
+__all__ = ["PARTS", "Part"]
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+
+from matdesinne.exploration.design_space import design_space
+from matdesinne.exploration.report import Section
+from matdesinne.exploration.subject import Exploration
+
+Part = Callable[[Exploration, DictConfig], Section]
+"""Draws figures and writes tables into ``subject.folder`` and says what they show; its settings stand in the configuration."""
+
+PARTS: tuple[Part, ...] = (design_space,)

@@ -1,0 +1,129 @@
+"""A report as one HTML file that needs nothing else: figures are embedded, nothing is fetched."""
+
+from __future__ import annotations
+
+__all__ = ["Picture", "Section", "Table", "write_report"]
+
+import base64
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import matdesinne
+from matdesinne.errors import ConfigError
+from matdesinne.files import atomic_path
+
+_PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "ase", "gpaw", "umap-learn")
+"""Distributions whose versions stand in the report, where they are installed."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a section.
+
+    Args:
+        path: the PNG file, which is embedded.
+        caption: one line: what it shows and, for a figure of the paper, how it compares with the paper's.
+        alt: what a reader hears who does not see it.
+    """
+
+    path: Path
+    caption: str
+    alt: str
+
+    def __post_init__(self) -> None:
+        """Check that there is a text for readers who do not see the figure."""
+        if not self.alt.strip():
+            raise ConfigError(f"Expected a text in place of {self.path.name}, got none: say what the figure shows.")
+
+    @property
+    def source(self) -> str:
+        """The file as a data URL."""
+        return f"data:image/png;base64,{base64.b64encode(self.path.read_bytes()).decode('ascii')}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a section.
+
+    Args:
+        caption: what it holds.
+        heads: name and unit of each column.
+        rows: words, numbers (shown with four digits), or ``None`` for nothing.
+    """
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def __post_init__(self) -> None:
+        """Check that every row has a value for every column."""
+        assert all(len(row) == len(self.heads) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one part of an exploration hands over to the report.
+
+    Args:
+        title: its heading, different from those of the other sections.
+        text: paragraphs, with an empty line between two of them; plain text, which the report escapes.
+        figures: pictures with captions.
+        tables: tables with captions.
+    """
+
+    title: str
+    text: str = ""
+    figures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+
+def write_report(
+    path: str | Path, title: str, summary: str, sections: Sequence[Section], settings: Mapping[str, object]
+) -> None:
+    """Write the sections, the settings and the versions of the software as one file.
+
+    It fetches nothing, follows the reader's choice of light or dark, and holds no script.
+
+    Args:
+        path: the HTML file.
+        title: its heading.
+        summary: one paragraph below it.
+        sections: the parts, in order.
+        settings: nested plain containers, shown as ``outer.inner = value``.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters.update(cell=_cell, paragraphs=lambda text: [part for part in text.split("\n\n") if part.strip()])
+    template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
+    content = template.render(title=title, summary=summary, sections=sections, settings=_flat(settings), versions=_versions())
+    with atomic_path(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def _cell(value: object) -> str:
+    """A value as a reader wants it: four digits, nothing for nothing."""
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _flat(settings: Mapping[str, object], outer: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{outer}{key}."))
+        else:
+            flat[f"{outer}{key}"] = "null" if value is None else value
+    return flat
+
+
+def _versions() -> dict[str, str]:
+    found = {"Python": platform.python_version(), "matdesinne": matdesinne.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
