@@ -21,9 +21,12 @@ def main(config: DictConfig) -> None:
     targets = "; ".join(table.target.describe(table.properties) for table in subject.generated)
     sections = [part(subject, config) for part in PARTS]
     summary = f"{sum(map(len, subject.generated)):,} generated designs for {targets}."
+    paper = (
+        "Figures with a number show what those of Fung et al., npj Computational Materials 7, 200 (2021), "
+        "doi 10.1038/s41524-021-00670-x, show, for the designs and the data of this run."
+    )
     settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
-    write_report(folder / "report.html", "Exploration of a design space", summary, sections, settings)
+    write_report(folder / "report.html", "Exploration of a design space", f"{summary}\n\n{paper}", sections, settings)
     print(summary)
     print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
 

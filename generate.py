@@ -16,7 +16,8 @@ def main(config: DictConfig) -> None:
     import torch
     from hydra.utils import instantiate
 
-    from matdesinne.exploration.figures import draw_candidates
+    from matdesinne.exploration.figures import describe_run, draw_candidates
+    from matdesinne.exploration.report import write_report
     from matdesinne.exports import Exports
     from matdesinne.files import write_json
     from matdesinne.pipeline import InverseDesign
@@ -46,6 +47,9 @@ def main(config: DictConfig) -> None:
     exports.write(run.candidates, design.surrogate.prototype, folder)
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
     draw_candidates(run, folder / "candidates.png")
+    title = f"Candidates for {run.candidates.target.describe(run.candidates.properties)}"
+    settings = OmegaConf.to_container(config, resolve=True)
+    write_report(folder / "report.html", title, "", [describe_run(run, folder / "candidates.png")], settings)
     print(run.report())
     print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if not path.name.startswith('.')))} to {folder}")
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from omegaconf import DictConfig
 
-from matdesinne.exploration.drawing import axis_label, save_figure, write_data
+from matdesinne.exploration.drawing import axis_label, save_figure, target_label, write_data
 from matdesinne.exploration.embedding import Embedding
 from matdesinne.exploration.palette import CYCLE, GREY, VALUES
 from matdesinne.exploration.report import Picture, Section, Table
@@ -37,7 +37,7 @@ def _counts(subject: Exploration) -> Table:
         return [name, len(y), *quantiles]
 
     rows = [] if subject.labelled is None else [entry("rows of the data set", subject.labelled.y.numpy())]
-    rows += [entry(f"candidates, {t.target.describe(t.properties)}", t.mean.numpy()) for t in subject.generated]
+    rows += [entry(f"candidates, {target_label(t)}", t.mean.numpy()) for t in subject.generated]
     unit = axis_label(subject.properties[0])
     heads = ["designs", "number", f"5 % of {unit}", "median", "95 %"]
     return Table("Designs that are shown, with quantiles of the property.", heads, rows)
@@ -48,7 +48,7 @@ def _distribution(subject: Exploration) -> Picture:
     figure = matplotlib.figure.Figure(figsize=(5.5 * count, 3.8), layout="constrained")
     data: dict[str, tuple[str, list[object]]] = {"designs": ("", [])}
     for j, (axis, prop) in enumerate(zip(np.atleast_1d(figure.subplots(1, count)), subject.properties, strict=True)):
-        sets = [(t.target.describe(t.properties), t.mean[:, j].numpy()) for t in subject.generated]
+        sets = [(target_label(t), t.mean[:, j].numpy()) for t in subject.generated]
         if subject.labelled is not None:
             sets.insert(0, ("rows of the data set", subject.labelled.y[:, j].numpy()))
         every = np.concatenate([values for _, values in sets])

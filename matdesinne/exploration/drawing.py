@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["axis_label", "save_figure", "write_data"]
+__all__ = ["axis_label", "save_figure", "target_label", "write_data"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matdesinne.candidates import Candidates
 from matdesinne.files import atomic_path
 from matdesinne.space import Parameter
 from matdesinne.targets import Property
@@ -21,6 +22,11 @@ def axis_label(quantity: Parameter | Property) -> str:
     return f"{quantity.name.replace('_', ' ')} [{quantity.unit}]"
 
 
+def target_label(candidates: Candidates) -> str:
+    """What candidates were made for, as a figure says it: ``band gap ≤ 0 eV``."""
+    return candidates.target.describe(candidates.properties).replace("_", " ").replace("<=", "≤").replace(">=", "≥")
+
+
 def save_figure(figure: Figure, folder: Path, name: str) -> Path:
     """Write ``NAME.pdf`` with vectors and ``NAME.png``; the path of the latter is returned."""
     for suffix in (".pdf", ".png"):
@@ -30,13 +36,14 @@ def save_figure(figure: Figure, folder: Path, name: str) -> Path:
 
 
 def write_data(path: Path, columns: Mapping[str, tuple[str, Sequence[object]]]) -> None:
-    """Write the data behind a figure as Parquet, each column's unit in its field metadata.
+    """Write the data behind a figure, as Parquet each column's unit in its field metadata.
 
     Args:
-        path: the file.
+        path: a Parquet file, or CSV for the ending ``.csv``.
         columns: ``{name: (unit, values)}``; an empty unit for words.
     """
     import pyarrow
+    import pyarrow.csv
     import pyarrow.parquet
 
     arrays = [pyarrow.array(values) for _, values in columns.values()]
@@ -45,4 +52,5 @@ def write_data(path: Path, columns: Mapping[str, tuple[str, Sequence[object]]]) 
         for (name, (unit, _)), array in zip(columns.items(), arrays, strict=True)
     ]
     with atomic_path(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.table(arrays, schema=pyarrow.schema(fields)), temporary)
+        table = pyarrow.table(arrays, schema=pyarrow.schema(fields))
+        (pyarrow.csv.write_csv if path.suffix == ".csv" else pyarrow.parquet.write_table)(table, temporary)

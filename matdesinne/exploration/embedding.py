@@ -7,10 +7,12 @@ __all__ = ["Embedding", "embed"]
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
@@ -19,7 +21,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.transforms import BoxScaler
 
 _ROWS = 4000
-"""Designs on one plane at most: below 4,096 UMAP takes exact neighbours, and its time stays below a minute."""
+"""Designs on one plane at most: more would hide each other."""
 _NEIGHBORS = 15
 _FEWEST = 8
 """Distinct designs below which there is nothing to lay out."""
@@ -79,15 +81,28 @@ def _choice(count: int, limit: int, generator: torch.Generator) -> Tensor:
 
 
 def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # parts that are not used here: parametric UMAP, maps of further designs
+        umap = _umap()
+        count = min(_NEIGHBORS, len(coordinates))
+        distances, neighbors = NearestNeighbors(n_neighbors=count).fit(coordinates).kneighbors(coordinates)
+        # UMAP's own search for exact neighbours calls Python for every pair; one job: several would make the result random
+        reducer = umap.UMAP(
+            n_neighbors=count,
+            precomputed_knn=(neighbors, distances),
+            force_approximation_algorithm=True,
+            random_state=seed,
+            n_jobs=1,
+        )
+        return np.asarray(reducer.fit_transform(coordinates.numpy()))
+
+
+def _umap() -> ModuleType:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImportWarning)  # of an optional part that is not used
-            import umap
+        import umap
     except ImportError as error:
         raise ConfigError(
             "Expected umap-learn for maps of the design space, got none: pip install umap-learn, or pip install "
             "'matdesinne[explore]'."
         ) from error
-    # one job: with several the result would depend on the order of their work
-    reducer = umap.UMAP(n_neighbors=min(_NEIGHBORS, len(coordinates) - 1), random_state=seed, n_jobs=1)
-    return np.asarray(reducer.fit_transform(coordinates.numpy()))
+    return umap

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["draw_candidates"]
+__all__ = ["describe_run", "draw_candidates"]
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 
 from matdesinne.exploration.palette import BLUE, GREY, VERMILLION
+from matdesinne.exploration.report import Picture, Section, Table
 from matdesinne.files import atomic_path
 from matdesinne.pipeline import DesignRun
 
@@ -59,6 +60,32 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     figure.suptitle(f"{len(kept):,} candidates for {kept.target.describe(kept.properties)}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def describe_run(run: DesignRun, picture: Path) -> Section:
+    """A generation as a section of a report: stages with counts, errors and seconds, and the picture.
+
+    Args:
+        run: the stages of a generation.
+        picture: what `draw_candidates` drew.
+    """
+    properties = run.candidates.properties
+    heads = ["stage", "designs", *(f"mean |{prop.name} - target| [{prop.unit}]" for prop in properties), "time [s]"]
+    rows = [
+        [name, len(table), *table.error.mean(dim=0).tolist(), float(run.seconds.get(name, 0.0))]
+        for name, table in run.stages.items()
+    ]
+    figure = Picture(
+        picture,
+        "Predicted properties against the target, and every parameter: grey as sampled, blue the final candidates, orange "
+        "the target; densities.",
+        "Histograms of the predictions and of every parameter for the samples and for the candidates.",
+    )
+    text = (
+        "Errors are those of the surrogate that localizes: how near the localization came, not how near a calculation will "
+        f"come. Samples outside the design space: {run.outside:,}."
+    )
+    return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)])
 
 
 def _bins(low: float, high: float, count: int) -> np.ndarray:

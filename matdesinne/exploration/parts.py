@@ -9,10 +9,13 @@ from collections.abc import Callable
 from omegaconf import DictConfig
 
 from matdesinne.exploration.design_space import design_space
+from matdesinne.exploration.pairs import pairs
 from matdesinne.exploration.report import Section
+from matdesinne.exploration.rules import rules
+from matdesinne.exploration.strain import strain
 from matdesinne.exploration.subject import Exploration
 
 Part = Callable[[Exploration, DictConfig], Section]
 """Draws figures and writes tables into ``subject.folder`` and says what they show; its settings stand in the configuration."""
 
-PARTS: tuple[Part, ...] = (design_space,)
+PARTS: tuple[Part, ...] = (design_space, strain, pairs, rules)

@@ -6,7 +6,7 @@ __all__ = ["Picture", "Section", "Table", "write_report"]
 
 import base64
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,9 +80,7 @@ class Section:
     tables: Sequence[Table] = ()
 
 
-def write_report(
-    path: str | Path, title: str, summary: str, sections: Sequence[Section], settings: Mapping[str, object]
-) -> None:
+def write_report(path: str | Path, title: str, summary: str, sections: Sequence[Section], settings: object) -> None:
     """Write the sections, the settings and the versions of the software as one file.
 
     It fetches nothing, follows the reader's choice of light or dark, and holds no script.
@@ -90,7 +88,7 @@ def write_report(
     Args:
         path: the HTML file.
         title: its heading.
-        summary: one paragraph below it.
+        summary: paragraphs below it.
         sections: the parts, in order.
         settings: nested plain containers, shown as ``outer.inner = value``.
     """
@@ -99,7 +97,9 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters.update(cell=_cell, paragraphs=lambda text: [part for part in text.split("\n\n") if part.strip()])
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
-    content = template.render(title=title, summary=summary, sections=sections, settings=_flat(settings), versions=_versions())
+    content = template.render(
+        title=title, summary=summary, sections=sections, settings=dict(_flat(settings)), versions=_versions()
+    )
     with atomic_path(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
@@ -109,14 +109,12 @@ def _cell(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flat(settings: Mapping[str, object], outer: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
+def _flat(settings: object, name: str = "") -> Iterator[tuple[str, object]]:
+    if not isinstance(settings, Mapping) or not settings:
+        yield name, "null" if settings is None else settings
+        return
     for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{outer}{key}."))
-        else:
-            flat[f"{outer}{key}"] = "null" if value is None else value
-    return flat
+        yield from _flat(value, f"{name}.{key}" if name else str(key))
 
 
 def _versions() -> dict[str, str]:
