@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Exports", "structures"]
+__all__ = ["Exports", "cif_text", "structures"]
 
 import gzip
 import importlib.util
@@ -94,15 +94,22 @@ def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
     return [prototype.atoms(dict(zip(names, design, strict=True))) for design in candidates.designs.tolist()]
 
 
-def _write_cif(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
+def cif_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
+    """A structure in the CIF format, to the last digit.
+
+    Args:
+        atoms: the structure.
+        remarks: lines of comment above it, in ASCII.
+    """
     from ase.io.cif import write_cif
 
-    def text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
-        buffer = io.BytesIO()
-        write_cif(buffer, [atoms], wrap=False)
-        return "".join(f"# {remark}\n" for remark in remarks) + buffer.getvalue().decode("latin-1")
+    buffer = io.BytesIO()
+    write_cif(buffer, [atoms], wrap=False)
+    return "".join(f"# {remark}\n" for remark in remarks) + buffer.getvalue().decode("latin-1")
 
-    _write_files(candidates, prototype, folder / "cif", "candidate_{:05d}.cif", limit, text)
+
+def _write_cif(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
+    _write_files(candidates, prototype, folder / "cif", "candidate_{:05d}.cif", limit, cif_text)
 
 
 def _write_poscar(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:

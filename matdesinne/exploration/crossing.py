@@ -35,7 +35,6 @@ def at_edges(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Level
         space: its bounds hold.
     """
     mean, std = surrogate.predict_many(designs)
-    assert levels.threshold is not None  # Levels sets it
     upper = mean[:, 0] > levels.threshold
     kept = []
     for rows, level in ((~upper, levels.low), (upper, levels.high)):
@@ -112,16 +111,12 @@ def shortest_transitions(
         if len(start) == 0:
             continue
         side = levels.goal(above)
-        singles = {i: _alone(surrogate, start, i, side, space, reach) for i in sorted({i for one in sets for i in one})}
-        for indices in sets:
-            reached = singles[indices[0]]
-            if len(indices) > 1:
-                reached = _together(surrogate, start, indices, side, space, [singles[i] for i in indices])
+        singles = _alone(surrogate, start, side, space, reach)
+        for indices, reached in zip(sets, _together(surrogate, start, sets, side, space, singles), strict=True):
             rows = reached.distance <= reach
             name = "+".join(space.names[i] for i in indices)
-            found.append(
-                Transitions.judged(surrogate, levels, start[rows], reached.designs[rows], [name] * int(rows.sum()), space)
-            )
+            ends, names = reached.designs[rows], [name] * int(rows.sum())
+            found.append(Transitions.judged(surrogate, levels, start[rows], ends, names, space))
     return joined(found)
 
 
@@ -154,57 +149,62 @@ def _restarted(
     surrogate: Surrogate, start: Float[Tensor, "n dx"], side: Side, space: DesignSpace, rounds: int
 ) -> Float[Tensor, " n"]:
     free = torch.ones_like(start, dtype=torch.bool)
-    reached = nearest(surrogate, start, free, side, space, start)
-    shortest, unit = reached.distance, surrogate.scale.std.cpu()
-    ends = reached.designs[shortest.isfinite()]
-    for number in range(1, rounds):
-        if len(ends) == 0:
-            break
-        order = torch.cdist(start / unit, ends / unit).argsort(dim=1)
-        begin = ends[order[:, min(number - 1, len(ends) - 1)]]
-        shortest = torch.minimum(shortest, nearest(surrogate, start, free, side, space, begin).distance)
-    return shortest
+    first, unit = nearest(surrogate, start, free, side, space, start), surrogate.scale.std.cpu()
+    ends = first.designs[first.distance.isfinite()]
+    others = min(rounds - 1, len(ends))
+    if others < 1:
+        return first.distance
+    begin = ends[torch.cdist(start / unit, ends / unit).argsort(dim=1)[:, :others]]
+    again = nearest(surrogate, _repeated(start, others), _repeated(free, others), side, space, begin.flatten(0, 1))
+    return torch.minimum(first.distance, again.distance.reshape(len(start), others).amin(dim=1))
 
 
-def _alone(
-    surrogate: Surrogate, start: Float[Tensor, "n dx"], knob: int, side: Side, space: DesignSpace, reach: float
-) -> Reached:
-    """The nearer crossing of the two directions of a knob."""
-    best: Reached | None = None
-    for sign in (1.0, -1.0):
-        rays = torch.zeros_like(start)
-        rays[:, knob] = sign
-        limit = torch.full((len(start),), reach) if best is None else best.distance.clamp_max(reach)
-        found = along(surrogate, start, rays, side, space, limit)
-        if best is None:
-            best = found
-        else:
-            nearer = found.distance < best.distance
-            ends = torch.where(nearer[:, None], found.designs, best.designs)
-            best = Reached(ends, torch.minimum(found.distance, best.distance))
-    assert best is not None
-    return best
+def _alone(surrogate: Surrogate, start: Float[Tensor, "n dx"], side: Side, space: DesignSpace, reach: float) -> list[Reached]:
+    """For each knob the nearer crossing of its two directions."""
+    count, size = space.dimension, len(start)
+    rays = torch.cat([torch.eye(count), -torch.eye(count)])
+    limit = torch.full((2 * count * size,), reach)
+    found = along(surrogate, start.repeat(2 * count, 1), rays.repeat_interleave(size, dim=0), side, space, limit)
+    halves = [Reached(*half) for half in zip(*(column.chunk(2) for column in found), strict=True)]
+    both = _nearer(halves[0], halves[1])
+    return [Reached(*part) for part in zip(*(column.split(size) for column in both), strict=True)]
 
 
 def _together(
     surrogate: Surrogate,
     start: Float[Tensor, "n dx"],
-    knobs: Sequence[int],
+    sets: Sequence[Sequence[int]],
     side: Side,
     space: DesignSpace,
     singles: Sequence[Reached],
-) -> Reached:
-    """The shortest of the crossings of each knob alone and of what a search of all together finds from each of these."""
-    free = torch.zeros_like(start, dtype=torch.bool)
-    free[:, list(knobs)] = True
-    best = nearest(surrogate, start, free, side, space, start)
-    for single in singles:
-        begin = torch.where(single.distance.isfinite()[:, None], single.designs, start)
-        for found in (single, nearest(surrogate, start, free, side, space, begin)):
-            nearer = found.distance < best.distance
-            ends = torch.where(nearer[:, None], found.designs, best.designs)
-            best = Reached(ends, torch.minimum(found.distance, best.distance))
-    return best
+) -> list[Reached]:
+    """For each set the shortest of the crossings of its knobs alone, and of what searches of all from there find."""
+    begins = [Reached(start, torch.full((len(start),), torch.inf)), *singles]
+    # all searches at once: many small batches would take many times as long
+    tasks = [(number, k) for number, one in enumerate(sets) if len(one) > 1 for k in (0, *(i + 1 for i in one))]
+    found = list(singles[one[0]] for one in sets)
+    if not tasks:
+        return found
+    free = torch.zeros(len(tasks), space.dimension, dtype=torch.bool)
+    for row, (number, _) in enumerate(tasks):
+        free[row, list(sets[number])] = True
+    begin = torch.cat([torch.where(begins[k].distance.isfinite()[:, None], begins[k].designs, start) for _, k in tasks])
+    again = nearest(surrogate, start.repeat(len(tasks), 1), _repeated(free, len(start)), side, space, begin)
+    parts = zip(*(column.split(len(start)) for column in again), strict=True)
+    for (number, k), part in zip(tasks, parts, strict=True):
+        found[number] = _nearer(_nearer(found[number], begins[k]), Reached(*part))
+    return found
+
+
+def _nearer(first: Reached, second: Reached) -> Reached:
+    """The shorter of two changes, row by row."""
+    better = second.distance < first.distance
+    designs = torch.where(better[:, None], second.designs, first.designs)
+    return Reached(designs, torch.minimum(first.distance, second.distance))
+
+
+def _repeated(rows: Tensor, times: int) -> Tensor:
+    return rows.repeat_interleave(times, dim=0)
 
 
 def _indices(space: DesignSpace, names: Sequence[str]) -> list[int]:

@@ -15,7 +15,7 @@ from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
 _BISECTIONS = 12
-_ROUNDS = 25
+_ROUNDS = 20
 _LONGEST_STEP = 0.4
 """Of a round, in half-widths of the box."""
 _STILL = 1e-5

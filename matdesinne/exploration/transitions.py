@@ -25,24 +25,20 @@ class Levels:
     Args:
         low: largest value of the lower side, in the unit of the property.
         high: smallest value of the upper side.
-        threshold: what separates the sides in truth; their middle when omitted.
     """
 
     low: float
     high: float
-    threshold: float | None = None
 
     def __post_init__(self) -> None:
         """Check the order."""
         if not self.low < self.high:
             raise ConfigError(f"Expected the level of the lower side below the upper one, got {self.low} and {self.high}.")
-        if self.threshold is None:
-            object.__setattr__(self, "threshold", (self.low + self.high) / 2)
 
-    @classmethod
-    def of(cls, prop: Property, low: float, high: float) -> Levels:
-        """With the floor of the property as threshold where it lies between the levels: the gap of a metal is 0."""
-        return cls(low, high, prop.floor if prop.floor is not None and low <= prop.floor <= high else None)
+    @property
+    def threshold(self) -> float:
+        """What separates the sides in truth: their middle."""
+        return (self.low + self.high) / 2
 
     def goal(self, above: bool) -> Side:
         """The upper or the lower side."""
@@ -108,7 +104,6 @@ class Transitions:
         """
         ends = [surrogate.predict_many(x) for x in (before, after)]
         value, std = (torch.stack([end[k][:, 0] for end in ends], dim=1) for k in range(2))
-        assert levels.threshold is not None  # Levels sets it
         upper = value[:, 1:] > value[:, :1]
         rising = torch.cat([~upper, upper], dim=1)
         margin = torch.where(rising, value - levels.threshold, levels.threshold - value)
@@ -173,13 +168,15 @@ class Transitions:
 def best_first(transitions: Transitions, small: float) -> Transitions:
     """The changes below a size first, the most probable of them first; then the others by their size.
 
+    Probabilities that agree to a hundredth are equal; of these the smaller change comes first.
+
     Args:
         transitions: to be ordered.
         small: size below which a change counts as small, in half-widths of the box.
     """
-    size, probability = transitions.size, transitions.probability
-    key = torch.where(size < small, -1.0 - probability, size)
-    return transitions.take(key.argsort(stable=True))
+    by_size = transitions.take(transitions.size.argsort(stable=True))
+    key = torch.where(by_size.size < small, -1.0 - by_size.probability.round(decimals=2), 0.0)
+    return by_size.take(key.argsort(stable=True))
 
 
 def distinct(transitions: Transitions, apart: float) -> Transitions:
