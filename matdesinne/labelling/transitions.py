@@ -79,8 +79,8 @@ def _errors(labels: Float[Tensor, "n 2"], predicted: Float[Tensor, "n 2"]) -> st
 def _section(columns: dict[str, tuple[str, list]], right: Tensor, errors: str, name: str, unit: str, report: str) -> Section:
     real = int(right.all(dim=1).sum())
     text = (
-        f"Both ends of the best {len(right)} transitions were labelled: {real} of {len(right)} are real, with the label of either "
-        f"end on its side; {int(right.sum())} of {right.numel()} ends are; {errors} {unit}.\n\n{report}"
+        f"Both ends of the best {len(right)} transitions were labelled: {real} of {len(right)} are real, with the labels of "
+        f"both on their sides; {int(right.sum())} of {right.numel()} ends are; {errors} {unit}.\n\n{report}"
     )
     keys = ["knobs", "size", "probability", f"{name}_before", "label_before", f"{name}_after", "label_after"]
     rows = [list(row) for row in zip(*(columns[key][1] for key in keys), strict=True)]
