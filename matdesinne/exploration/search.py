@@ -17,7 +17,7 @@ from matdesinne.exploration.crossing import at_edges, remoteness, shortest_trans
 from matdesinne.exploration.transitions import Levels, Transitions, best_first, distinct, joined
 from matdesinne.surrogates.base import Surrogate
 
-_ROOM = 1.5
+_ROOM = 1.2
 """How much longer than a small change one by the fast surrogate may be that the accurate one looks at."""
 
 
@@ -60,8 +60,9 @@ class TransitionSearch:
     def small_changes(self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate, accurate: Surrogate) -> Transitions:
         """Distinct transitions by a small change of one knob, the best first, as the accurate surrogate sees them.
 
-        The fast surrogate moves designs to every level and finds the knobs that are steep there; of these, the knobs taking
-        turns, the accurate one moves the starts onto its own level and finds the crossing again.
+        The fast surrogate moves designs to every level and finds the knobs that are steep there. The accurate one moves those
+        starts for which it agrees best onto its own level and finds the crossing again; where the two differ its error is
+        larger, and so is the spread.
 
         Args:
             tables: generated designs for one target each.
@@ -75,10 +76,12 @@ class TransitionSearch:
             edges = at_edges(surrogate, designs, sides, surrogate.space)
             rough = small_transitions(surrogate, edges, sides, _ROOM * self.small)
             if accurate is not surrogate:
-                chosen = distinct(_in_turn(rough), self.apart)
-                chosen = chosen.take(torch.arange(min(self.refined, len(chosen))))
+                chosen = distinct(rough.take(rough.size.argsort(stable=True)), self.apart)
+                differing = (accurate.predict_many(chosen.before)[0][:, 0] - chosen.value[:, 0]).abs()
+                chosen = chosen.take(differing.argsort(stable=True)[: self.refined])
                 edges = at_edges(accurate, chosen.before, sides, accurate.space)
-                rough = small_transitions(accurate, edges, sides, self.small)
+                sharp = small_transitions(accurate, edges, sides, self.small)
+                rough = Transitions.judged(accurate, sides, sharp.before, sharp.after, sharp.knobs, other=surrogate)
             found.append(rough.take(rough.size < self.small))
         return distinct(best_first(joined(found), self.small), self.apart)
 
@@ -116,14 +119,3 @@ class TransitionSearch:
     @staticmethod
     def _centre(surrogate: Surrogate) -> float:
         return surrogate.properties[0].floor or 0.0
-
-
-def _in_turn(transitions: Transitions) -> Transitions:
-    """The shortest of each knob, then the second shortest of each, and so on: no knob crowds the others out."""
-    by_size = transitions.take(transitions.size.argsort(stable=True))
-    seen: dict[str, int] = {}
-    turns = []
-    for knob in by_size.knobs:
-        turns.append(seen.get(knob, 0))
-        seen[knob] = turns[-1] + 1
-    return by_size.take(torch.tensor(turns, dtype=torch.long).argsort(stable=True))

@@ -91,8 +91,12 @@ class Transitions:
         after: Float[Tensor, "n dx"],
         knobs: Sequence[str],
         space: DesignSpace | None = None,
+        other: Surrogate | None = None,
     ) -> Transitions:
         """Pairs as a surrogate sees them.
+
+        The calibrated spread is an average over designs. Where another surrogate says something else, the error is larger: with
+        one, the difference of the two is added to the spread in quadrature.
 
         Args:
             surrogate: predicts the property at both ends.
@@ -101,9 +105,13 @@ class Transitions:
             after: the ends.
             knobs: for each row, the parameters that were free to change, joined by ``+``.
             space: the surrogate's, maybe with narrower bounds.
+            other: a surrogate of another kind for the same property.
         """
         ends = [surrogate.predict_many(x) for x in (before, after)]
         value, std = (torch.stack([end[k][:, 0] for end in ends], dim=1) for k in range(2))
+        if other is not None:
+            second = torch.stack([other.predict_many(x)[0][:, 0] for x in (before, after)], dim=1)
+            std = torch.hypot(std, second - value)
         upper = value[:, 1:] > value[:, :1]
         rising = torch.cat([~upper, upper], dim=1)
         margin = torch.where(rising, value - levels.threshold, levels.threshold - value)
