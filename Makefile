@@ -1,16 +1,18 @@
 # make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
+# make browser: what the tests of report.html need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint gpaw clean
+.PHONY: demo test lint gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
 
 test: $(INSTALLED) lint
 	@$(MAKE) gpaw || echo "GPAW cannot be installed here: the tests that need it will be skipped."
+	@$(MAKE) browser || echo "Chromium cannot be installed here: the tests that need it will be skipped."
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=matdesinne --cov-report=term:skip-covered
 
 lint: $(INSTALLED)
@@ -20,12 +22,20 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 gpaw: $(VENV)/gpaw
+browser: $(VENV)/browser
 
 # GPAW is built against libraries of the system, which root can fetch on Debian
 $(VENV)/gpaw: $(INSTALLED) gpaw_siteconfig.py
 	if [ "$$(id -u)" = 0 ] && command -v apt-get; then apt-get update && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y libxc-dev libopenblas-dev libfftw3-dev g++; fi
 	GPAW_CONFIG=$(CURDIR)/gpaw_siteconfig.py $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dft]'
+	touch $@
+
+# root can fetch it on Debian
+$(VENV)/browser: $(INSTALLED)
+	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v chromedriver; then apt-get update && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium chromium-driver; fi
+	command -v chromium && command -v chromedriver
 	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -87,6 +87,12 @@ def test_benchmark_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+@pytest.mark.parametrize("override", ["seed=1", *options([*GENERATE_GROUPS, "data"])])
+def test_explore_composes(override):
+    config = composed("explore", override)
+    OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
+
+
 @pytest.mark.parametrize("override", options(LABEL_GROUPS))
 def test_label_composes(override):
     config = composed("label", override, "points=points.csv")

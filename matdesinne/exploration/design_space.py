@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from omegaconf import DictConfig
 
-from matdesinne.exploration.drawing import axis_label, save_figure, target_label, write_data
+from matdesinne.exploration.drawing import axis_label, bin_edges, save_figure, target_label, write_data
 from matdesinne.exploration.embedding import Embedding
 from matdesinne.exploration.palette import CYCLE, GREY, VALUES
 from matdesinne.exploration.report import Picture, Section, Table
@@ -52,8 +52,7 @@ def _distribution(subject: Exploration) -> Picture:
         if subject.labelled is not None:
             sets.insert(0, ("rows of the data set", subject.labelled.y[:, j].numpy()))
         every = np.concatenate([values for _, values in sets])
-        slack = 0.0 if np.ptp(every) > 0 else 1e-3
-        bins = np.linspace(every.min() - slack, every.max() + slack, _BINS)
+        bins = bin_edges(float(every.min()), float(every.max()), _BINS).tolist()
         for (name, values), color in zip(
             sets, ([GREY] if subject.labelled is not None else []) + list(CYCLE) * 9, strict=False
         ):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["axis_label", "save_figure", "target_label", "write_data"]
+__all__ = ["axis_label", "bin_edges", "save_figure", "target_label", "write_data"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
 
 from matdesinne.candidates import Candidates
 from matdesinne.files import atomic_path
@@ -20,6 +23,13 @@ if TYPE_CHECKING:
 def axis_label(quantity: Parameter | Property) -> str:
     """Name and unit of a quantity as the label of an axis: ``band gap [eV]``."""
     return f"{quantity.name.replace('_', ' ')} [{quantity.unit}]"
+
+
+def bin_edges(low: float, high: float, count: int) -> Float[np.ndarray, " count"]:
+    """Edges of histogram bins, also where all values are equal but for rounding."""
+    size = max(abs(low), abs(high))
+    slack = 0.0 if high - low > 1e-5 * size else 1e-3 * size or 1.0
+    return np.linspace(low - slack, high + slack, count, dtype=np.float64)
 
 
 def target_label(candidates: Candidates) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 
+from matdesinne.exploration.drawing import bin_edges
 from matdesinne.exploration.palette import BLUE, GREY, VERMILLION
 from matdesinne.exploration.report import Picture, Section, Table
 from matdesinne.files import atomic_path
@@ -40,7 +41,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         values, final = sampled.mean[:, j].numpy(), kept.mean[:, j].numpy()
         # at 0.1 % on either side a few strays would squeeze the rest
         low, high = np.quantile(values, 0.001, method="lower"), np.quantile(values, 0.999, method="higher")
-        bins = _bins(min(low, final.min()), max(high, final.max()), 60)
+        bins = bin_edges(min(low, final.min()), max(high, final.max()), 60)
         axis.hist(values, bins=bins, density=True, histtype="stepfilled", color=_SAMPLED, label="sampled")
         axis.hist(final, bins=bins, density=True, histtype="step", color=_KEPT, label=kept.stage)
         for edge in {kept.target.lower[j], kept.target.upper[j]}:
@@ -51,7 +52,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     for i, parameter in enumerate(kept.space.parameters):
         axis = axes[len(kept.properties) + i]
         shown, final = sampled.designs[:, i].numpy(), kept.designs[:, i].numpy()
-        bins = _bins(min(shown.min(), final.min()), max(shown.max(), final.max()), 40)
+        bins = bin_edges(min(shown.min(), final.min()), max(shown.max(), final.max()), 40)
         axis.hist(shown, bins=bins, density=True, histtype="stepfilled", color=_SAMPLED)
         axis.hist(final, bins=bins, density=True, histtype="step", color=_KEPT)
         axis.set(xlabel=f"{parameter.name} [{parameter.unit}]")
@@ -86,9 +87,3 @@ def describe_run(run: DesignRun, picture: Path) -> Section:
         f"come. Samples outside the design space: {run.outside:,}."
     )
     return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)])
-
-
-def _bins(low: float, high: float, count: int) -> np.ndarray:
-    """Edges of histogram bins, also where all values are equal."""
-    slack = 0.0 if high > low else 1e-3 * max(abs(low), 1.0)
-    return np.linspace(low - slack, high + slack, count)

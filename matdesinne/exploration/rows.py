@@ -18,6 +18,9 @@ from matdesinne.learning import run_folder
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 
+_MOST = 20_000
+"""Rows beyond which pictures do not change."""
+
 
 def data_settings(run: str) -> DictConfig | None:
     """The settings of the data set in the ``config.yaml`` that train.py keeps in a run; ``None`` where there is none.
@@ -39,7 +42,9 @@ def data_settings(run: str) -> DictConfig | None:
 
 
 def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
-    """All rows of a data set that have a label, without duplicates, in the order of their source.
+    """The rows of a data set that have a label, without duplicates, in the order of their source.
+
+    Of analytic problems, which have as many as one likes, the first 20,000.
 
     Args:
         settings: of the data set.
@@ -59,7 +64,7 @@ def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence
     # candidates may end on a better version of the property than the one that was trained on
     data.properties = tuple(properties)
     table = data.with_all_rows().split.train
-    return table.take(table.y.isfinite().all(dim=1).nonzero()[:, 0])
+    return table.take(table.y.isfinite().all(dim=1).nonzero()[:_MOST, 0])
 
 
 def _targets(node: object) -> Iterator[str]:

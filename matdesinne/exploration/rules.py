@@ -35,7 +35,7 @@ class Sensitivity:
 
     Args:
         target: what the designs were made for, in words.
-        property: which property.
+        property_name: which property.
         parameter: the knob.
         designs: number of designs.
         size: mean absolute derivative with respect to the knob, times half the width of its range, in the property's unit.
@@ -47,7 +47,7 @@ class Sensitivity:
     """
 
     target: str
-    property: str
+    property_name: str
     parameter: str
     designs: int
     size: float
@@ -94,8 +94,8 @@ def rules(subject: Exploration, config: DictConfig) -> Section:
     found = sensitivities(subject.surrogate, subject.generated, subject.seed)
     _write(subject, found)
     rows = [
-        [entry.target, entry.property, entry.parameter, *texts]
-        for entry in sorted(found, key=lambda entry: (entry.target, entry.property, -entry.size))
+        [entry.target, entry.property_name, entry.parameter, *texts]
+        for entry in sorted(found, key=lambda entry: (entry.target, entry.property_name, -entry.size))
         for texts in [(interval_text(*entry.sizes), interval_text(*entry.slopes))]
     ]
     unit = " or ".join(dict.fromkeys(prop.unit for prop in subject.surrogate.properties))
@@ -120,7 +120,7 @@ def _strongest(subject: Exploration, found: Sequence[Sensitivity]) -> list[str]:
     units = {prop.name: prop.unit for prop in subject.surrogate.properties}
     groups: dict[tuple[str, str], list[Sensitivity]] = {}
     for entry in found:
-        groups.setdefault((entry.target, entry.property), []).append(entry)
+        groups.setdefault((entry.target, entry.property_name), []).append(entry)
     sentences = []
     for (target, prop), entries in groups.items():
         best = max(entries, key=lambda entry: entry.size)
@@ -151,7 +151,7 @@ def _bars(subject: Exploration, found: Sequence[Sensitivity]) -> Picture:
     width = 0.8 / len(targets)
     for axis, prop in zip(np.atleast_1d(figure.subplots(len(properties), 1)), properties, strict=True):
         for t, target in enumerate(targets):
-            entries = [entry for entry in found if (entry.target, entry.property) == (target, prop.name)]
+            entries = [entry for entry in found if (entry.target, entry.property_name) == (target, prop.name)]
             size, low, high = (np.array([getattr(e, key) for e in entries]) for key in ("size", "size_lower", "size_upper"))
             places = np.arange(len(entries)) + (t - (len(targets) - 1) / 2) * width
             axis.bar(places, size, 0.9 * width, color=CYCLE[t % len(CYCLE)], label=target)

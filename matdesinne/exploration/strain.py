@@ -160,8 +160,8 @@ def _averages(subject: Exploration, window: float) -> tuple[Picture, Table]:
     )
     heads = ["target", "designs", "number", *(f"{size} {kind} [%]" for kind in _NAMES.values() for size in _SIZES)]
     texts = [[interval_text(*entry.means[:, k, s]) for k in range(2) for s in range(2)] for entry in found]
-    rows = [[entry.target, entry.designs, entry.number, *text] for entry, text in zip(found, texts, strict=True)]
-    return picture, Table(f"Mean strains with {100 * LEVEL:.0f} % intervals (bootstrap over designs).", heads, rows)
+    lines = [[entry.target, entry.designs, entry.number, *text] for entry, text in zip(found, texts, strict=True)]
+    return picture, Table(f"Mean strains with {100 * LEVEL:.0f} % intervals (bootstrap over designs).", heads, lines)
 
 
 def _mean_strain(subject: Exploration, target: str, name: str, designs: Float[Tensor, "n dx"]) -> MeanStrain:

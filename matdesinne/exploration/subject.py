@@ -91,4 +91,4 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
         )
     settings = config.get("data") or data_settings(config.run)
     labelled = None if settings is None else labelled_rows(settings, space, tables[0].properties)
-    return Exploration(tuple(tables), design.surrogate, labelled, folder, config.seed)
+    return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)

@@ -1,0 +1,70 @@
+"""explore.py as a user runs it, in this process, with tiny settings and without UMAP's compilation."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from matdesinne.exploration.subject import gather
+
+from ..conftest import OWN, candidates, linear, script_config, write_table
+from ..test_scripts import write_run
+from .conftest import crystal
+
+SMALL = ["run=run", "num_samples=40", "selection.rules.1.tolerance=9", "accepted_error=9"]
+
+
+def explore(folder: Path, *words: str) -> str:
+    """Run the script; the text of its report."""
+    importlib.import_module("explore").main(script_config("explore", folder / "out", *words))
+    return (folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, flat, undrawn) -> Path:
+    monkeypatch.chdir(write_run(tmp_path))
+    return tmp_path
+
+
+def test_report_of_a_table_of_ones_own(run):
+    """With rows beside; the figures that need cells are left out, and the report says so."""
+    write_table(run)
+    settings = script_config("train", run, *OWN)
+    OmegaConf.save(settings, run / "run" / "config.yaml", resolve=True)
+    page = explore(run, *SMALL, "targets=[0.5,0.0]")
+    assert "rows of the data set" in page and "no parameters a, b, c" in page
+    assert page.index("y = 0 eV") < page.index("y = 0.5 eV")
+    assert page.count("<img") == 5
+
+
+def test_run_that_does_not_know_its_data(run):
+    assert "rows of the data set</td>" not in explore(run, *SMALL, "targets=[0.5]")
+
+
+def test_candidates_of_generate(run):
+    for target in (0.5, -0.5):
+        table = candidates(linear(), torch.full((10, 2), target / 2) + 0.01 * torch.randn(10, 2), target)
+        table.write_parquet(run / f"{target}" / "candidates.parquet")
+    subject = gather(script_config("explore", run, "run=run", "candidates=['0.5','-0.5']"), run)
+    assert [(entry.target.values, len(entry)) for entry in subject.generated] == [((-0.5,), 10), ((0.5,), 10)]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["targets=[]"], "targets="),
+        (["targets=[abc]"], "abc"),
+        (["targets=[0.5]", "data=mos2_gpaw"], "data="),
+        (["candidates=nowhere"], "nowhere"),
+        (["candidates=other"], "run="),
+        (["targets=[0.5]", "design={wrong: 1}"], "wrong"),
+    ],
+)
+def test_names_what_is_needed(run, words, named):
+    surrogate = crystal()
+    candidates(surrogate, surrogate.space.sample(5), 0.5).write_parquet(run / "other" / "candidates.parquet")
+    with pytest.raises(SystemExit) as caught:
+        explore(run, *SMALL, *words)
+    assert str(caught.value).startswith("Error: ") and named in str(caught.value)

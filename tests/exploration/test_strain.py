@@ -1,0 +1,93 @@
+import math
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from matdesinne.exploration.strain import Kind, strain, strains
+from matdesinne.exploration.subject import Exploration
+from matdesinne.space import DesignSpace, Parameter
+
+from ..conftest import candidates, linear
+from .conftest import Linear, crystal, explored, mos2, table
+
+NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
+
+
+def design(**changes: float) -> torch.Tensor:
+    """The reference of MoS2 with some parameters multiplied."""
+    space = mos2()
+    factors = torch.tensor([changes.get(name, 1.0) for name in space.names])
+    return (space.reference * factors).unsqueeze(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Kind.IN_PLANE, [0.1, -0.04, 0.02]),
+        (Kind.OUT_OF_PLANE, [0.05, -0.1, 0.0]),
+        (Kind.TENSILE, [0.1, -0.04, 0.05]),
+        (Kind.SHEAR, [-0.1, 0.0, 0.02]),
+    ],
+)
+def test_strain_is_the_deviation_from_the_reference(kind, expected, close):
+    x = design(a=1.1, b=0.96, c=1.05, alpha=0.9, gamma=1.02)
+    close(strains(mos2(), x, kind)[0], expected)
+
+
+def test_averages_keep_or_drop_the_sign(tmp_path, config, undrawn):
+    surrogate = crystal()
+    x = torch.cat([design(a=1.1, b=0.9), design(a=1.1, b=0.9, gamma=0.9)])
+    subject = Exploration((candidates(surrogate, x, 0.5),), surrogate, None, tmp_path, 0)
+    strain(subject, config)
+    data = pyarrow.parquet.read_table(tmp_path / "figure_5.parquet")
+    row = data.to_pylist()[0]
+    assert row["tensile_average"] == pytest.approx(0, abs=1e-4)
+    assert row["tensile_average_absolute"] == pytest.approx(20 / 3, rel=1e-5)
+    assert row["shear_average"] == pytest.approx(-5 / 3, rel=1e-5)
+    assert (row["shear_average_lower"], row["shear_average_upper"]) == pytest.approx((-10 / 3, 0), abs=1e-5)
+    assert data.schema.field("shear_average").metadata == {b"unit": b"%"}
+
+
+def test_rows_stand_beside_candidates(tmp_path, config, undrawn):
+    """Rows near a value; all rows at or below a floor."""
+    surrogate = crystal()
+    x = torch.cat([design(b=1 - gap / 6.32) for gap in (-0.3, -0.01, 0.45, 0.55, 0.7)])
+    generated = tuple(candidates(surrogate, design(), target) for target in (0.0, 0.5))
+    strain(Exploration(generated, surrogate, table(surrogate, x), tmp_path, 0), config)
+    counts = {
+        (row["target"], row["designs"]): row["number"]
+        for row in pyarrow.parquet.read_table(tmp_path / "figure_5.parquet").to_pylist()
+    }
+    assert counts["band gap ≤ 0 eV", "rows of the data set"] == 2
+    assert counts["band gap = 0.5 eV", "rows of the data set"] == 2
+
+
+@pytest.mark.parametrize(("count", "labelled"), [(1, None), (1, 1), (30, 40)])
+def test_figures(tmp_path, config, count, labelled):
+    section = strain(explored(crystal(), tmp_path, [0.0, 0.5, 1.0], count, labelled), config)
+    assert [figure.path.name for figure in section.figures] == ["figure_4.png", "figure_5.png"]
+    assert all((tmp_path / f"figure_{number}.pdf").read_bytes().startswith(b"%PDF") for number in (4, 5))
+    shown = pyarrow.parquet.read_table(tmp_path / "figure_4.parquet")
+    assert set(shown["target"].to_pylist()) == {"band gap ≤ 0 eV", "band gap = 1 eV"}
+    assert shown.schema.field("in_plane").metadata == {b"unit": b"%"}
+
+
+def test_one_design_has_no_interval(tmp_path, config, undrawn):
+    strain(explored(crystal(), tmp_path, [0.5], 1, None), config)
+    [row] = pyarrow.parquet.read_table(tmp_path / "figure_5.parquet").to_pylist()
+    assert math.isnan(row["shear_average_lower"])
+
+
+def without_reference() -> DesignSpace:
+    return DesignSpace([Parameter(name, "1", 1.0, 2.0) for name in NAMES])
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "why"),
+    [(linear(), "no parameters a, b"), (Linear(without_reference(), linear().properties, [[1.0] * 6]), "reference of zero")],
+    ids=["parameters", "reference"],
+)
+def test_designs_without_a_cell(tmp_path, config, surrogate, why):
+    section = strain(explored(surrogate, tmp_path, [0.5]), config)
+    assert why in section.text and not section.figures
