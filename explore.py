@@ -15,11 +15,14 @@ def main(config: DictConfig) -> None:
     from matdesinne.exploration.parts import PARTS
     from matdesinne.exploration.report import write_report
     from matdesinne.exploration.subject import gather
+    from matdesinne.labelling.transitions import check_transitions
 
     folder = Path(config.folder)
     subject = gather(config, folder)
     targets = "; ".join(table.target.describe(table.properties) for table in subject.generated)
     sections = [part(subject, config) for part in PARTS]
+    if config.oracle is not None:
+        sections.append(check_transitions(subject, config))
     summary = f"{sum(map(len, subject.generated)):,} generated designs for {targets}."
     paper = (
         "Figures with a number show what those of Fung et al., npj Computational Materials 7, 200 (2021), "

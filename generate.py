@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from matdesinne.config import by_name, check_numbers, config_folder, entry_point
+from matdesinne.config import by_name, check_numbers, config_folder, entry_point, verbatim
 
 
+@verbatim("where")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
 def main(config: DictConfig) -> None:
@@ -17,14 +18,20 @@ def main(config: DictConfig) -> None:
 
     from matdesinne.exploration.figures import describe_run, draw_candidates
     from matdesinne.exploration.report import write_report
+    from matdesinne.exports import Exports
     from matdesinne.files import write_json
     from matdesinne.pipeline import InverseDesign
+    from matdesinne.selection import All, Expression
     from matdesinne.structures import write_extxyz
 
-    check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0})
+    check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0, "export_limit": 1})
+    exports = Exports(list(config.export), config.export_limit)
+    rules = [instantiate(config.selection, _convert_="all")]
+    if config.where is not None:
+        rules.append(Expression(config.where))
     design = InverseDesign.load(
         config.run,
-        instantiate(config.selection, _convert_="all"),
+        All(rules),
         instantiate(config.localization, _convert_="all"),
         config.accepted_error,
         config.finish,
@@ -38,13 +45,14 @@ def main(config: DictConfig) -> None:
     run.candidates.write_csv(folder / "candidates.csv")
     if config.structures and design.surrogate.prototype is not None:
         write_extxyz(run.candidates, design.surrogate.prototype, folder / "candidates.extxyz")
+    exports.write(run.candidates, design.surrogate.prototype, folder)
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
     draw_candidates(run, folder / "candidates.png")
     title = f"Candidates for {run.candidates.target.describe(run.candidates.properties)}"
     settings = OmegaConf.to_container(config, resolve=True)
     write_report(folder / "report.html", title, "", [describe_run(run, folder / "candidates.png")], settings)
     print(run.report())
-    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if not path.name.startswith('.')))} to {folder}")
 
 
 if __name__ == "__main__":

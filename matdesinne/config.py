@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OutputFolder", "by_name", "check_numbers", "config_folder", "entry_point", "silence_advice"]
+__all__ = ["OutputFolder", "by_name", "check_numbers", "config_folder", "entry_point", "silence_advice", "verbatim"]
 
 import functools
 import logging
@@ -104,6 +104,32 @@ def check_numbers(config: DictConfig, least: Mapping[str, float], most: float = 
         if not (fits and math.isfinite(value) and lowest <= value <= most):
             whole = "a whole number" if isinstance(lowest, int) else "a number"
             raise ConfigError(f"Expected {name} as {whole} from {lowest:g} to {most:g}, got {value!r}: correct {name}=.")
+
+
+def verbatim(*keys: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Let the values of some keys stand on the command line as they are: Hydra's own grammar has no ``<`` and no ``=``.
+
+    Args:
+        keys: whose values are text; ``null`` and what is in quotes is left as it is.
+    """
+
+    def decorate(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(*config: DictConfig) -> None:
+            sys.argv[1:] = [_quoted(word, keys) for word in sys.argv[1:]]
+            main(*config)
+
+        return run
+
+    return decorate
+
+
+def _quoted(word: str, keys: tuple[str, ...]) -> str:
+    key, _, value = word.partition("=")
+    if key not in keys or value in ("", "null") or value[0] in "'\"":
+        return word
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def silence_advice() -> None:

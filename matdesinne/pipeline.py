@@ -83,7 +83,8 @@ class Refinement:
 
     Args:
         surrogate: predicts the properties of designs and their gradients.
-        selection: drops designs before localization; inside the bounds and within 0.5 of the target when omitted.
+        selection: drops designs before localization; inside the bounds and within 0.5 of the target when omitted. Its lasting
+            rules, see `Selection.lasting`, drop moved ones, too; there a property's name stands for its latest prediction.
         localization: moves the survivors onto the target; ``None`` to stop after the selection.
         accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
         finisher: a slower and more accurate surrogate, onto whose level set the survivors are moved in the end; its property
@@ -102,7 +103,7 @@ class Refinement:
         self.finisher = None if finisher is None else finisher.eval()
         self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
         self.localization = localization
-        self.accepted = All([InsideSpace(), Tolerance(accepted_error)])
+        self.accepted = All([InsideSpace(), Tolerance(accepted_error), *self.selection.lasting()])
 
     def refine(
         self,
@@ -150,13 +151,14 @@ class Refinement:
         return Newton(_FINISHED).refine(judged, finisher)
 
     def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
-        kept = candidates.take(rule.mask(candidates), stage)
+        # a rule names the surrogate's properties, also where the finisher has better versions of them
+        kept = candidates.take(rule.mask(replace(candidates, properties=self.surrogate.properties)), stage)
         if len(kept) == 0:
             error = candidates.error.amax(dim=1)
             raise EmptyResultError(
                 f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of "
                 f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
-                "move the target, sample more, or loosen the selection."
+                "move the target, sample more, or loosen the selection (bounds and fixed values cost no samples)."
             )
         return kept
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["All", "InsideSpace", "Selection", "Spread", "Tolerance"]
+__all__ = ["All", "Expression", "InsideSpace", "Selection", "Spread", "Tolerance"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,6 +13,11 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
+from matdesinne.expressions import Column, Columns, Rule
+from matdesinne.space import Parameter
+
+_ROUNDING = 4 * torch.finfo(torch.float32).eps
+"""Part of a parameter's largest bound, or of a prediction, within which two of its values are equal."""
 
 
 class Selection(ABC):
@@ -21,6 +26,10 @@ class Selection(ABC):
     @abstractmethod
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
         """Tell which rows to keep."""
+
+    def lasting(self) -> Sequence[Selection]:
+        """Those of its rules that must hold for the moved candidates, too; none unless a subclass says so."""
+        return ()
 
 
 class InsideSpace(Selection):
@@ -65,6 +74,41 @@ class Spread(Selection):
         return (candidates.std <= self.largest).all(dim=1)
 
 
+class Expression(Selection):
+    """Keep what a rule on named columns holds for, before the localization and after it.
+
+    Names are those of the parameters (``a``, ``electric_field``); of their strains (``strain_a``: deviation from the reference
+    divided by the reference, also of angles; only where the reference is not 0); of the predicted properties (``band_gap``)
+    and their spread (``band_gap_std``). Values are in the units of the table. Two values of a parameter are equal when they
+    differ by no more than four units of rounding in float32 at its largest bound, 1.8e-6 angstrom for a lattice constant that
+    may reach 3.8 angstrom.
+
+    Args:
+        text: see `Rule`.
+
+    Raises:
+        ConfigError: if the text is not a rule.
+
+    Example:
+        >>> rule = Expression("abs(strain_a) < 0.05 and electric_field == 0")
+    """
+
+    def __init__(self, text: str) -> None:
+        self.rule = Rule(text)
+
+    def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
+        """True where the rule holds.
+
+        Raises:
+            ConfigError: if it has a name that the candidates have not.
+        """
+        return self.rule.holds(_columns(candidates)).expand(len(candidates))
+
+    def lasting(self) -> Sequence[Selection]:
+        """The rule itself: a design that has left it is not what was asked for."""
+        return (self,)
+
+
 class All(Selection):
     """Keep what every one of several rules keeps.
 
@@ -81,3 +125,29 @@ class All(Selection):
         for rule in self.rules:
             keep &= rule.mask(candidates)
         return keep
+
+    def lasting(self) -> Sequence[Selection]:
+        """The lasting ones of the rules."""
+        return [kept for rule in self.rules for kept in rule.lasting()]
+
+
+def _columns(candidates: Candidates) -> Columns:
+    columns: dict[str, Column] = {}
+    for j, prop in enumerate(candidates.properties):
+        for name, values in ((prop.name, candidates.mean[:, j]), (f"{prop.name}_std", candidates.std[:, j])):
+            columns[name] = Column(values.double(), _ROUNDING * values.double().abs())
+    strains, parameters = {}, {}
+    for i, parameter in enumerate(candidates.space.parameters):
+        values, reference = candidates.designs[:, i].double(), parameter.reference
+        parameters[parameter.name] = Column(values, _ROUNDING * _scale(parameter, values))
+        if reference != 0:
+            strain = (values - reference) / reference
+            strains[f"strain_{parameter.name}"] = Column(strain, parameters[parameter.name].rounding / abs(reference))
+    return {**strains, **columns, **parameters}
+
+
+def _scale(parameter: Parameter, values: Tensor) -> Tensor:
+    """Largest magnitude of a parameter, or that of each value where there are no bounds."""
+    if not parameter.bounded:
+        return values.abs()
+    return torch.full_like(values, max(abs(parameter.lower), abs(parameter.upper)))

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import hydra
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.preparation import gather
-from matdesinne.config import config_folder, entry_point
+from matdesinne.config import config_folder, entry_point, verbatim
 from matdesinne.data.datamodule import DesignData
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
@@ -291,3 +292,15 @@ def test_targets_are_ours_or_of_the_libraries_in_use(path: Path):
 
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert all(name.startswith(("matdesinne.", "pytorch_lightning.", "ase.calculators.", "parsl.")) for name in walk(content))
+
+
+@pytest.mark.parametrize(
+    "value", ["abs(a) < 0.05", "a == 0", "a <= 1 and b != 2", "it's \\ odd", "'quoted = 1'", '"quoted"', "null", "3"]
+)
+def test_a_verbatim_value_reaches_the_task(value, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["script", f"where={value}", "seed=3"])
+    seen = []
+    plain = hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
+    verbatim("where")(plain(lambda config: seen.extend([config.where, config.seed])))()
+    assert seen == [None if value == "null" else value.strip("'\""), 3]

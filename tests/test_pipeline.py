@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
 from matdesinne.localization import MeanGradientDescent, Newton
 from matdesinne.pipeline import InverseDesign, Refinement
-from matdesinne.selection import All, Tolerance
+from matdesinne.selection import All, Expression, Tolerance
 from matdesinne.targets import Target
 
 from .conftest import CONF, Linear, box, linear, prop, rows, tiny_module, yaml_files
@@ -338,6 +338,23 @@ def test_what_the_finisher_cannot_reach_is_dropped():
     steep = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[0.01, 0.01]])
     with pytest.raises(EmptyResultError, match="finished"):
         Refinement(linear_gap(), All([]), Newton(), finisher=steep).refine(SPACE.sample(20, seeded()), Target.parse(0.5, GAP))
+
+
+def test_a_rule_holds_for_the_moved_designs():
+    """All start at x1 < 0.2; localization takes some across."""
+    designs = SPACE.sample(200, seeded()).clamp_max(0.19)
+    rule = Expression("x1 < 0.2")
+    free, ruled = (Refinement(linear_gap(), All(rules), Newton()).refine(designs, TARGET) for rules in ([], [rule]))
+    crossed = free.candidates.designs[:, 0] >= 0.2
+    assert crossed.any() and len(ruled.stages["selected"]) == 200
+    assert torch.equal(ruled.candidates.designs, free.candidates.designs[~crossed])
+
+
+def test_a_rule_on_the_property_is_asked_of_the_finisher():
+    accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
+    kept = Refinement(linear_gap(), Expression("0.4999 < band_gap < 0.5001"), Newton(), finisher=accurate)
+    designs = torch.tensor([[0.25, 0.25], [0.3, 0.2]])
+    assert len(kept.refine(designs, TARGET).candidates) == 2
 
 
 def linear_gap() -> Linear:

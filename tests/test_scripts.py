@@ -177,13 +177,31 @@ def test_benchmark(tmp_path):
         (["target=50.0"], "y = 50 eV"),
         (["target=0.5", "num_samples=0"], "num_samples"),
         (["target=0.5", "accelerator=abc"], "abc"),
+        (["target=0.5", "export=[xyz]"], "xyz"),
+        (["target=[null,9]", "export=[cif]"], "atoms"),
         ([], "target"),
     ],
-    ids=["text", "floor", "swapped", "far", "samples", "device", "none"],
+    ids=["text", "floor", "swapped", "far", "samples", "device", "format", "atoms", "none"],
 )
 def test_generate_names_what_is_needed(tmp_path, fails, words, named):
     write_run(tmp_path)
     assert named in fails("generate", "run=run", *words)
+
+
+def test_where(tmp_path):
+    """As a user writes it, with characters that Hydra's own grammar has not."""
+    write_run(tmp_path)
+    works(
+        tmp_path, "generate.py", "run=run", "target=[null,9]", "num_samples=60", "where=abs(x1) < 0.5 and x2 != 0", "folder=out"
+    )
+    designs = Candidates.read_parquet(tmp_path / "out" / "candidates.parquet").designs
+    assert 0 < len(designs) < 60 and (designs[:, 0].abs() < 0.5).all()
+
+
+@pytest.mark.parametrize("text", ["x1 % 2 == 0", "x9 < 1", "x1"])
+def test_where_names_what_is_needed(tmp_path, fails, text):
+    write_run(tmp_path)
+    assert f"'{text}'" in fails("generate", "run=run", "target=[null,9]", f"where='{text}'")
 
 
 def test_missing_run(fails):

@@ -5,7 +5,8 @@ import torch
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
-from matdesinne.selection import All, InsideSpace, Selection, Spread, Tolerance
+from matdesinne.selection import All, Expression, InsideSpace, Selection, Spread, Tolerance
+from matdesinne.space import DesignSpace, Parameter
 from matdesinne.targets import Target
 
 from .conftest import box, prop
@@ -71,7 +72,48 @@ def test_all_of_nothing_keeps_everything():
     assert All().mask(table(mean=[[9.0]] * 3)).all()
 
 
-@pytest.mark.parametrize("rule", [InsideSpace(), Tolerance(0.1), Spread(0.1), All([Tolerance(0.1)])])
+LATTICE = DesignSpace(
+    [Parameter("a", "angstrom", 2.5, 3.75, 3.2), Parameter("gamma", "degree", 96, 144, 120), Parameter("field", "V", -1, 1)]
+)
+
+
+def lattices(*designs: tuple[float, float, float]) -> Candidates:
+    gap = torch.linspace(0.8, 1.2, len(designs)).unsqueeze(1)
+    return Candidates(LATTICE, [prop("gap")], torch.tensor(designs), Target((1.0,), (1.0,)), gap, 0.1 * gap, "sampled")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a > 3.1", [True, True, False]),
+        ("abs(strain_a) < 0.05", [True, False, True]),
+        ("strain_gamma == 0.1 or strain_gamma == -0.1", [False, True, True]),
+        ("a == 3.2", [True, False, False]),
+        ("field == 0", [True, True, False]),
+        ("gap >= 1 and gap_std < 0.11", [False, True, False]),
+        ("3.0 < a and gamma <= 120", [True, False, True]),
+    ],
+)
+def test_expression(text, kept):
+    designs = lattices((3.2, 120.0, 0.0), (3.7, 132.0, 1e-7), (3.05, 108.0, 1e-5))
+    assert Expression(text).mask(designs).tolist() == kept
+
+
+def test_a_parameter_without_reference_has_no_strain():
+    with pytest.raises(ConfigError, match="strain_field"):
+        Expression("strain_field < 1").mask(lattices((3.2, 120.0, 0.0)))
+
+
+def test_expression_of_numbers_is_for_every_row():
+    assert Expression("1 < 2").mask(lattices((3.2, 120.0, 0.0), (3.3, 120.0, 0.0))).tolist() == [True, True]
+
+
+def test_expressions_last():
+    rules = [Expression("y < 1"), Expression("y > 0")]
+    assert All([InsideSpace(), rules[0], All([rules[1], Tolerance(0.1)])]).lasting() == rules
+
+
+@pytest.mark.parametrize("rule", [InsideSpace(), Tolerance(0.1), Spread(0.1), All([Tolerance(0.1)]), Expression("x1 < y")])
 def test_rows_are_independent(rule):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(20, 4, generator=generator).mul(0.3)

@@ -14,8 +14,9 @@ from matdesinne.exploration.report import Section
 from matdesinne.exploration.rules import rules
 from matdesinne.exploration.strain import strain
 from matdesinne.exploration.subject import Exploration
+from matdesinne.exploration.switching import switching
 
 Part = Callable[[Exploration, DictConfig], Section]
 """Draws figures and writes tables into ``subject.folder`` and says what they show; its settings stand in the configuration."""
 
-PARTS: tuple[Part, ...] = (design_space, strain, pairs, rules)
+PARTS: tuple[Part, ...] = (design_space, strain, pairs, rules, switching)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Sensitivity", "rules", "sensitivities"]
+__all__ = ["Sensitivity", "rules", "sensitivities", "start_design"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -111,7 +111,7 @@ def rules(subject: Exploration, config: DictConfig) -> Section:
     for prop in subject.surrogate.properties:
         if prop.floor is not None and not prop.censored:
             text += f" Below {prop.floor:g} {prop.unit} they are those of the signed {prop.name}."
-    start, name = _start(subject.surrogate, dict(config.design or {}))
+    start, name = start_design(subject.surrogate, dict(config.design or {}))
     figures = [_bars(subject, found), *_curves(subject, start, name)]
     return Section("Design rules", text, figures, [table])
 
@@ -166,7 +166,7 @@ def _bars(subject: Exploration, found: Sequence[Sensitivity]) -> Picture:
     )
 
 
-def _start(surrogate: Surrogate, changes: Mapping[str, float]) -> tuple[Float[Tensor, " dx"], str]:
+def start_design(surrogate: Surrogate, changes: Mapping[str, float]) -> tuple[Float[Tensor, " dx"], str]:
     """The design through which the curves go, and what it is: the reference, or the middle where that lies outside."""
     space: DesignSpace = surrogate.space
     space.narrowed(fixed=changes)  # raises where a name is unknown or a value lies outside

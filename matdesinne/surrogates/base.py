@@ -142,6 +142,26 @@ class Surrogate(DesignModule):
         factor = self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)
         return std * factor.to(std)
 
+    def content(self, std: Float[Tensor, "n dy"], half_width: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+        """Probability that the property lies within a distance of the prediction, the inverse of `half_width`.
+
+        Args:
+            std: standard deviation, shape [n, dy].
+            half_width: the distance, in the units of the properties.
+
+        Returns:
+            From 0 to 0.99, the largest content that calibration has seen; 0 where the spread is not known.
+        """
+        factors = half_width / std * self._spread_factor(_ONE_SIGMA).to(std)
+        columns = []
+        for factor, known in zip(factors.T, self.spread_quantiles.to(std), strict=True):
+            # from 0 at no width; a table that is flat in places has no inverse there, and the lower end is the careful one
+            known, levels = torch.cat([known.new_zeros(1), known]), torch.cat([known.new_zeros(1), _LEVELS.to(known)])
+            high = torch.searchsorted(known, factor.nan_to_num(0.0).contiguous()).clamp(1, len(known) - 1)
+            share = ((factor - known[high - 1]) / (known[high] - known[high - 1]).clamp_min(1e-12)).clamp(0.0, 1.0)
+            columns.append(torch.lerp(levels[high - 1], levels[high], share.nan_to_num(0.0)))
+        return torch.stack(columns, dim=1)
+
     def predict_many(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """`predict` in chunks of bounded memory, without gradients, the result on the CPU."""
         if len(x) == 0:

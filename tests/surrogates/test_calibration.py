@@ -46,6 +46,23 @@ def covered(made: Surrogate, batch: Batch, level: float) -> torch.Tensor:
     return ((batch.y - mean).abs() <= made.half_width(std, level)).float().mean(dim=0)
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("level", [0.05, 0.33, 0.5, 0.6827, 0.9, 0.98])
+def test_content_is_the_inverse_of_the_half_width(level, calibrated, close):
+    made = surrogate(outputs=2)
+    if calibrated:
+        made.calibrate(labelled(made, 400))
+    std = torch.tensor([[0.5, 0.1], [2.0, 0.3]])
+    close(made.content(std, made.half_width(std, level)), torch.full((2, 2), level), factor=10)
+
+
+def test_content_is_at_most_what_calibration_has_seen():
+    made = surrogate()
+    assert made.content(torch.tensor([[1.0]]), torch.tensor([[100.0]])).item() == pytest.approx(0.99)
+    assert made.content(torch.tensor([[1.0]]), torch.tensor([[0.0]])).item() == 0.0
+    assert made.content(torch.tensor([[0.0]]), torch.tensor([[0.0]])).item() == 0.0
+
+
 def test_spread_is_that_of_the_members_at_first(close):
     x = rows(box(), 50).x
     close(surrogate().predict_many(x)[1][:, 0], x[:, 0].abs() / math.sqrt(2), factor=10)

@@ -1,0 +1,271 @@
+"""Rules on named columns, written as text: parsed, checked against a short grammar, never executed as Python."""
+
+from __future__ import annotations
+
+__all__ = ["Column", "Rule"]
+
+import ast
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from matdesinne.errors import ConfigError
+
+_LONGEST = 1000
+"""Characters of a rule."""
+_DEEPEST = 40
+"""Levels of a rule's tree."""
+_LARGEST_POWER = 16
+_TOKEN = re.compile(r"(?>\d+\.?\d*|\.\d+)(?>[eE][+-]?\d+)?(?![\w.])|[^\W\d]\w*|\*\*|[<>=!]=|[-+*/<>(), ]")
+_GRAMMAR = "comparisons of names and numbers by + - * / **, abs, sqrt, min, max, joined by and, or, not"
+
+
+class Column(NamedTuple):
+    """What a name stands for.
+
+    Args:
+        values: float64, one a row.
+        rounding: difference of two values that counts as rounding, in their unit.
+    """
+
+    values: Float[Tensor, " n"]
+    rounding: Float[Tensor, " n"]
+
+
+class _Truth(NamedTuple):
+    """Rows for which a statement is true, and those for which it is false; the rest is undefined, as 0/0 < 1 is."""
+
+    yes: Bool[Tensor, "*n"]
+    no: Bool[Tensor, "*n"]
+
+
+Columns = Mapping[str, Column]
+_Number = Callable[[Columns], Tensor]
+_Statement = Callable[[Columns], _Truth]
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "abs": torch.abs,
+    "sqrt": torch.sqrt,
+    "min": torch.minimum,
+    "max": torch.maximum,
+}
+_OPERATORS: dict[type[ast.AST], Callable[[Tensor, Tensor], Tensor]] = {
+    ast.Add: torch.add,
+    ast.Sub: torch.sub,
+    ast.Mult: torch.mul,
+    ast.Div: torch.div,
+}
+_COMPARISONS: dict[type[ast.AST], Callable[[Tensor, Tensor], Tensor]] = {
+    ast.Lt: lambda difference, rounding: difference < -rounding,
+    ast.LtE: lambda difference, rounding: difference <= rounding,
+    ast.Gt: lambda difference, rounding: difference > rounding,
+    ast.GtE: lambda difference, rounding: difference >= -rounding,
+    ast.Eq: lambda difference, rounding: difference.abs() <= rounding,
+    ast.NotEq: lambda difference, rounding: difference.abs() > rounding,
+}
+
+
+class Rule:
+    """A condition on the columns of a table, such as ``abs(strain_a) < 0.05 and electric_field == 0``.
+
+    Two sides are equal when they differ by no more than the rounding of the columns in them, carried through to first order;
+    all six comparisons agree on that. Where a side is undefined (the root of a negative number, 0/0) the rule does not hold,
+    nor does its negation.
+
+    Args:
+        text: comparisons (also chains of them) of names and numbers by ``+ - * / **``, ``abs``, ``sqrt``, ``min``, ``max``,
+            joined by ``and``, ``or``, ``not``; at most 1,000 characters and 40 levels, powers up to 16.
+
+    Raises:
+        ConfigError: if the text is anything else.
+
+    Example:
+        >>> rule = Rule("0 <= a < 2 or a == 3")
+        >>> values = torch.tensor([-1.0, 1.0, 2.0, 3.0])
+        >>> rule.holds({"a": Column(values, torch.zeros(4))}).tolist()
+        [False, True, False, True]
+    """
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise ConfigError(f"Expected a rule as text, got {text!r}: e.g. 'abs(strain_a) < 0.05'.")
+        self.text = " ".join(text.split()) if len(text) <= _LONGEST else text
+        self.names: set[str] = set()
+        self._statement = self._compiled_statement(_parse(self.text), 1)
+
+    def holds(self, columns: Columns) -> Bool[Tensor, "*n"]:
+        """Tell for which rows the rule is true.
+
+        Args:
+            columns: what the names stand for.
+
+        Raises:
+            ConfigError: if a name has no column.
+        """
+        unknown = sorted(self.names - set(columns))
+        if unknown:
+            raise ConfigError(f"Expected names out of {sorted(columns)}, got {unknown[0]!r} in {self.text!r}: correct it.")
+        with torch.enable_grad():
+            used = {name: columns[name] for name in self.names}
+            leaves = {name: Column(c.values.detach().double().requires_grad_(), c.rounding) for name, c in used.items()}
+            return self._statement(leaves).yes
+
+    def _compiled_statement(self, node: ast.AST, depth: int) -> _Statement:
+        self._check_depth(node, depth)
+        match node:
+            case ast.BoolOp(op=ast.And(), values=values):
+                return _all([self._compiled_statement(value, depth + 1) for value in values])
+            case ast.BoolOp(op=ast.Or(), values=values):
+                opposites = [_opposite(self._compiled_statement(value, depth + 1)) for value in values]
+                return _opposite(_all(opposites))
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return _opposite(self._compiled_statement(operand, depth + 1))
+            case ast.Compare(left=left, ops=operators, comparators=others):
+                sides = [self._compiled_number(side, depth + 1) for side in (left, *others)]
+                if not all(type(operator) in _COMPARISONS for operator in operators):
+                    raise self._error(node)
+                pairs = zip(sides[:-1], operators, sides[1:], strict=True)
+                return _all([_comparison(first, _COMPARISONS[type(o)], second) for first, o, second in pairs])
+        raise self._error(node, "a comparison")
+
+    def _compiled_number(self, node: ast.AST, depth: int) -> _Number:
+        self._check_depth(node, depth)
+        match node:
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                number = self._finite(node, value)
+                return lambda columns: torch.tensor(number, dtype=torch.float64)
+            case ast.Name(id=name):
+                self.names.add(name)
+                return lambda columns: columns[name].values
+            case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=operand):
+                inner = self._compiled_number(operand, depth + 1)
+                return inner if isinstance(sign, ast.UAdd) else lambda columns: -inner(columns)
+            case ast.BinOp(left=left, op=ast.Pow(), right=right):
+                base, power = self._compiled_number(left, depth + 1), self._power(right)
+                return lambda columns: base(columns) ** power
+            case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
+                first, second = self._compiled_number(left, depth + 1), self._compiled_number(right, depth + 1)
+                function = _OPERATORS[type(operator)]
+                return lambda columns: function(first(columns), second(columns))
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+                return self._compiled_call(node, name, [self._compiled_number(entry, depth + 1) for entry in arguments])
+        raise self._error(node, "a number")
+
+    def _compiled_call(self, node: ast.AST, name: str, arguments: list[_Number]) -> _Number:
+        function, first = _FUNCTIONS[name], arguments[0] if arguments else None
+        wanted = "one argument" if name in ("abs", "sqrt") else "two or more arguments"
+        if first is None or (len(arguments) == 1) != (wanted == "one argument"):
+            raise self._error(node, f"{wanted} of {name}")
+        if len(arguments) == 1:
+            return lambda columns: function(first(columns))
+
+        def fold(columns: Columns) -> Tensor:
+            found = first(columns)
+            for argument in arguments[1:]:
+                found = function(found, argument(columns))
+            return found
+
+        return fold
+
+    def _power(self, node: ast.AST) -> float:
+        match node:
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                power = -value
+            case ast.Constant(value=int() | float() as value):
+                power = value
+            case _:
+                power = math.inf
+        if not abs(power) <= _LARGEST_POWER:
+            raise self._error(node, f"a number up to {_LARGEST_POWER} as a power")
+        return float(power)
+
+    def _finite(self, node: ast.AST, value: int | float) -> float:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise self._error(node, "a finite number")
+        return number
+
+    def _check_depth(self, node: ast.AST, depth: int) -> None:
+        if depth > _DEEPEST:
+            raise self._error(node, f"at most {_DEEPEST} levels")
+
+    def _error(self, node: ast.AST, wanted: str = _GRAMMAR) -> ConfigError:
+        part = ast.get_source_segment(self.text, node) if isinstance(node, ast.expr) else None
+        return ConfigError(f"Expected {wanted}, got {_short(part or self.text)} in the rule {_short(self.text)}: correct it.")
+
+
+def _parse(text: str) -> ast.AST:
+    """Python's tree of a text that holds nothing but the tokens of our grammar."""
+    if len(text) > _LONGEST:
+        raise ConfigError(f"Expected a rule of at most {_LONGEST} characters, got {len(text)}: shorten it.")
+    place = 0
+    while place < len(text):
+        token = _TOKEN.match(text, place)
+        if token is None:
+            raise ConfigError(
+                f"Expected {_GRAMMAR}, got {text[place]!r} as character {place + 1} of {_short(text)}: correct it."
+            )
+        place = token.end()
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        place = max(error.offset or 1, 1)
+        raise ConfigError(f"Expected {_GRAMMAR}, got a fault at character {place} of {_short(text)}: correct it.") from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ConfigError(f"Expected at most {_DEEPEST} levels, got more in {_short(text)}: simplify the rule.") from error
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+def _all(statements: list[_Statement]) -> _Statement:
+    def evaluate(columns: Columns) -> _Truth:
+        found = [statement(columns) for statement in statements]
+        yes, no = found[0]
+        for other in found[1:]:
+            yes, no = yes & other.yes, no | other.no
+        return _Truth(yes, no)
+
+    return evaluate
+
+
+def _opposite(statement: _Statement) -> _Statement:
+    def evaluate(columns: Columns) -> _Truth:
+        yes, no = statement(columns)
+        return _Truth(no, yes)
+
+    return evaluate
+
+
+def _comparison(first: _Number, compare: Callable[[Tensor, Tensor], Tensor], second: _Number) -> _Statement:
+    def evaluate(columns: Columns) -> _Truth:
+        left, right = first(columns), second(columns)
+        difference = left - right
+        # equal infinite sides have no difference
+        difference = torch.where(left == right, 0.0 * difference.nan_to_num(), difference)
+        defined, holds = ~difference.isnan(), compare(difference, _rounding(difference, columns))
+        return _Truth(holds & defined, ~holds & defined)
+
+    return evaluate
+
+
+def _rounding(difference: Float[Tensor, "*n"], columns: Columns) -> Float[Tensor, "*n"]:
+    """Rounding of the columns, carried to a function of them by its derivatives."""
+    total = torch.zeros_like(difference)
+    if not difference.requires_grad:
+        return total
+    leaves = [column.values for column in columns.values()]
+    slopes = torch.autograd.grad(difference.sum(), leaves, allow_unused=True, retain_graph=True)
+    for slope, column in zip(slopes, columns.values(), strict=True):
+        if slope is not None:
+            total = total + (slope.abs() * column.rounding).nan_to_num(0.0, 0.0)
+    return total.detach()
