@@ -104,7 +104,7 @@ def test_train_writes_a_run(packaged_run):
 
 def test_resume_goes_on(packaged_run):
     last = torch.load(packaged_run / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["loops"]["fit_loop"]["epoch_progress"]["total"]["completed"] == 2
+    assert last["loops"]["fit_loop"]["epoch_progress"]["total"]["processed"] == 2
     epochs = []
     for log in sorted((packaged_run / "run" / "logs").glob("version_*/metrics.csv")):
         with log.open(newline="") as stream:
