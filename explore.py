@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
     subject = gather(config, folder)
     targets = "; ".join(table.target.describe(table.properties) for table in subject.generated)
     sections = [part(subject, config) for part in PARTS]
-    if config.oracle is not None:
+    if config.get("oracle") is not None:
         sections.append(check_transitions(subject, config))
     summary = f"{sum(map(len, subject.generated)):,} generated designs for {targets}."
     paper = (
