@@ -26,6 +26,7 @@ from matdesinne.targets import Property
 if TYPE_CHECKING:
     import pyarrow
 
+_DATASETS = Path(__file__).parents[1] / "datasets"
 _GRIDS = ("", "_fine")
 """Endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid."""
 
@@ -62,7 +63,7 @@ class PackagedSource(Source):
     """
 
     def __init__(self, name: str) -> None:
-        self.path = Path(__file__).parents[1] / "datasets" / f"{name}.parquet"
+        self.path = _DATASETS / f"{name}.parquet"
 
     def describe(self) -> str:
         """The file's name."""
@@ -83,11 +84,12 @@ class LabelSource(Source):
     """What `label.py` wrote: the designs whose calculation succeeded.
 
     Args:
-        path: ``labels.parquet``.
+        path: ``labels.parquet``, or the name of a table that comes with the package, ``mos2_gpaw_active``.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        packaged = _DATASETS / f"{path}.parquet"
+        self.path = packaged if Path(path).parent == Path() and packaged.is_file() else Path(path)
 
     def describe(self) -> str:
         """The path."""

@@ -6,7 +6,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from matdesinne.data.sources import AnalyticSource, FileSource, PackagedSource, PublishedSource
+from matdesinne.data.sources import AnalyticSource, FileSource, LabelSource, PackagedSource, PublishedSource
 from matdesinne.data.table import check_table
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import Ballistics, Kinematics
@@ -54,6 +54,14 @@ def test_packaged_gap_is_the_difference_of_the_edges(packaged):
 
 def test_packaged_rows_keep_their_declaration(packaged, space):
     check_table(packaged, space, GAP, "mos2_gpaw")
+
+
+def test_packaged_labels_of_active_learning(packaged, space):
+    table = check_table(LabelSource("mos2_gpaw_active").load(space, GAP), space, GAP, "mos2_gpaw_active")
+    assert len(table) == 120
+    assert len(packaged.joined(table).without_duplicates()) == 1404 + 120
+    valence, conduction = table.bands[0].energies.unbind(1)
+    torch.testing.assert_close(table.y[:, 0], conduction.amin(1) - valence.amax(1), rtol=0, atol=1e-4)
 
 
 def test_packaged_ids_are_distinct(packaged):
