@@ -116,8 +116,8 @@ def test_paper_experiment(tmp_path, published_folder, monkeypatch):
     ("words", "named"),
     [
         (["suite=table2"], "'posterior'"),
-        (["repeats=0"], "repeats and workers of at least 1"),
-        (["workers=0"], "repeats and workers of at least 1"),
+        (["repeats=0"], "repeats as a whole number from 1"),
+        (["workers=0"], "workers as a whole number from 1"),
         (["models=[paper/nothing]"], "'paper/cinn'"),
         (["suite=resimulation", "models=[mdn]"], "data=kinematics"),
     ],

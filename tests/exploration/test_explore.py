@@ -36,7 +36,7 @@ def test_report_of_a_table_of_ones_own(run):
     page = explore(run, *SMALL, "targets=[0.5,0.0]")
     assert "rows of the data set" in page and "no parameters a, b, c" in page
     assert page.index("y = 0 eV") < page.index("y = 0.5 eV")
-    assert page.count("<img") == 5
+    assert page.count("<img") == 6
 
 
 def test_run_that_does_not_know_its_data(run):
