@@ -11,6 +11,7 @@ __all__ = [
     "plain",
 ]
 
+import atexit
 import functools
 import hashlib
 import time
@@ -112,6 +113,8 @@ def _trainer(
 
 def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint: Path | None) -> None:
     """Fit; a signal ends it by an error that says how to go on."""
+    if runner.world_size > 1:
+        atexit.register(_leave_group)
     try:
         runner.fit(LightningTask(module), datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # Lightning's answer to a signal
@@ -120,6 +123,12 @@ def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint:
             f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: what it "
             "has learnt is kept, resume the run."
         ) from error
+
+
+def _leave_group() -> None:
+    """End the threads of a process group while Python still runs: gloo's would abort it (Lightning ends nccl's only)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_property(name: str | None, properties: Sequence[Property]) -> None:
