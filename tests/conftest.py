@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.candidates import Candidates
@@ -258,6 +259,12 @@ def untouched_seed():
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.fixture(scope="session")
+def prototype() -> Prototype:
+    """The atoms of monolayer MoS2."""
+    return instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
 
 
 @pytest.fixture(scope="session")

@@ -13,18 +13,13 @@ from omegaconf import OmegaConf
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.exports import Exports, structures
-from matdesinne.structures import Prototype, write_extxyz
+from matdesinne.structures import write_extxyz
 from matdesinne.targets import Property, Target
 
 from .conftest import CONF, box, candidates, quadratic, rows
 
 FORMATS = ["cif", "poscar", "ase_db", "chemiscope"]
 COUNT = 12
-
-
-@pytest.fixture(scope="module")
-def prototype() -> Prototype:
-    return instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
 
 
 @pytest.fixture(scope="module")

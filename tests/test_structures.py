@@ -8,15 +8,10 @@ from omegaconf import OmegaConf
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
-from matdesinne.structures import CELL_PARAMETERS, Prototype, write_extxyz
+from matdesinne.structures import CELL_PARAMETERS, write_extxyz
 from matdesinne.targets import Property, Target
 
 from .conftest import CONF, box, candidates, quadratic, rows
-
-
-@pytest.fixture(scope="module")
-def prototype() -> Prototype:
-    return instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,6 @@ TOLERANCE = 1e-6
 
 
 @pytest.fixture(scope="module")
-def prototype():
-    return instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
-
-
-@pytest.fixture(scope="module")
 def pairs() -> Transitions:
     """Transitions of cells from the whole box and from its most sheared corners."""
     space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
