@@ -252,6 +252,10 @@ class DesignSpace:
                 raise ConfigError("Expected symmetries of a finite group, got over 200 operations: correct them.")
         return tuple(elements)
 
+    def images(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n g dx"]:
+        """Every design under all operations of `group`, the design itself first."""
+        return torch.stack([element(x) for element in self.group()], dim=1)
+
     def to_dict(self) -> SpaceDict:
         """Plain containers, for checkpoints and JSON; an infinite bound is left out."""
         return {

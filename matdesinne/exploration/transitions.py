@@ -194,9 +194,8 @@ def distinct(transitions: Transitions, apart: float) -> Transitions:
         transitions: in the order of preference.
         apart: smallest distance of two starts, in half-widths of the box.
     """
-    group = transitions.space.group()
     places = transitions.before / transitions.unit
-    images = torch.stack([element(transitions.before) / transitions.unit for element in group], dim=1)
+    images = transitions.space.images(transitions.before) / transitions.unit
     kept: list[int] = []
     for row in range(len(transitions)):
         if not kept or torch.cdist(places[row : row + 1], images[kept].flatten(0, 1)).min() > apart:

@@ -84,7 +84,7 @@ def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> 
 
 
 def _images(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "k dx"]:
-    return _scaled(space, torch.cat([operation(designs) for operation in space.group()]))
+    return _scaled(space, space.images(designs).flatten(0, 1))
 
 
 def _scaled(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "m dx"]:
@@ -135,9 +135,7 @@ class ActiveLearning:
             raise ConfigError("Expected a data set that labels can join, got one without data.added: take mos2_gpaw or csv.")
         if not self.model.space.bounded:
             raise ConfigError("Expected a design space with bounds for task=active, got an open one: bound every parameter.")
-        name = self.model.properties[0].name
-        if name not in self.oracle.columns():
-            raise ConfigError(f"Expected an oracle of {name}, got one of {list(self.oracle.columns())}: e.g. oracle.fine=true.")
+        self.oracle.check_column(self.model.properties[0].name)
 
     def run(self, rounds: int) -> list[Round]:
         """Go through the rounds; the last entry is the error after the last training.
@@ -198,15 +196,11 @@ class ActiveLearning:
         kept = [_rule().mask(table) for table in tables]
         x = torch.cat([table.designs[mask] for table, mask in zip(tables, kept, strict=True)]).double()
         run = label_points(self.oracle, Points(x, torch.arange(len(x))), self.executor(), folder)
-        name = self.model.properties[0].name
-        values = iter([row[name] for row in run.rows])
+        labels = run.values(self.model.properties[0].name).split([int(mask.sum()) for mask in kept])
         errors = torch.full((len(tables), max(map(len, tables))), torch.nan, dtype=torch.float64)
-        for line, table, mask in zip(errors, tables, kept, strict=True):
-            for row in mask.nonzero()[:, 0]:
-                value = next(values)
-                if value is not None:
-                    line[row] = table.target.residual(torch.tensor([[value]], dtype=torch.float64)).abs()[0, 0]
-        return errors, sum(row["status"] == "failed" for row in run.rows)
+        for line, table, mask, values in zip(errors, tables, kept, labels, strict=True):
+            line[: len(table)][mask] = table.target.residual(values.unsqueeze(1)).abs()[:, 0]
+        return errors, len(run.failed)
 
 
 def _rule() -> Selection:

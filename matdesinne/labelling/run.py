@@ -12,6 +12,7 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -40,9 +41,22 @@ class LabelRun:
     seconds: float
     calculating: float
 
+    @property
+    def failed(self) -> list[Row]:
+        """The rows whose calculation failed."""
+        return [row for row in self.rows if row["status"] == "failed"]
+
+    def values(self, name: str) -> Float[Tensor, " n"]:
+        """A label of every point, float64; NaN where there is none.
+
+        Args:
+            name: of a column that holds a number.
+        """
+        return torch.tensor([math.nan if row[name] is None else row[name] for row in self.rows], dtype=torch.float64)
+
     def report(self) -> str:
         """Counts in words, with the first reason for a failure."""
-        failed = [row for row in self.rows if row["status"] == "failed"]
+        failed = self.failed
         told = f", {len(failed):,} failed, the first because of: {failed[0]['reason']}" if failed else ""
         times = f"in {self.tasks:,} tasks and {self.seconds:.1f} s, calculations {self.calculating:.1f} s"
         return f"{len(self.rows):,} designs: {self.computed:,} labelled now {times}{told}"

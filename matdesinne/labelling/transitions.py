@@ -4,8 +4,6 @@ from __future__ import annotations
 
 __all__ = ["check_transitions"]
 
-import math
-
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float
@@ -45,8 +43,7 @@ def check_transitions(subject: Exploration, config: DictConfig) -> Section:
     x = torch.stack([torch.tensor([table[f"{name}_{end}"] for name in names]).T for end in ends], dim=1)
     points = Points(x.reshape(2 * count, len(names)).double(), torch.arange(2 * count))
     run = label_points(oracle, points, instantiate(config.executor), subject.folder / "labels")
-    labels = torch.tensor([math.nan if row[prop.name] is None else row[prop.name] for row in run.rows], dtype=torch.float64)
-    labels = labels.reshape(count, 2)
+    labels = run.values(prop.name).reshape(count, 2)
     predicted = torch.tensor([table[f"{prop.name}_{end}"] for end in ends]).T
     floor = prop.floor or 0.0
     right = ((labels > floor) == (predicted > floor)) & labels.isfinite()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["TargetErrors", "Validation", "stratified", "validate"]
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -127,8 +126,7 @@ def validate(
         names = [prop.name for prop in tables[0].properties]
         raise ConfigError(f"Expected candidates for one property, got {names}: validate them one by one.")
     name = tables[0].properties[0].name
-    if name not in oracle.columns():
-        raise ConfigError(f"Expected an oracle of {name}, got one of {list(oracle.columns())}: e.g. oracle.fine=true.")
+    oracle.check_column(name)
     if any(table.space.names != oracle.space.names for table in tables):
         raise ConfigError(
             f"Expected candidates of {list(oracle.space.names)}, got {list(tables[0].space.names)}: change material."
@@ -136,8 +134,7 @@ def validate(
     chosen = [table.take(stratified(table.std[:, 0], per_target, generator)) for table in tables]
     x = torch.cat([table.designs for table in chosen]).double()
     run = label_points(oracle, Points(x, torch.arange(len(x))), executor, folder)
-    labels = torch.tensor([math.nan if row[name] is None else row[name] for row in run.rows], dtype=torch.float64)
-    return Validation(chosen, labels.split([len(table) for table in chosen]), run)
+    return Validation(chosen, run.values(name).split([len(table) for table in chosen]), run)
 
 
 def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float, seed: int) -> TargetErrors:

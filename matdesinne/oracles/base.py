@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne import __version__
+from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 
@@ -78,6 +79,15 @@ class Oracle(ABC):
         Raises:
             ConfigError: if something is missing.
         """
+
+    def check_column(self, name: str) -> None:
+        """Check that it computes a label.
+
+        Raises:
+            ConfigError: if it does not.
+        """
+        if name not in self.columns():
+            raise ConfigError(f"Expected an oracle of {name}, got one of {list(self.columns())}: e.g. oracle.fine=true.")
 
     def label(self, x: Float[Tensor, "n dx"]) -> list[Row]:
         """Compute the labels of designs, one row each; a design that has none gives a row with its reason.
