@@ -22,7 +22,7 @@ from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
 from matdesinne.benchmark.speed import Floor, PaperTime, Speed, SpeedRow
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
-from matdesinne.benchmark.training_speed import TrainingRow, training_row
+from matdesinne.benchmark.training_speed import TrainingRow, training_rows
 from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.localization import Adam, GradientDescent, Newton
@@ -146,12 +146,12 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
     data = SimpleNamespace(
         space=surrogate.space, properties=surrogate.properties, prototype=surrogate.prototype, training_rows=rows
     )
-    found = []
+    found: list[TrainingRow] = []
     for name in ("cinn", "inn"):
         if name in models:
             model = build(InverseModel, models[name], data).train()  # type: ignore[type-abstract, arg-type]
             model.fit_scales(rows)
-            found.append(training_row(model, rows, batch, config.speed.training_steps))
+            found += training_rows(model, rows, batch, config.speed.training_steps)
     return found
 
 

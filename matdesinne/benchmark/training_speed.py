@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TrainingRow", "plain_loss", "training_row"]
+__all__ = ["TrainingRow", "plain_loss", "training_rows"]
 
 import math
 import statistics
@@ -28,7 +28,7 @@ class TrainingRow:
     """Medians of the wall time of a training step on the CPU, with the batch, the gradient and the optimiser.
 
     Args:
-        model: name of the generative model.
+        model: name of the generative model, and what a step trains of it.
         batch: rows of a step.
         step: seconds.
         reference: seconds of the straightforward step.
@@ -40,8 +40,10 @@ class TrainingRow:
     reference: float
 
 
-def training_row(model: InverseModel, rows: Batch, batch: int, steps: int) -> TrainingRow:
+def training_rows(model: InverseModel, rows: Batch, batch: int, steps: int) -> list[TrainingRow]:
     """Time both ways of training a model on the same rows; its weights move.
+
+    A model that trains in parts, one a step, has a second row: a step of its whole loss.
 
     Args:
         model: a cINN or an INN whose scales are fitted.
@@ -49,16 +51,19 @@ def training_row(model: InverseModel, rows: Batch, batch: int, steps: int) -> Tr
         batch: rows of a step.
         steps: steps that are timed.
     """
-    table = DesignTable(rows.x, rows.y, torch.arange(len(rows.x)))
+    batches = TensorBatches(DesignTable(rows.x, rows.y, torch.arange(len(rows.x))), batch, model.device, seed=0)
     loader = DataLoader(TensorDataset(rows.x, rows.y), batch_size=batch, shuffle=True, drop_last=True)
     fast = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     slow = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    return TrainingRow(
-        model.label,
-        batch,
-        _median(lambda part: model._terms(part)["loss"], TensorBatches(table, batch, model.device, seed=0), fast, steps),
-        _median(lambda part: plain_loss(model, Batch(*part)), loader, slow, steps),
-    )
+    ways: dict[str, Callable[[Batch], Tensor]] = {model.label: lambda part: model._terms(part)["loss"]}
+    if isinstance(model, CINN) and model.trains_in_parts:
+        ways = {f"{model.label}, one block": ways[model.label], f"{model.label}, all blocks": lambda part: _whole(model, part)}
+    reference = _median(lambda part: plain_loss(model, Batch(*part)), loader, slow, steps)
+    return [TrainingRow(name, batch, _median(loss, batches, fast, steps), reference) for name, loss in ways.items()]
+
+
+def _whole(model: CINN, batch: Batch) -> Float[Tensor, ""]:
+    return -model._log_prob(model.transform(batch.x), model.target_scale(model._merged(model.blurred(batch.y)))).mean()
 
 
 def plain_loss(model: InverseModel, batch: Batch) -> Float[Tensor, ""]:

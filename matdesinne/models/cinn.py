@@ -119,7 +119,7 @@ class CINN(DensityModel):
         u, condition = u[:, self.order], self.features(v)
         if isinstance(self.network, MixtureNetwork):
             # the sum of the conditionals is z^2 / 2 - log det with the normal quantiles cancelled
-            return torch.stack([block.log_density(u, condition) for block in self.network]).sum(dim=0)
+            return self.network.log_density(u, condition)
         z, log_det = self.network(u, c=[condition])
         return log_det - 0.5 * z.square().sum(dim=1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from matdesinne.models.networks import ResidualPerceptron
 
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 _LOG_SCALE_MINIMUM = -9.0
 """Smallest log-width of a component; the coordinate spans one unit."""
 _LOG_SCALE_MAXIMUM = 4.0
@@ -82,6 +83,13 @@ class MixtureNetwork(nn.Module):
             total = total + log_det
         return x_or_z, total
 
+    def log_density(self, u: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        """Log-density of all coordinates: the sum over the blocks, whose mixtures are evaluated at once."""
+        bounded, seen = self[0].bounded, _seen(u, self[0].bounded)
+        raw = torch.cat([block.subnet(torch.cat([condition, seen[:, : block.position]], dim=1)) for block in self])
+        own, bounded = u.flip(1).T.flatten(), bounded.flip(0).repeat_interleave(len(u))  # the blocks come in reverse order
+        return _log_density(own, bounded, _mixture(raw, self.training)).view(len(self), -1).sum(dim=0)
+
 
 class _Mixture(NamedTuple):
     """Logistic components, each cut to an interval: log-weights, means, inverse widths, and the mass in the interval."""
@@ -139,7 +147,7 @@ class MixtureCouplingBlock(nn.Module):
     def begin(self, bounded: Bool[Tensor, " d"]) -> None:
         """Start anew for coordinates that are bounded or not, in their order here."""
         self.bounded.copy_(bounded)
-        self._own = own = bool(bounded[self.position])
+        own = bool(bounded[self.position])
         with torch.no_grad():
             bias = self.subnet.last.bias.view(3, self.components)
             bias[0] = 0.0
@@ -148,29 +156,25 @@ class MixtureCouplingBlock(nn.Module):
 
     def log_density(self, u: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Log-density of coordinate j given those before it, in the coordinates of u."""
-        uj = u[:, self.position]
-        return self._log_density_unit(self._unit(uj), self._mixture(u, condition)) + self._log_slope(uj)
+        return _log_density(u[:, self.position], self.bounded[self.position], self._mixture(u, condition))
 
     def forward(
         self, x_or_z: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
         """Transform coordinate j; the log-determinant is that of the chosen direction."""
         value = x_or_z[0]
-        mixture = self._mixture(value, c[0])
+        mixture, bounded = self._mixture(value, c[0]), self.bounded[self.position]
         old = value[:, self.position]
         if rev:
             unit = _quantile(torch.special.ndtr(old), mixture)
-            u = new = _normal_quantile(unit) if self._own else _REACH * (2 * unit - 1)
+            u = new = torch.where(bounded, _normal_quantile(unit), _REACH * (2 * unit - 1))
         else:
-            unit = self._unit(old)
+            u, unit = old, _unit(old, bounded)
             new = _normal_quantile(_cdf(unit, mixture))
-            u = old
         log_det = value.new_zeros(len(value))
         if jac:
             z = old if rev else new
-            log_det = (
-                self._log_density_unit(unit, mixture) + self._log_slope(u) + 0.5 * z.square() + 0.5 * math.log(2 * math.pi)
-            )
+            log_det = _log_density_unit(unit, mixture) + _log_slope(u, bounded) + 0.5 * z.square() + _HALF_LOG_2_PI
         moved = torch.cat([value[:, : self.position], new.unsqueeze(1), value[:, self.position + 1 :]], dim=1)
         return (moved,), -log_det if rev else log_det
 
@@ -178,48 +182,56 @@ class MixtureCouplingBlock(nn.Module):
         """Shapes do not change."""
         return input_dims
 
-    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._own = bool(self.bounded[self.position])  # once: a GPU would be waited for
-
-    def _unit(self, uj: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return torch.special.ndtr(uj) if self._own else ((uj + _REACH) / (2 * _REACH)).clamp(0, 1)
-
-    def _log_slope(self, uj: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Logarithm of dv / du."""
-        if self._own:
-            return -0.5 * uj.square() - 0.5 * math.log(2 * math.pi)
-        return torch.full_like(uj, -math.log(2 * _REACH))
-
     def _mixture(self, value: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> _Mixture:
-        # the subnetwork sees the box, not its normal quantiles: no long tails
-        known = value[:, : self.position]
-        known = torch.where(self.bounded[: self.position], 2 * torch.special.ndtr(known) - 1, known)
-        weight, mean, width = self.subnet(torch.cat([condition, known], dim=1)).chunk(3, dim=1)
-        log_width = _LOG_SCALE_MINIMUM + functional.softplus(width - _LOG_SCALE_MINIMUM)
-        log_width = log_width.clamp_max(_LOG_SCALE_MAXIMUM)
-        reach, rate = _FARTHEST * log_width.exp(), (-log_width).exp()
-        mean = torch.minimum(torch.maximum(0.5 + 0.6 * mean.tanh(), -reach), 1 + reach)
-        low, high, log_weight = -mean * rate, (1 - mean) * rate, weight.log_softmax(dim=1)
-        if not self.training:
-            short = torch.maximum(low, (high - _TAIL).clamp_max(-_TAIL)), torch.minimum(high, (low + _TAIL).clamp_min(_TAIL))
-            low, high = torch.cat([short[0], low], dim=1), torch.cat([short[1], high], dim=1)
-            log_weight = torch.cat([log_weight + math.log1p(-_TAIL_SHARE), log_weight + math.log(_TAIL_SHARE)], dim=1)
-            mean, rate = mean.repeat(1, 2), rate.repeat(1, 2)
-        # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
-        flipped = low + high > 0
-        low, high = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
-        mass = (high.sigmoid() - low.sigmoid()).clamp_min(1e-30)
-        return _Mixture(log_weight, mean, rate, low.sigmoid(), flipped, mass, self.training)
+        seen = _seen(value[:, : self.position], self.bounded[: self.position])
+        return _mixture(self.subnet(torch.cat([condition, seen], dim=1)), self.training)
 
-    @staticmethod
-    def _log_density_unit(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
-        t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
-        log_component = -t - 2 * functional.softplus(-t) + mixture.rate.log() - mixture.mass.log()
-        if not mixture.whole:
-            share = _share(t, mixture)
-            log_component = log_component.masked_fill((share < 0) | (share > 1), -torch.inf)
-        return torch.logsumexp(mixture.log_weight + log_component, dim=1)
+
+def _seen(u: Float[Tensor, "n d"], bounded: Bool[Tensor, " d"]) -> Float[Tensor, "n d"]:
+    """What a subnetwork sees of coordinates: the box, not its normal quantiles, which have long tails."""
+    return torch.where(bounded, 2 * torch.special.ndtr(u) - 1, u)
+
+
+def _mixture(raw: Float[Tensor, "n m3"], training: bool) -> _Mixture:
+    weight, mean, width = raw.unflatten(1, (3, -1)).movedim(1, 0).contiguous()
+    log_width = (_LOG_SCALE_MINIMUM + functional.softplus(width - _LOG_SCALE_MINIMUM)).clamp_max(_LOG_SCALE_MAXIMUM)
+    reach, rate = _FARTHEST * log_width.exp(), (-log_width).exp()
+    mean = torch.minimum(torch.maximum(0.5 + 0.6 * mean.tanh(), -reach), 1 + reach)
+    low, high = -mean * rate, (1 - mean) * rate
+    log_weight = weight - weight.logsumexp(dim=1, keepdim=True)  # log_softmax is slow over so few columns
+    if not training:
+        short = torch.maximum(low, (high - _TAIL).clamp_max(-_TAIL)), torch.minimum(high, (low + _TAIL).clamp_min(_TAIL))
+        low, high = torch.cat([short[0], low], dim=1), torch.cat([short[1], high], dim=1)
+        log_weight = torch.cat([log_weight + math.log1p(-_TAIL_SHARE), log_weight + math.log(_TAIL_SHARE)], dim=1)
+        mean, rate = mean.repeat(1, 2), rate.repeat(1, 2)
+    # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
+    flipped = low + high > 0
+    low, high = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
+    mass = (high.sigmoid() - low.sigmoid()).clamp_min(1e-30)
+    return _Mixture(log_weight, mean, rate, low.sigmoid(), flipped, mass, training)
+
+
+def _unit(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"]) -> Float[Tensor, " n"]:
+    """The coordinate v in [0, 1]."""
+    return torch.where(bounded, torch.special.ndtr(uj), ((uj + _REACH) / (2 * _REACH)).clamp(0, 1))
+
+
+def _log_slope(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"]) -> Float[Tensor, " n"]:
+    """Logarithm of dv / du."""
+    return torch.where(bounded, -0.5 * uj.square() - _HALF_LOG_2_PI, -math.log(2 * _REACH))
+
+
+def _log_density(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"], mixture: _Mixture) -> Float[Tensor, " n"]:
+    return _log_density_unit(_unit(uj, bounded), mixture) + _log_slope(uj, bounded)
+
+
+def _log_density_unit(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
+    t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
+    log_component = -t - 2 * functional.softplus(-t) + mixture.rate.log() - mixture.mass.log()
+    if not mixture.whole:
+        share = _share(t, mixture)
+        log_component = log_component.masked_fill((share < 0) | (share > 1), -torch.inf)
+    return torch.logsumexp(mixture.log_weight + log_component, dim=1)
 
 
 def _normal_quantile(level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
