@@ -4,8 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Trainings"]
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing.reduction import ForkingPickler
 from typing import Self
@@ -54,10 +55,22 @@ class Trainings:
                 task
             )  # a task that cannot be sent is an error here; in the pool's own thread it would be a hang
         if self._pool is None:
-            threads = max((os.cpu_count() or 1) // self.workers, 1)
             context = torch.multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(threads,))
+            self._pool = ProcessPoolExecutor(
+                self.workers, context, initializer=_start_worker, initargs=(_threads(self.workers),)
+            )
         return [self._pool.submit(_run, function, arguments) for function, arguments in tasks]
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """Compute here with as few threads as one of the processes, so that all find a core; afterwards as before."""
+        before = torch.get_num_threads()
+        if self.workers > 1:
+            torch.set_num_threads(_threads(self.workers))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def finish(self, started: Sequence[Future[None]], description: str) -> None:
         """Wait for tasks; the first error is raised.
@@ -81,6 +94,10 @@ def _done_here(function: Callable[..., object], arguments: tuple[object, ...]) -
 def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     """What it returns stays in its process: a network may not be one that can be sent."""
     function(*arguments)
+
+
+def _threads(workers: int) -> int:
+    return max((os.cpu_count() or 1) // workers, 1)
 
 
 def _start_worker(threads: int) -> None:

@@ -166,7 +166,8 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
         trainings.finish(first, "Training the surrogate")
         surrogate = _localizing_surrogate(config, data)
         labelled = data.labelled_by(surrogate.to(device))
-        trained, seconds = train_models(config, models, labelled, folder, trainings)
+        with trainings.beside():  # they are labelled here, when they are first asked for
+            trained, seconds = train_models(config, models, labelled, folder, trainings)
         trainings.finish(later, "Training the surrogates that judge and finish")
     independent = _independent_surrogate(config, data) if judge else None
     finisher = cached_finisher(config, data) if finishing else None

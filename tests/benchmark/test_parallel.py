@@ -1,3 +1,5 @@
+import contextlib
+import os
 import pickle
 import time
 
@@ -51,3 +53,19 @@ def test_tasks_go_on_beside_later_ones(tmp_path):
 def test_a_task_that_cannot_be_sent(tmp_path):
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
         run([(write, (tmp_path, "a", lambda: 0))] * 2, 2)
+
+
+@pytest.mark.parametrize("error", [None, TrainingError("Expected a trained model, got none.")], ids=["ends", "fails"])
+def test_threads_here_leave_a_core_to_each_process(error):
+    before = torch.get_num_threads()
+    torch.set_num_threads(7)
+    try:
+        with contextlib.suppress(TrainingError), Trainings(2).beside():
+            assert torch.get_num_threads() == max(os.cpu_count() // 2, 1)
+            if error:
+                raise error
+        assert torch.get_num_threads() == 7
+        with Trainings(1).beside():
+            assert torch.get_num_threads() == 7
+    finally:
+        torch.set_num_threads(before)
