@@ -17,6 +17,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.benchmark.preparation import gather
     from matdesinne.benchmark.suites import SUITES
     from matdesinne.errors import ConfigError
+    from matdesinne.files import describe_folder
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
@@ -33,7 +34,7 @@ def main(config: DictConfig) -> None:
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
-    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+    print(describe_folder(folder))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.exploration.parts import PARTS
     from matdesinne.exploration.report import write_report
     from matdesinne.exploration.subject import gather
+    from matdesinne.files import describe_folder
     from matdesinne.labelling.transitions import check_transitions
 
     folder = Path(config.folder)
@@ -31,7 +32,7 @@ def main(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
     write_report(folder / "report.html", "Exploration of a design space", f"{summary}\n\n{paper}", sections, settings)
     print(summary)
-    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+    print(describe_folder(folder))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.exploration.figures import describe_run, draw_candidates
     from matdesinne.exploration.report import write_report
     from matdesinne.exports import Exports
-    from matdesinne.files import write_json
+    from matdesinne.files import describe_folder, write_json
     from matdesinne.pipeline import InverseDesign
     from matdesinne.selection import All, Expression
     from matdesinne.structures import write_extxyz
@@ -52,7 +52,7 @@ def main(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
     write_report(folder / "report.html", title, "", [describe_run(run, folder / "candidates.png")], settings)
     print(run.report())
-    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if not path.name.startswith('.')))} to {folder}")
+    print(describe_folder(folder))
 
 
 if __name__ == "__main__":

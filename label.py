@@ -13,6 +13,7 @@ from matdesinne.config import check_numbers, config_folder, entry_point
 def main(config: DictConfig) -> None:
     """Run the chosen task."""
     from matdesinne.errors import ConfigError
+    from matdesinne.files import describe_folder
     from matdesinne.labelling.tasks import TASKS
 
     if config.task not in TASKS:
@@ -21,7 +22,7 @@ def main(config: DictConfig) -> None:
     check_numbers(config, {**least, **{f"active.{name}": 1 for name in ("rounds", "per_round", "fresh", "num_samples")}})
     folder = Path(config.folder)
     print(TASKS[config.task](config, folder))
-    print(f"Wrote {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))} to {folder}")
+    print(describe_folder(folder))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from matdesinne.files import atomic_path, read_json, write_json
+from matdesinne.files import atomic_path, describe_folder, read_json, write_json
 
 
 def test_good_block_writes(tmp_path):
@@ -88,3 +88,9 @@ def test_read_json_of_a_damaged_file(tmp_path, content):
 @pytest.mark.parametrize("path", ["a.json", "b/a.json", "."], ids=["file", "folder", "is-folder"])
 def test_read_json_of_nothing(tmp_path, path):
     assert read_json(tmp_path / path) is None
+
+
+def test_hidden_files_are_not_told(tmp_path):
+    for name in ("b.csv", "a.json", ".hydra"):
+        (tmp_path / name).touch()
+    assert describe_folder(tmp_path) == f"Wrote a.json, b.csv to {tmp_path}"
