@@ -74,7 +74,8 @@ class LightningTask(pl.LightningModule):
         def factor(step: int) -> float:
             if step < rise:
                 return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * min((step - rise) / max(total - rise, 1), 1.0)))
+            done = min((step - rise) / max(total - rise, 1), 1.0)
+            return settings.final**done if settings.final else 0.5 * (1 + math.cos(math.pi * done))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a module is trained: an optimiser with a linear warm-up and a cosine decay of its rate to zero.
+    """How a module is trained: an optimiser with a linear warm-up, and a decay of its rate.
 
     Args:
         optimizer: ``"adamw"``, or ``"soap"`` for small networks on few rows: AdamW in the eigenbasis of Shampoo's
@@ -60,6 +60,7 @@ class Optimization:
         batch_size: rows a step.
         epochs: passes over the training rows, where the trainer does not set ``max_epochs``.
         warmup: fraction of all steps in which the rate rises.
+        final: share of the rate in the last step: 0 is reached by a cosine, any other exponentially, and 1 keeps the rate.
         clip: largest norm of the gradient, where the trainer does not set ``gradient_clip_val``.
     """
 
@@ -69,6 +70,7 @@ class Optimization:
     batch_size: int = 1024
     epochs: int = 100
     warmup: float = 0.05
+    final: float = 0.0
     clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -81,10 +83,14 @@ class Optimization:
             raise ConfigError(
                 f"Expected batch_size and epochs of at least 1, got {self.batch_size} and {self.epochs}: raise them."
             )
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.warmup < 1 and self.clip > 0):
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.clip > 0):
             raise ConfigError(
-                "Expected learning_rate > 0, weight_decay >= 0, 0 <= warmup < 1 and clip > 0, got "
-                f"{self.learning_rate}, {self.weight_decay}, {self.warmup} and {self.clip}: correct them."
+                "Expected learning_rate > 0, weight_decay >= 0 and clip > 0, got "
+                f"{self.learning_rate}, {self.weight_decay} and {self.clip}: correct them."
+            )
+        if not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
+            raise ConfigError(
+                f"Expected 0 <= warmup < 1 and 0 <= final <= 1, got {self.warmup} and {self.final}: correct them."
             )
 
 

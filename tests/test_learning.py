@@ -1,4 +1,6 @@
+import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -161,6 +163,8 @@ def test_folder_with_tensors_that_do_not_fit(module, tmp_path):
         {"weight_decay": -1.0},
         {"warmup": 1.0},
         {"warmup": -0.1},
+        {"final": -0.1},
+        {"final": 1.1},
         {"clip": 0.0},
         {"clip": float("nan")},
     ],
@@ -170,17 +174,32 @@ def test_optimization_rejects(settings):
         Optimization(**settings)
 
 
-def test_learning_rate_rises_and_falls(tmp_path, monkeypatch):
+def learning_rates(folder, monkeypatch, **settings) -> list[float]:
+    """Of every step, and of the one that would follow."""
     module = tiny_module(MLP_YAML, box(), [prop()])
-    module.optimization = Optimization(learning_rate=1.0, batch_size=10, warmup=0.25)
+    module.optimization = Optimization(learning_rate=1.0, batch_size=10, **settings)
     seen = []
     monkeypatch.setattr(
         LightningTask, "on_train_batch_end", lambda task, *_: seen.append(task.optimizers().param_groups[0]["lr"])
     )
-    trainer(tmp_path, max_epochs=2).fit(module, datamodule=toy_data(250))
+    trainer(folder, max_epochs=2).fit(module, datamodule=toy_data(250))
+    return seen
+
+
+def test_learning_rate_rises_and_falls(tmp_path, monkeypatch):
+    seen = learning_rates(tmp_path, monkeypatch, warmup=0.25)
     peak = seen.index(max(seen))
     assert max(seen) == pytest.approx(1.0)
     assert peak == pytest.approx(0.25 * len(seen), abs=2)
     assert seen[: peak + 1] == sorted(seen[: peak + 1])
     assert seen[peak:] == sorted(seen[peak:], reverse=True)
     assert seen[-1] < 0.01
+
+
+@pytest.mark.parametrize("final", [0.02, 1.0])
+def test_learning_rate_falls_exponentially(tmp_path, monkeypatch, final):
+    seen = learning_rates(tmp_path, monkeypatch, warmup=0.0, final=final)
+    assert seen[-1] == pytest.approx(final, rel=0.02)
+    assert seen[len(seen) // 2] == pytest.approx(math.sqrt(final), rel=0.3)
+    ratios = [after / before for before, after in itertools.pairwise(seen)]
+    assert min(ratios) == pytest.approx(max(ratios))

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from FrEIA.framework import SequenceINN
 
 
-def affine_network(dimension: int, condition: int, blocks: int, hidden: int, depth: int, clamp: float = 2.0) -> SequenceINN:
+def affine_network(
+    dimension: int,
+    condition: int,
+    blocks: int,
+    hidden: int,
+    depth: int,
+    initial_spread: float | None = None,
+    clamp: float = 2.0,
+) -> SequenceINN:
     """FrEIA's GLOW coupling blocks, each moves both halves, with a random rotation before each.
 
     References:
@@ -29,6 +37,7 @@ def affine_network(dimension: int, condition: int, blocks: int, hidden: int, dep
         blocks: number of coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
+        initial_spread: standard deviation of all first weights and biases; ``None``: each block starts as the identity.
         clamp: bound on the log-scale of one block.
     """
     # here, because the import takes a second that a mixture network need not wait
@@ -45,6 +54,10 @@ def affine_network(dimension: int, condition: int, blocks: int, hidden: int, dep
             subnet_constructor=_subnet(hidden, depth),
             clamp=clamp,
         )
+    if initial_spread is not None:
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter, std=initial_spread)
     return network
 
 

@@ -91,6 +91,15 @@ def test_fresh_network_is_a_rotation(dimension, close):
     close(log_det, torch.zeros_like(log_det), factor=ROTATION)
 
 
+def test_first_weights_are_as_wide_as_wanted():
+    made = affine_network(6, 0, blocks=3, hidden=64, depth=1, initial_spread=0.1)
+    drawn = torch.cat([parameter.flatten() for parameter in made.parameters() if parameter.requires_grad])
+    assert drawn.std().item() == pytest.approx(0.1, rel=0.1)
+    assert abs(drawn.mean().item()) < 0.01
+    for rotation in rotations(made):
+        assert torch.allclose(rotation @ rotation.T, torch.eye(6), atol=1e-5)
+
+
 def test_rotations_are_orthogonal(close):
     for rotation in rotations(affine_network(5, 0, blocks=3, hidden=8, depth=1)):
         close(rotation @ rotation.T, torch.eye(5), factor=10)
