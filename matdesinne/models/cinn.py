@@ -47,7 +47,7 @@ class CINN(DensityModel):
         hidden: width of the subnetworks; for mixtures of the first and of the last block, interpolated between.
         depth: hidden layers of the subnetworks.
         components: logistic components of a mixture block.
-        initial_spread: standard deviation of all first weights of affine blocks; ``None``: each starts as the identity.
+        published: use affine blocks as in the paper's code, see `affine_network`.
         frequencies: octaves of the Fourier features of y.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
@@ -67,7 +67,7 @@ class CINN(DensityModel):
         hidden: Sequence[int] = (32, 128),
         depth: int = 4,
         components: int = 8,
-        initial_spread: float | None = None,
+        published: bool = False,
         frequencies: int = 2,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
@@ -81,7 +81,7 @@ class CINN(DensityModel):
         if coupling == "mixture":
             self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
         elif coupling == "affine":
-            self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth, initial_spread)
+            self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth, published)
         else:
             raise ConfigError(f"Expected coupling mixture or affine, got {coupling!r}: choose one.")
 

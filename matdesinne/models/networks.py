@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def perceptron(inputs: int, outputs: int, hidden: int, depth: int, zero_last: bool = False) -> nn.Sequential:
-    """Fully connected network with SiLU activations.
+def perceptron(
+    inputs: int, outputs: int, hidden: int, depth: int, zero_last: bool = False, activation: type[nn.Module] = nn.SiLU
+) -> nn.Sequential:
+    """Fully connected network.
 
     Args:
         inputs: width of the input.
@@ -20,11 +22,12 @@ def perceptron(inputs: int, outputs: int, hidden: int, depth: int, zero_last: bo
         hidden: width of each hidden layer.
         depth: number of hidden layers.
         zero_last: start with an output of zero, so that a coupling block starts as the identity.
+        activation: after each hidden layer.
     """
     widths = [inputs] + [hidden] * depth
     layers: list[nn.Module] = []
     for width_in, width_out in itertools.pairwise(widths):
-        layers += [nn.Linear(width_in, width_out), nn.SiLU()]
+        layers += [nn.Linear(width_in, width_out), activation()]
     last = nn.Linear(widths[-1], outputs)
     if zero_last:
         nn.init.zeros_(last.weight)

@@ -36,7 +36,7 @@ class INNSurrogate(Surrogate):
         blocks: number of coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
-        initial_spread: standard deviation of all first weights; ``None``: each block starts as the identity.
+        published: use the network of the paper's code, see `affine_network`.
         coordinates: ``"box"`` or ``"physical"``: what the network sees and gives, see `InverseModel`.
         optimization: fields of `matdesinne.learning.Optimization`.
     """
@@ -50,7 +50,7 @@ class INNSurrogate(Surrogate):
         blocks: int = 6,
         hidden: int = 256,
         depth: int = 2,
-        initial_spread: float | None = None,
+        published: bool = False,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class INNSurrogate(Surrogate):
         if coordinates == "physical":
             self.features = BoxFeatures(space, PhysicalUnits(space.dimension))
             self.target_scale = PhysicalUnits(len(self.properties))
-        self.network = affine_network(space.dimension, 0, blocks, hidden, depth, initial_spread)
+        self.network = affine_network(space.dimension, 0, blocks, hidden, depth, published)
 
     def _members(self, features: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
         output = self.network(features, jac=False)[0][:, : len(self.properties)]
