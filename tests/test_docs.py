@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+from matdesinne.config import config_folder
 
 from .conftest import ROOT
 
@@ -34,10 +37,15 @@ TRAIN = (
     "surrogate.hidden=16 surrogate.optimization.epochs=20 surrogate.optimization.learning_rate=0.01 "
     "data.labels.uniform=2000 data.labels.chains=200 data.labels.steps=1"
 )
+BENCHMARK = (
+    "trainer.accelerator=cpu trainer.enable_progress_bar=false workers=1 trainer.max_epochs=1 num_samples=100 targets=[1.0] "
+    "baselines=false surrogate.members=1 judge.members=1 judge.hidden=8 judged=20 "
+    "data.labels.uniform=2000 data.labels.chains=200 data.labels.steps=1"
+)
 SURROGATE = "oracle=surrogate executor.workers=1"
 FREE = (
     "oracle=ase oracle.valence_bands=3 executor.workers=2 sobol.count=60 ~oracle.calculator "
-    "'+oracle.calculator={_target_: ase.calculators.test.FreeElectrons, nvalence: 6, nbands: 8, kpts: [[0, 0, 0], [0.5, 0, 0]]}'"
+    "'+oracle.calculator={_target_: ase.calculators.test.FreeElectrons, nvalence: 6, nbands: 8, kpts: [[0, 0, 0]]}'"
 )
 
 CHEAPER = {
@@ -56,7 +64,7 @@ CHEAPER = {
     "matdesinne-label task=validate": SURROGATE,
     "matdesinne-label task=active": COMPOSE,
     "matdesinne-label material=mose2": FREE,
-    "matdesinne-label --config-dir=my material=hbn": FREE,
+    "matdesinne-label --config-dir=my material=hbn": COMPOSE,
     "matdesinne-train": TRAIN,
     "matdesinne-train surrogate=taught/bands": COMPOSE,
     "matdesinne-train --config-dir=my data=mose2": f"{TRAIN} surrogate=mlp",  # free electrons give no bands
@@ -64,12 +72,15 @@ CHEAPER = {
     "matdesinne-train trainer.devices=2": COMPOSE,
     "matdesinne-train 'data.added=": COMPOSE,
     "matdesinne-train resume=": "",
-    "python": "",
+    "python train.py": TRAIN,
+    "python generate.py run=runs": "num_samples=60 structures=false selection.rules.1.tolerance=9 accepted_error=9",
+    "python benchmark.py": f"{BENCHMARK} hydra.run.dir=out",
+    "python -m pytest": "-q -p no:cacheprovider",
 }
 
 SWEEPS = {
     "matdesinne-train -m hparams_search=cvae": "",
-    "matdesinne-train -m hparams_search=optuna": "hydra.sweeper.n_trials=2 hydra.callbacks.sweep_table.metric=val_loss",
+    "matdesinne-train -m hparams_search=optuna": "hydra.sweeper.n_trials=2",
     "matdesinne-train -m hydra/launcher=cores": "hydra.launcher.n_jobs=1",
 }
 """The same for commands of which `sweep_job.py`, which trains nothing, runs the sweep."""
@@ -235,12 +246,17 @@ def test_elsewhere_is_whole(command):
         assert [word for word in words if word.endswith(".txt") and not (ROOT / word).is_file()] == []
         extras = [extra for word in words for part in re.findall(r"\[(.*)\]", word) for extra in part.split(",")]
         assert set(extras) <= set(PROJECT["optional-dependencies"])
-    else:
+    elif words[0] == "docker":
         recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
         sources = [word for line in re.findall(r"^COPY (.*)$", recipe, re.MULTILINE) for word in line.split()[:-1]]
         assert sources and all((ROOT / source).exists() for source in sources)
         arguments = [word.split("=") for word in words if "=" in word]
         assert all(f"ARG {name}" in recipe and f" AS {value}\n" in recipe for name, value in arguments)
+    else:
+        pytest.importorskip("submitit")
+        with initialize_config_dir(config_folder(), version_base="1.3"):
+            job = [word.split(",")[0] for word in words[2:]]
+            assert compose("train", job, return_hydra_config=True).hydra.launcher.partition == "gpu"
 
 
 def test_every_module_is_in_the_reference():
