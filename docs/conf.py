@@ -21,7 +21,7 @@ html_theme = "alabaster"
 html_theme_options = {
     "description": "Inverse design of materials",
     "fixed_sidebar": True,
-    "page_width": "1100px",
+    "page_width": "1280px",
     "sidebar_width": "240px",
 }
 html_copy_source = False
