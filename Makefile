@@ -1,11 +1,11 @@
 # make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
-# make browser: what the tests of report.html need.
+# make docs: the user guide, in build/docs. make browser: what the tests of report.html need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint gpaw browser clean
+.PHONY: demo test lint docs gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
@@ -20,6 +20,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build -W --keep-going docs build/docs
 
 gpaw: $(VENV)/gpaw
 browser: $(VENV)/browser
@@ -41,7 +44,7 @@ $(VENV)/browser: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev,explore,sweep]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[cluster,dev,docs,explore,sweep]'
 	touch $@
 
 clean:

@@ -19,7 +19,7 @@ def main(config: DictConfig) -> float:
     from matdesinne.runs import prepare_folder, train_design
     from matdesinne.sweeps import objective
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(config.folder)
     resume = config.resume is not None
     settings = prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
     check_numbers(settings, {"seed": 0, "trainer.max_epochs": 1, "trainer.patience": 1, "trainer.gradient_clip_val": 0.0})

@@ -14,6 +14,7 @@ __all__ = [
 import atexit
 import functools
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,7 +186,23 @@ def build(kind: type[M], config: DictConfig, data: DesignData) -> M:
         raise ConfigError(
             f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
         )
+    _check_readable(module)
     return module
+
+
+def _check_readable(module: DesignModule) -> None:
+    """Tell before the training what its weights could not be read again by."""
+    name = type(module).__name__
+    with torch.random.fork_rng(devices=[]):  # the weights of the module decide, not how often one was made
+        try:
+            again = type(module).build(json.loads(json.dumps(module.describe())))
+            again.load_state_dict(module.state_dict())
+        except Exception as error:  # a module of one's own may be wrong in any way
+            raise ConfigError(
+                f"Expected a {name} that can be made again from its description, got {type(error).__name__} "
+                f"({' '.join(str(error).split())}): put its file into the package matdesinne, and let its constructor call "
+                "save_hyperparameters with plain numbers, words and lists."
+            ) from error
 
 
 def digest(table: DesignTable) -> str:

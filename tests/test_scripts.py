@@ -277,6 +277,11 @@ def test_weights_of_another_model(tmp_path, fails):
     assert "model.safetensors" in fails("generate", "run=run", "target=0.5")
 
 
+@pytest.mark.parametrize("name", ["train", "generate", "benchmark", "label", "explore"])
+def test_command_of_a_checkout_that_is_installed_in_place(name):
+    assert Path(importlib.import_module(f"matdesinne.entry.{name}").__file__) == ROOT / f"{name}.py"
+
+
 @pytest.mark.parametrize(("word", "wrong"), [("model=nothing", "nothing"), ("model.widht=3", "widht")])
 def test_unknown_word(tmp_path, word, wrong):
     """In Hydra's own words: it reads the command line before any code of ours."""

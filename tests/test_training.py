@@ -12,6 +12,7 @@ from matdesinne.features import CellFeatures
 from matdesinne.fitting import LightningTask
 from matdesinne.learning import DesignModule
 from matdesinne.models.base import InverseModel
+from matdesinne.models.mdn import MDN
 from matdesinne.pipeline import InverseDesign
 from matdesinne.runs import cached_surrogate, prepare_folder, train_design
 from matdesinne.surrogates.base import Surrogate
@@ -291,6 +292,33 @@ def test_build_makes_what_was_asked_for():
     assert (made.space, made.properties) == (data.space, data.properties)
     with pytest.raises(ConfigError, match="InverseModel"):
         build(InverseModel, OmegaConf.load(CONF / "surrogate" / "mlp.yaml"), data)
+
+
+class Elsewhere(MDN):
+    """A model of a package that no file of weights may name."""
+
+
+def test_build_refuses_a_class_whose_weights_could_not_be_read():
+    config = OmegaConf.merge(OmegaConf.load(CONF / "model" / "mdn.yaml"), {"_target_": f"{__name__}.Elsewhere"})
+    with pytest.raises(ConfigError, match=r"Elsewhere.*package matdesinne"):
+        build(InverseModel, config, toy_data())
+
+
+def test_build_refuses_a_model_that_forgets_its_settings(monkeypatch):
+    monkeypatch.setattr(MDN, "save_hyperparameters", lambda self, **settings: None)
+    with pytest.raises(ConfigError, match="save_hyperparameters"):
+        build(InverseModel, OmegaConf.load(CONF / "model" / "mdn.yaml"), toy_data())
+
+
+def test_build_draws_the_weights_once():
+    torch.manual_seed(0)
+    build(InverseModel, OmegaConf.load(CONF / "model" / "mdn.yaml"), toy_data())
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    settings = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "mdn.yaml"))
+    settings.pop("_target_")
+    MDN(toy_data().space, toy_data().properties, **settings)
+    assert torch.rand(1) == after
 
 
 def test_build_gives_the_prototype_to_the_surrogate():

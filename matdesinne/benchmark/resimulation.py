@@ -25,7 +25,8 @@ class Resimulation:
 
     Args:
         err_post: mean of the unbiased MMD^2 between samples and rejection posterior, over targets with two of the latter.
-        err_resim: mean over targets and samples of |f(x) - y*|^2, summed over the properties; ``None`` if all failed.
+        err_resim: mean over targets and samples of the squared distance of f(x) to y*, summed over the properties;
+            ``None`` if all failed.
         median_err_resim: median over targets of the mean over their samples.
         targets: number of targets.
         samples: samples for each target.

@@ -77,6 +77,12 @@ class PackagedSource(Source):
             known = sorted(path.stem for path in self.path.parent.glob("*.parquet"))
             raise DatasetError(f"Expected one of the packaged sets {known}, got {self.path.stem!r}: correct data.source.name.")
         table = pyarrow.parquet.read_table(self.path)
+        missing = [name for name in (*space.names, *(prop.name for prop in properties)) if name not in table.schema.names]
+        if missing:
+            raise DatasetError(
+                f"Expected columns of {self.describe()}, {table.schema.names}, got {missing}: correct the names of parameters "
+                "and properties."
+            )
         return _labelled(table, space, properties, torch.tensor(table["index"].to_numpy().copy()))
 
 
@@ -137,6 +143,8 @@ def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Pro
     grids = [bands(ending) for ending in _GRIDS if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
     if properties[0].name.endswith(_GRIDS[1]):
         grids.reverse()
+    if properties[0].name not in {f"band_gap{ending}" for ending in _GRIDS}:
+        grids = []  # no other property follows from the edges alone
     return DesignTable(stack(space.names), stack([prop.name for prop in properties]), ids, tuple(grids))
 
 

@@ -72,6 +72,17 @@ def test_packaged_gaps_have_both_signs(packaged):
     assert (packaged.y > 0.5).any() and (packaged.y < -0.2).any()
 
 
+def test_packaged_column(space):
+    with pytest.raises(DatasetError, match="bandgap"):
+        PackagedSource("mos2_gpaw").load(space, [Property("bandgap", "eV")])
+
+
+def test_other_properties_come_without_bands(space):
+    """A surrogate that derives the gap from bands would learn the wrong one."""
+    table = PackagedSource("mos2_gpaw").load(space, [Property("direct_gap", "eV")])
+    assert table.y.isfinite().all() and table.bands == ()
+
+
 def test_packaged_name():
     with pytest.raises(DatasetError, match="mos2_gpaw"):
         PackagedSource("nothing").load(box(), GAP)

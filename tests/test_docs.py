@@ -1,0 +1,275 @@
+"""The guide: it builds without warnings, and every command, snippet and file in it works, in the order of its page."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from matdesinne.config import config_folder
+
+from .conftest import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CHECKOUT = {"own_model"}
+"""Pages whose commands are given in the folder of the sources."""
+
+SHELLS = {"sh", "bash", "console"}
+OTHERS = {"{toctree}", "{warning}", "{note}", "{eval-rst}", "text", "json", "bibtex"}
+"""Blocks that are nothing to run; a block in any other language fails."""
+
+COMPOSE = "--cfg job"
+TRAINER, SWEEPER = "matdesinne-train", "sweep-job"
+TRAIN = (
+    "trainer.accelerator=cpu trainer.enable_progress_bar=false logger=csv model.optimization.epochs=1 "
+    "surrogate.hidden=16 surrogate.optimization.epochs=20 surrogate.optimization.learning_rate=0.01 "
+    "data.labels.uniform=2000 data.labels.chains=200 data.labels.steps=1"
+)
+BENCHMARK = (
+    "trainer.accelerator=cpu trainer.enable_progress_bar=false workers=1 trainer.max_epochs=1 num_samples=100 targets=[1.0] "
+    "baselines=false surrogate.members=1 judge.members=1 judge.hidden=8 judged=20 "
+    "data.labels.uniform=2000 data.labels.chains=200 data.labels.steps=1"
+)
+SURROGATE = "oracle=surrogate executor.workers=1"
+FREE = (
+    "oracle=ase oracle.valence_bands=3 executor.workers=2 sobol.count=60 ~oracle.calculator "
+    "'+oracle.calculator={_target_: ase.calculators.test.FreeElectrons, nvalence: 6, nbands: 8, kpts: [[0, 0, 0]]}'"
+)
+
+CHEAPER = {
+    # what is added to a command, by its beginning; the longest one counts
+    "make": f"-n -C {shlex.quote(str(ROOT))}",
+    "matdesinne-generate": "num_samples=60 structures=false",
+    "matdesinne-generate target=1.0 num_samples=10000": "num_samples=200",
+    "matdesinne-generate target=1.0 --cfg job": "",
+    "matdesinne-generate run=runs": "num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
+    "matdesinne-explore": COMPOSE,
+    "matdesinne-label points=one_ev": SURROGATE,
+    "matdesinne-label points=one_ev/candidates.parquet executor=slurm": COMPOSE,
+    "matdesinne-label points=sobol": COMPOSE,
+    "matdesinne-label oracle=ase": COMPOSE,
+    "matdesinne-label --config-dir=my oracle=free_electrons": "executor.workers=2",
+    "matdesinne-label task=validate": SURROGATE,
+    "matdesinne-label task=active": COMPOSE,
+    "matdesinne-label material=mose2": FREE,
+    "matdesinne-label --config-dir=my material=hbn": COMPOSE,
+    "matdesinne-train": TRAIN,
+    "matdesinne-train surrogate=taught/bands": COMPOSE,
+    "matdesinne-train --config-dir=my data=mose2": f"{TRAIN} surrogate=mlp",  # free electrons give no bands
+    "matdesinne-train --config-dir=my data=conductivity ~model": TRAIN.replace("model.optimization.epochs=1", ""),
+    "matdesinne-train trainer.devices=2": COMPOSE,
+    "matdesinne-train 'data.added=": COMPOSE,
+    "matdesinne-train resume=": "",
+    "python train.py": TRAIN,
+    "python generate.py run=runs": "num_samples=60 structures=false selection.rules.1.tolerance=9 accepted_error=9",
+    "python benchmark.py": f"{BENCHMARK} hydra.run.dir=out",
+    "python -m pytest": "-q -p no:cacheprovider",
+}
+
+SWEEPS = {
+    "matdesinne-train -m hparams_search=cvae": "",
+    "matdesinne-train -m hparams_search=optuna": "hydra.sweeper.n_trials=2",
+    "matdesinne-train -m hydra/launcher=cores": "hydra.launcher.n_jobs=1",
+}
+"""The same for commands of which `sweep_job.py`, which trains nothing, runs the sweep."""
+
+ELSEWHERE = {
+    "pip install": "needs a registry; tests/test_packaging.py builds the wheel and runs what it installs",
+    "docker build": "needs a container engine",
+    "matdesinne-train -m hydra/launcher=cluster": "needs Slurm",
+}
+"""Commands that cannot be run here, by their beginning, and why; `test_elsewhere_is_whole` looks at what they need."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    file: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}.md:{self.line}"
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """All fenced blocks; a code block with a caption is a file of that name."""
+    text = path.read_text(encoding="utf-8")
+    found = list(re.finditer(r"^```(\S+) ?(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE))
+    assert len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(found), f"{path}: a fence that is not read"
+    for match in found:
+        language, argument, content = match.groups()
+        options = dict(re.findall(r"^:([\w-]+): *(.*)$", content, re.MULTILINE)) if language.startswith("{") else {}
+        if language == "{code-block}":
+            language, content = argument, re.sub(r"\A(?::.*\n)+\n?", "", content)
+        elif language == "{literalinclude}":
+            language, content = "file", (path.parent / argument).read_text(encoding="utf-8")
+        yield Block(path.stem, text.count("\n", 0, match.start()) + 1, language, options.get("caption"), content)
+
+
+def commands(block: Block) -> list[str]:
+    """The commands of a block, continued lines joined."""
+    text = block.text.replace("\\\n", " ")
+    if block.language == "console":
+        return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+COMMANDS = [
+    (block, command) for path in PAGES for block in blocks(path) if block.language in SHELLS for command in commands(block)
+]
+
+
+def entry(command: str) -> str:
+    """The beginning under which a command stands in the tables above."""
+    known = [begin for begin in (*CHEAPER, *SWEEPS, *ELSEWHERE) if command.startswith(begin)]
+    assert known, f"no test knows how to run {command!r}: add it to CHEAPER"
+    return max(known, key=len)
+
+
+@pytest.mark.parametrize(("block", "command"), COMMANDS, ids=[f"{block}-{i}" for i, (block, _) in enumerate(COMMANDS)])
+def test_command_is_known(block, command):
+    assert entry(command)
+
+
+def test_tables_name_commands_that_are_there():
+    assert {entry(command) for _, command in COMMANDS} == {*CHEAPER, *SWEEPS, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_blocks_are_of_known_kinds(path):
+    kinds = SHELLS | OTHERS | {"python"}
+    assert [str(block) for block in blocks(path) if block.file is None and block.language not in kinds] == []
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """Runs scripts one after another, each as in a process of its own."""
+    program = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(program, env=environment(ROOT), **streams) as process:
+        yield process
+        process.stdin.close()
+
+
+def environment(root: Path) -> dict[str, str]:
+    """That of a user who has the sources of a folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON", "COV_", "HYDRA"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "WANDB_MODE": "offline"}
+
+
+def script(root: Path, words: list[str]) -> tuple[Path, list[str]] | None:
+    """The script that a command runs and its words; none of other commands."""
+    if words[0] in PROJECT["scripts"]:
+        return root / f"{words[0].removeprefix('matdesinne-')}.py", words[1:]
+    if words[0] == SWEEPER:
+        return root / "tests" / "sweep_job.py", words[1:]
+    if words[0] == "python" and words[1].endswith(".py"):
+        return root / words[1], words[2:]
+    return None
+
+
+class Page:
+    """A folder in which the blocks of a page run one after another."""
+
+    def __init__(self, path: Path, folder: Path, warm: subprocess.Popen) -> None:
+        self.path, self.folder, self.warm = path, folder, warm
+        self.root = folder if path.stem in CHECKOUT else ROOT
+        self.names: dict[str, object] = {"__name__": "page"}
+        if self.root == folder:
+            for name in ("conf", "matdesinne", "tests"):
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for path in (*ROOT.glob("*.py"), *(ROOT / name for name in ("pyproject.toml", "Makefile", "constraints.txt"))):
+                shutil.copy(path, folder)
+
+    def run(self, block: Block) -> None:
+        if block.file is not None:
+            (self.folder / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / block.file).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            exec(compile("\n" * block.line + block.text, self.path, "exec"), self.names)
+        elif block.language in SHELLS:
+            for command in commands(block):
+                self.start(block, command)
+
+    def start(self, block: Block, command: str) -> None:
+        begin = entry(command)
+        if begin in ELSEWHERE:
+            return
+        if begin in SWEEPS:
+            command = command.replace(TRAINER, SWEEPER, 1)
+        words = shlex.split(f"{command} {CHEAPER.get(begin) or SWEEPS.get(begin, '')}")
+        called = script(self.root, words)
+        status, said = self.plain(words) if called is None else self.warmly(*called)
+        assert status == 0, f"{block}: {shlex.join(words)}\n{said}"
+
+    def plain(self, words: list[str]) -> tuple[int, str]:
+        words = [sys.executable, *words[1:]] if words[0] == "python" else words
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(words, cwd=self.folder, env=environment(self.root), timeout=300, check=False, **streams)
+        return done.returncode, done.stdout
+
+    def warmly(self, name: Path, words: list[str]) -> tuple[int, str]:
+        output = self.folder / ".output"
+        places = {"script": str(name), "folder": str(self.folder), "output": str(output)}
+        print(json.dumps({"words": words, "environment": environment(self.root), **places}), file=self.warm.stdin, flush=True)
+        return int(self.warm.stdout.readline()), output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_page_works(path, tmp_path, monkeypatch, warm):
+    monkeypatch.chdir(tmp_path)
+    page = Page(path, tmp_path, warm)
+    for block in blocks(path):
+        page.run(block)
+
+
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS if entry(command) in ELSEWHERE])
+def test_elsewhere_is_whole(command):
+    """The files, extras and stages that a command names are there."""
+    words = shlex.split(command)
+    if words[0] == "pip":
+        assert [word for word in words if word.endswith(".txt") and not (ROOT / word).is_file()] == []
+        extras = [extra for word in words for part in re.findall(r"\[(.*)\]", word) for extra in part.split(",")]
+        assert set(extras) <= set(PROJECT["optional-dependencies"])
+    elif words[0] == "docker":
+        recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+        sources = [word for line in re.findall(r"^COPY (.*)$", recipe, re.MULTILINE) for word in line.split()[:-1]]
+        assert sources and all((ROOT / source).exists() for source in sources)
+        arguments = [word.split("=") for word in words if "=" in word]
+        assert all(f"ARG {name}" in recipe and f" AS {value}\n" in recipe for name, value in arguments)
+    else:
+        pytest.importorskip("submitit")
+        with initialize_config_dir(config_folder(), version_base="1.3"):
+            job = [word.split(",")[0] for word in words[2:]]
+            assert compose("train", job, return_hydra_config=True).hydra.launcher.partition == "gpu"
+
+
+def test_every_module_is_in_the_reference():
+    listed = [name for path in DOCS.glob("api/*.md") for name in re.findall(r"automodule:: (\S+)", path.read_text())]
+    files = [path for path in (ROOT / "matdesinne").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(listed) == sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser")), reason="needs the extra docs"
+)
+def test_guide_builds_without_warnings(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path / "html")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "html" / "api" / "design.html").is_file()

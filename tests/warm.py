@@ -1,0 +1,61 @@
+"""A Python that has imported what the scripts import, and forks for each of their runs: a fresh start takes seconds.
+
+A line of JSON says what to run (script, words, folder, environment, file for both streams), a line says how it ended.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+OURS = "matdesinne"
+USED = ["config", "runs", "logs", "sweeps", "exports", "labelling.tasks", "exploration.parts", "benchmark.suites"]
+
+
+def run(job: dict) -> int:
+    """Run a script as `python SCRIPT WORDS` does, in this process."""
+    stream = os.open(job["output"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    sys.argv = [job["script"], *job["words"]]
+    sys.path[:1] = [str(Path(job["script"]).parent), job["environment"]["PYTHONPATH"]]
+    try:
+        runpy.run_path(job["script"], run_name="__main__")
+    except SystemExit as error:
+        if not isinstance(error.code, int | None):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    for name in USED:
+        importlib.import_module(f"{OURS}.{name}")
+    # every run imports the package itself: it may be another copy
+    for name in [name for name in sys.modules if name.split(".")[0] == OURS]:
+        del sys.modules[name]
+    sys.path.remove(os.environ["PYTHONPATH"])
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status = run(json.loads(line))
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
