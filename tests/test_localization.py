@@ -109,10 +109,10 @@ def test_interval_stops_at_the_edge(method, start):
 
 
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
-@pytest.mark.parametrize("chunk", [1, 7])
+@pytest.mark.parametrize("chunk", [1, 3])
 def test_rows_are_independent(method, chunk, start, monkeypatch, close):
     surrogate = quadratic()
-    table = candidates(surrogate, start, 0.6)
+    table = candidates(surrogate, start[:8], 0.6)
     together = method.refine(table, surrogate)
     monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
     close(method.refine(table, surrogate).designs, together.designs)
@@ -162,7 +162,7 @@ def test_gradient_descent_step(close):
     close(moved.designs, x - 0.01 * 2 * (0.4 - 1.0))
 
 
-@pytest.mark.parametrize("settings", [{"tolerance": 0}, {"steps": 0}, {"longest_step": -1}, {"tolerance": math.nan}])
+@pytest.mark.parametrize("settings", [{"tolerance": 0}, {"steps": 0}, {"longest_step": 0}, {"tolerance": math.nan}])
 def test_newton_rejects(settings):
     with pytest.raises(ConfigError, match="tolerance"):
         Newton(**settings)
@@ -175,7 +175,10 @@ def test_gradient_descent_rejects(method, settings):
         method(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"decay": [0.9]}, {"decay": [0.9, 1.0]}, {"decay": [-0.1, 0.9]}, {"tolerance": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [*({"decay": decay} for decay in ([0.9], [0.8, 0.9, 0.9], [0.9, 1.0], [-0.1, 0.9], [0.8, 1.5])), {"tolerance": 0.0}],
+)
 def test_adam_rejects(settings):
     with pytest.raises(ConfigError, match="decays"):
         Adam(**settings)
