@@ -69,7 +69,7 @@ def tested(name: str, code: str) -> int:
     exec(compile(code, spec.origin, "exec"), vars(sys.modules[module]))
     setattr(sys.modules["matdesinne"], name, sys.modules[module])
     files = sorted(map(str, Path("tests").glob(f"test_{name}*.py")), reverse=True)
-    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", *files, f"matdesinne/{name}.py"])
+    return pytest.main(["-x", "-q", "--assert=plain", "--hypothesis-seed=0", "-p", "no:cacheprovider", *files, f"matdesinne/{name}.py"])
 
 
 def outcome(name: str, code: str) -> str:
