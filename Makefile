@@ -1,11 +1,12 @@
 # make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
-# make browser: what the tests of report.html need.
+# make browser: what the tests of report.html need. make mutants: mutation tests (docs/mutation.md).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+MUTATED ?= localization selection targets transforms
 
-.PHONY: demo test lint gpaw browser clean
+.PHONY: demo test lint mutants gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
@@ -20,6 +21,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MUTATED)
 
 gpaw: $(VENV)/gpaw
 browser: $(VENV)/browser
