@@ -4,13 +4,17 @@ cosmic-ray makes the mutants. The tests of each run in a fork of this process, w
 """
 
 import ast
+import gc
 import importlib.util
+import io
 import os
 import re
 import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from difflib import unified_diff
 from itertools import count
 from pathlib import Path
 
@@ -18,9 +22,10 @@ import pytest
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
-SECONDS = 60.0
+SECONDS = 40.0
 """Processor time after which the tests of a mutant count as endless."""
 NUMBERS, BITS, ORDER = "Add|Sub|Mul|Div|FloorDiv|Mod|Pow", "RShift|LShift|BitOr|BitAnd|BitXor", "Eq|NotEq|Lt|LtE|Gt|GtE"
+OPTIONS = ["-x", "-q", "--assert=plain", "--hypothesis-seed=0", "-p", "no:cacheprovider"]
 EXCLUDED = re.compile(rf".*_(({NUMBERS})_({BITS})|({BITS})_({NUMBERS})|({ORDER})_Is(Not)?|Is(Not)?_({ORDER}))")
 """Operators that no number takes, so that every test kills them, and the identity of numbers."""
 
@@ -68,8 +73,12 @@ def tested(name: str, code: str) -> int:
     sys.modules[module] = importlib.util.module_from_spec(spec)
     exec(compile(code, spec.origin, "exec"), vars(sys.modules[module]))
     setattr(sys.modules["matdesinne"], name, sys.modules[module])
-    files = sorted(map(str, Path("tests").glob(f"test_{name}*.py")), reverse=True)
-    return pytest.main(["-x", "-q", "--assert=plain", "--hypothesis-seed=0", "-p", "no:cacheprovider", *files, f"matdesinne/{name}.py"])
+    return pytest.main([*OPTIONS, *files(name)])
+
+
+def files(name: str) -> list[str]:
+    """Those with the tests of a module, the quicker ones first."""
+    return [*sorted(map(str, Path("tests").glob(f"test_{name}*.py")), reverse=True), f"matdesinne/{name}.py"]
 
 
 def outcome(name: str, code: str) -> str:
@@ -89,11 +98,18 @@ def outcome(name: str, code: str) -> str:
     return "killed" if status else "survived"
 
 
-def main(names: list[str]) -> None:
-    import tests.conftest  # with all that the tests need
-
+def load(names: list[str]) -> None:
+    """Import what the tests need, but for the package itself."""
+    with redirect_stdout(io.StringIO()):
+        pytest.main([*OPTIONS, "--collect-only", *(file for name in names for file in files(name))])
     for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] in ("matdesinne", "tests")]:
         del sys.modules[loaded]
+    gc.collect()
+    gc.freeze()  # pytest collects garbage often
+
+
+def main(names: list[str]) -> None:
+    load(names)
     table = []
     for name in names:
         path = Path("matdesinne", f"{name}.py")
@@ -103,9 +119,8 @@ def main(names: list[str]) -> None:
         for code in mutants(source):
             found[result := outcome(name, code)] += 1
             if result == "survived":
-                lines = enumerate(zip(source.splitlines(), code.splitlines(), strict=False), start=1)
-                number, (old, new) = next((number, pair) for number, pair in lines if pair[0] != pair[1])
-                print(f"- {path}:{number}: `{old.strip()}` -> `{new.strip()}`", flush=True)
+                lines = unified_diff(source.splitlines(), code.splitlines(), n=0, lineterm="")
+                print(path, *list(lines)[2:], sep="\n", flush=True)
         share = 1 - found["survived"] / found.total()
         table.append(f"| `{path}` | {found.total()} | {found.total() - found['survived']} | {found['endless']} | {share:.1%} |")
     print("| Module | Mutants | Killed | of these endless | Share |", "| --- | --- | --- | --- | --- |", *table, sep="\n")
