@@ -211,6 +211,11 @@ def test_margin_and_resolution_are_not_negative(name, value):
         Property("band_gap", "eV", floor=0.0, **{name: value})
 
 
+def test_margin_and_resolution_are_kept():
+    declared = Property("band_gap", "eV", floor=0.0, margin=0.2, resolution=0.01)
+    assert (declared.margin, declared.resolution) == (0.2, 0.01)
+
+
 def test_property_has_what_is_declared_only():
     assert Property("energy", "eV") == Property("energy", "eV", floor=None, margin=0.0, censored=False, resolution=0.0)
 
