@@ -10,7 +10,7 @@ from matdesinne.pipeline import InverseDesign
 
 from .conftest import Quadratic, box, candidates, linear, prop, quadratic, rows
 
-BOTH = [Newton(), GradientDescent(rate=0.05, steps=300), Adam(rate=0.05)]
+BOTH = [Newton(), GradientDescent(rate=0.05, steps=150), Adam(rate=0.05)]
 NAMES = ["newton", "gradient", "adam"]
 
 
@@ -245,20 +245,6 @@ def test_newton_leaves_rows_that_cannot_move(monkeypatch):
     assert calls[0] == 2 and len(calls) < 10
 
 
-@pytest.mark.parametrize("chunk", [1, 13])
-def test_packaged_weights_give_a_batch_what_they_give_its_rows(chunk, monkeypatch):
-    """The default surrogate; in double precision, where kinks of the gap do not make rounding decide on a step."""
-    surrogate = InverseDesign.load("pretrained").surrogate.double()
-    x = surrogate.space.sample(60, torch.Generator().manual_seed(1)).double()
-    table = candidates(surrogate, x, 0.5)
-    together = Newton().refine(table, surrogate)
-    monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
-    monkeypatch.setattr("matdesinne.surrogates.base._CHUNK_ROWS", chunk)
-    apart = Newton().refine(table, surrogate)
-    assert ((apart.designs - together.designs) / surrogate.scale.std).abs().max() < 1e-9
-    assert (apart.mean - together.mean).abs().max() < 1e-9
-
-
 RATE = 0.02
 
 
@@ -326,3 +312,17 @@ def test_mean_descent_leaves_rows_inside_an_interval_alone(start):
     moved = MeanGradientDescent(RATE, steps=3).refine(table, surrogate)
     assert torch.equal(moved.designs[inside], start[inside])
     assert (moved.designs[~inside] != start[~inside]).any(dim=1).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 13])
+def test_packaged_weights_give_a_batch_what_they_give_its_rows(chunk, monkeypatch):
+    """The default surrogate; in double precision, where kinks of the gap do not make rounding decide on a step."""
+    surrogate = InverseDesign.load("pretrained").surrogate.double()
+    x = surrogate.space.sample(30, torch.Generator().manual_seed(1)).double()
+    table = candidates(surrogate, x, 0.5)
+    together = Newton().refine(table, surrogate)
+    monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("matdesinne.surrogates.base._CHUNK_ROWS", chunk)
+    apart = Newton().refine(table, surrogate)
+    assert ((apart.designs - together.designs) / surrogate.scale.std).abs().max() < 1e-9
+    assert (apart.mean - together.mean).abs().max() < 1e-9

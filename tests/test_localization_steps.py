@@ -1,10 +1,12 @@
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from matdesinne.localization import Adam, GradientDescent, MeanGradientDescent, Newton
 from matdesinne.space import DesignSpace, Parameter
 
-from .conftest import Linear, box, candidates, linear, prop, quadratic, rows
+from .conftest import Linear, box, candidates, linear, prop, quadratic, rows, yaml_files
 
 HALF_WIDTHS = torch.tensor([4.0, 0.25])
 UNEVEN = DesignSpace([Parameter(f"x{i + 1}", "m", -width, width) for i, width in enumerate(HALF_WIDTHS.tolist())])
@@ -47,11 +49,11 @@ def test_path_is_independent_of_units(method, value, close):
     close(moved.designs / HALF_WIDTHS, expected.designs)
 
 
-@pytest.mark.parametrize("method", [Newton(), GradientDescent(), Adam(), MeanGradientDescent()], ids=[*SCALED_NAMES, "mean"])
-def test_default_settings_reach_the_target(method):
-    surrogate = linear()
-    moved = method.refine(candidates(surrogate, 0.1 * rows(box(), 4).x, 0.5), surrogate)
-    assert moved.error.max() < 1e-4
+@pytest.mark.parametrize("kind", [Newton, GradientDescent, Adam, MeanGradientDescent])
+def test_defaults_are_those_of_the_configuration(kind):
+    configs = map(OmegaConf.load, yaml_files("localization"))
+    [made] = [instantiate(config) for config in configs if config.get("_target_", "").endswith(f".{kind.__name__}")]
+    assert vars(kind()) == vars(made)
 
 
 @pytest.mark.parametrize("method", STOPPING, ids=STOPPING_NAMES)
