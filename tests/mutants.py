@@ -66,7 +66,7 @@ def mutants(source: str) -> Iterator[str]:
                 yield code
 
 
-def tested(name: str, code: str) -> int:
+def run(name: str, code: str) -> int:
     """Pytest's exit code for this text of a module."""
     module = f"matdesinne.{name}"
     spec = importlib.util.find_spec(module)
@@ -89,7 +89,7 @@ def outcome(name: str, code: str) -> str:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(1, 2)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            failed = tested(name, code)
+            failed = run(name, code)
         finally:
             os._exit(failed)
     _, status = os.waitpid(child, 0)
