@@ -1,11 +1,13 @@
 # make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
 # make docs: the user guide, in build/docs. make browser: what the tests of report.html need.
+# make mutants: mutation tests, see docs/mutation.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+MUTATED ?= localization selection targets transforms
 
-.PHONY: demo test lint docs gpaw browser clean
+.PHONY: demo test lint docs mutants gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
@@ -23,6 +25,9 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going docs build/docs
+
+mutants: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MUTATED)
 
 gpaw: $(VENV)/gpaw
 browser: $(VENV)/browser

@@ -120,12 +120,9 @@ class Newton(Localizer):
     def _newton_step(
         self, x: Float[Tensor, "n dx"], residual: Float[Tensor, "n dy"], jacobian: Float[Tensor, "n dy dx"], bounds: _Bounds
     ) -> Float[Tensor, "n dx"]:
-        jacobian = jacobian.masked_fill(bounds.lower == bounds.upper, 0.0)
         step = _shortest_solution(jacobian, residual)
-        for _ in range(2):
-            held = ((x <= bounds.lower) & (step < 0)) | ((x >= bounds.upper) & (step > 0))
-            if not held.any():
-                break
+        # a held coordinate stays so: each pass takes at least one more, a parameter that is fixed among the first
+        while (held := ((x <= bounds.lower) & (step < 0)) | ((x >= bounds.upper) & (step > 0))).any():
             jacobian = jacobian.masked_fill(held.unsqueeze(1), 0.0)
             step = _shortest_solution(jacobian, residual)
         length = step.norm(dim=1, keepdim=True)
@@ -220,11 +217,10 @@ class MeanGradientDescent(Localizer):
     def __init__(self, rate: float = 0.01, steps: int = 2000) -> None:
         _check(rate, steps)
         self.rate, self.steps = rate, steps
-        self._count = 1
 
     def refine(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
         """Move all candidates together; see the class."""
-        self._count = max(len(candidates), 1)
+        self._count = len(candidates)
         return super().refine(candidates, surrogate)
 
     def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
@@ -254,5 +250,5 @@ def _shortest_solution(jacobian: Float[Tensor, "n dy dx"], residual: Float[Tenso
         row = jacobian.squeeze(1)
         return -row * (residual / (row.square().sum(dim=1, keepdim=True) + _JITTER))
     gram = jacobian @ jacobian.mT
-    jitter = _JITTER * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    jitter = _JITTER * torch.eye(residual.shape[1], dtype=gram.dtype, device=gram.device)
     return -(jacobian.mT @ torch.linalg.solve(gram + jitter, residual.unsqueeze(-1))).squeeze(-1)

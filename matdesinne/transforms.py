@@ -90,7 +90,7 @@ class DesignTransform(nn.Module):
         r"""Log-determinant :math:`\sum_i \log |du_i / dx_i|` at designs in physical units."""
         u = self.forward(x)
         boxed = 0.5 * u.square() + 0.5 * math.log(2 * math.pi) - (self.upper - self.lower).log()
-        return torch.where(self.bounded, boxed, -self.standardize.std.log()).sum(dim=-1)
+        return torch.where(self.bounded, boxed, -self.standardize.std.log()).sum(dim=1)
 
 
 class PhysicalUnits(Standardizer):
@@ -125,7 +125,7 @@ class TargetFeatures(nn.Module):
     def forward(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n f"]:
         """Features of a standardised target."""
         phase = (y.unsqueeze(-1) * self.octaves).flatten(start_dim=1)
-        return torch.cat([y, phase.sin(), phase.cos()], dim=-1)
+        return torch.cat([y, phase.sin(), phase.cos()], dim=1)
 
 
 class BoxScaler(Standardizer):

@@ -10,7 +10,7 @@ from matdesinne.pipeline import InverseDesign
 
 from .conftest import Quadratic, box, candidates, linear, prop, quadratic, rows
 
-BOTH = [Newton(), GradientDescent(rate=0.05, steps=300), Adam(rate=0.05)]
+BOTH = [Newton(), GradientDescent(rate=0.05, steps=150), Adam(rate=0.05)]
 NAMES = ["newton", "gradient", "adam"]
 
 
@@ -109,10 +109,10 @@ def test_interval_stops_at_the_edge(method, start):
 
 
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
-@pytest.mark.parametrize("chunk", [1, 7])
+@pytest.mark.parametrize("chunk", [1, 3])
 def test_rows_are_independent(method, chunk, start, monkeypatch, close):
     surrogate = quadratic()
-    table = candidates(surrogate, start, 0.6)
+    table = candidates(surrogate, start[:8], 0.6)
     together = method.refine(table, surrogate)
     monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
     close(method.refine(table, surrogate).designs, together.designs)
@@ -162,7 +162,7 @@ def test_gradient_descent_step(close):
     close(moved.designs, x - 0.01 * 2 * (0.4 - 1.0))
 
 
-@pytest.mark.parametrize("settings", [{"tolerance": 0}, {"steps": 0}, {"longest_step": -1}, {"tolerance": math.nan}])
+@pytest.mark.parametrize("settings", [{"tolerance": 0}, {"steps": 0}, {"longest_step": 0}, {"tolerance": math.nan}])
 def test_newton_rejects(settings):
     with pytest.raises(ConfigError, match="tolerance"):
         Newton(**settings)
@@ -175,7 +175,10 @@ def test_gradient_descent_rejects(method, settings):
         method(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"decay": [0.9]}, {"decay": [0.9, 1.0]}, {"decay": [-0.1, 0.9]}, {"tolerance": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [*({"decay": decay} for decay in ([0.9], [0.8, 0.9, 0.9], [0.9, 1.0], [-0.1, 0.9], [0.8, 1.5])), {"tolerance": 0.0}],
+)
 def test_adam_rejects(settings):
     with pytest.raises(ConfigError, match="decays"):
         Adam(**settings)
@@ -240,20 +243,6 @@ def test_newton_leaves_rows_that_cannot_move(monkeypatch):
     monkeypatch.setattr(type(surrogate), "linearize", lambda self, x: calls.append(len(x)) or linearize(self, x))
     Newton().refine(candidates(surrogate, torch.tensor([[1.0, 1.0], [0.5, 0.5]]), 50.0), surrogate)
     assert calls[0] == 2 and len(calls) < 10
-
-
-@pytest.mark.parametrize("chunk", [1, 13])
-def test_packaged_weights_give_a_batch_what_they_give_its_rows(chunk, monkeypatch):
-    """The default surrogate; in double precision, where kinks of the gap do not make rounding decide on a step."""
-    surrogate = InverseDesign.load("pretrained").surrogate.double()
-    x = surrogate.space.sample(60, torch.Generator().manual_seed(1)).double()
-    table = candidates(surrogate, x, 0.5)
-    together = Newton().refine(table, surrogate)
-    monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
-    monkeypatch.setattr("matdesinne.surrogates.base._CHUNK_ROWS", chunk)
-    apart = Newton().refine(table, surrogate)
-    assert ((apart.designs - together.designs) / surrogate.scale.std).abs().max() < 1e-9
-    assert (apart.mean - together.mean).abs().max() < 1e-9
 
 
 RATE = 0.02
@@ -323,3 +312,17 @@ def test_mean_descent_leaves_rows_inside_an_interval_alone(start):
     moved = MeanGradientDescent(RATE, steps=3).refine(table, surrogate)
     assert torch.equal(moved.designs[inside], start[inside])
     assert (moved.designs[~inside] != start[~inside]).any(dim=1).all()
+
+
+@pytest.mark.parametrize("chunk", [1, 13])
+def test_packaged_weights_give_a_batch_what_they_give_its_rows(chunk, monkeypatch):
+    """The default surrogate; in double precision, where kinks of the gap do not make rounding decide on a step."""
+    surrogate = InverseDesign.load("pretrained").surrogate.double()
+    x = surrogate.space.sample(30, torch.Generator().manual_seed(1)).double()
+    table = candidates(surrogate, x, 0.5)
+    together = Newton().refine(table, surrogate)
+    monkeypatch.setattr("matdesinne.localization._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("matdesinne.surrogates.base._CHUNK_ROWS", chunk)
+    apart = Newton().refine(table, surrogate)
+    assert ((apart.designs - together.designs) / surrogate.scale.std).abs().max() < 1e-9
+    assert (apart.mean - together.mean).abs().max() < 1e-9

@@ -44,6 +44,14 @@ def test_spread_needs_every_property():
     assert Spread(0.1).mask(table(std=[[0.05, 0.05], [0.05, 0.2]])).tolist() == [True, False]
 
 
+def test_no_tolerance_keeps_exact_hits():
+    assert Tolerance(0.0).mask(table(mean=[[0.0], [1e-3]])).tolist() == [True, False]
+
+
+def test_largest_spread_is_kept():
+    assert Spread(0.5).mask(table(std=[[0.5], [0.501]])).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("kind", [Tolerance, Spread])
 @pytest.mark.parametrize("value", [-1.0, math.nan])
 def test_rejects(kind, value):
@@ -106,6 +114,34 @@ def test_a_parameter_without_reference_has_no_strain():
 
 def test_expression_of_numbers_is_for_every_row():
     assert Expression("1 < 2").mask(lattices((3.2, 120.0, 0.0), (3.3, 120.0, 0.0))).tolist() == [True, True]
+
+
+ODD = DesignSpace([Parameter("a", "m", -3.0, 2.0, reference=-1.5), Parameter("b", "m")])
+
+
+EXACT = {"a": 0.75, "b": 100.0, "y": 0.01, "y_std": 1000.0}
+
+
+def odd(a: float, b: float, y: float, y_std: float) -> Candidates:
+    designs, mean, std = (torch.tensor([row], dtype=torch.float64) for row in ([a, b], [y], [y_std]))
+    return Candidates(ODD, [prop()], designs, Target((0.0,), (0.0,)), mean, std, "sampled")
+
+
+@pytest.mark.parametrize("units", [-4.5, -3.5, 3.5, 4.5])
+@pytest.mark.parametrize(
+    ("name", "text", "scale"),
+    [
+        ("a", "a == 0.75", 3.0),
+        ("a", "strain_a == -1.5", 3.0),
+        ("b", "b == 100", 100.0),
+        ("y", "y == 0.01", 0.01),
+        ("y_std", "y_std == 1000", 1000.0),
+    ],
+)
+def test_values_are_equal_within_four_units_of_rounding(name, text, scale, units):
+    """At the largest bound of a parameter, at the value itself where there is none."""
+    shifted = odd(**{**EXACT, name: EXACT[name] + units * scale * torch.finfo(torch.float32).eps})
+    assert Expression(text).mask(shifted).item() == (abs(units) < 4)
 
 
 def test_expressions_last():

@@ -204,7 +204,22 @@ def test_censored_needs_floor():
         Property("band_gap", "eV", censored=True)
 
 
-@pytest.mark.parametrize("margin", [-0.1, math.nan])
-def test_margin_is_not_negative(margin):
-    with pytest.raises(ConfigError, match="margin"):
-        Property("band_gap", "eV", floor=0.0, margin=margin)
+@pytest.mark.parametrize("name", ["margin", "resolution"])
+@pytest.mark.parametrize("value", [-0.1, math.nan])
+def test_margin_and_resolution_are_not_negative(name, value):
+    with pytest.raises(ConfigError, match=name):
+        Property("band_gap", "eV", floor=0.0, **{name: value})
+
+
+def test_margin_and_resolution_are_kept():
+    declared = Property("band_gap", "eV", floor=0.0, margin=0.2, resolution=0.01)
+    assert (declared.margin, declared.resolution) == (0.2, 0.01)
+
+
+def test_property_has_what_is_declared_only():
+    assert Property("energy", "eV") == Property("energy", "eV", floor=None, margin=0.0, censored=False, resolution=0.0)
+
+
+@pytest.mark.parametrize("made", [lambda: Target.parse(1.0, GAP), lambda: Property("energy", "eV")], ids=["target", "property"])
+def test_equal_declarations_are_one_key(made):
+    assert len({made(), made()}) == 1

@@ -55,6 +55,17 @@ def test_standardizer_fits_one_row():
     assert (scale.mean.item(), scale.std.item()) == (3.0, 1.0)
 
 
+def test_standardizer_learns_from_the_rows_without_nan(close):
+    x = mixed_rows()
+    holes = x.clone()
+    holes[::3, 1] = math.nan
+    scale, expected = Standardizer(3).double(), Standardizer(3).double()
+    scale.fit(holes)
+    expected.fit(x[holes[:, 1].isfinite()])
+    close(scale.mean, expected.mean)
+    close(scale.std, expected.std)
+
+
 def test_transform_inverse(transform, close):
     made, x = transform
     close(made.inverse(made(x)), x, factor=10)
@@ -129,6 +140,10 @@ def test_features_values(close):
     y = torch.tensor([[0.3]], dtype=torch.float64)
     expected = [0.3, math.sin(0.3), math.sin(0.6), math.cos(0.3), math.cos(0.6)]
     close(TargetFeatures(1, 2).double()(y), [expected], factor=10)
+
+
+def test_features_add_nothing_to_a_checkpoint():
+    assert not TargetFeatures(1, 2).state_dict()
 
 
 @pytest.fixture
