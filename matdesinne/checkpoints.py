@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["AtomicCheckpointIO", "PatientStopping", "RunCheckpoints", "random_state", "set_random_state"]
+__all__ = ["AtomicCheckpointIO", "PatientStopping", "RunCheckpoints", "SteadyTermination", "random_state", "set_random_state"]
 
 import io
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from matdesinne.files import atomic_path
@@ -66,10 +68,10 @@ class RunCheckpoints(ModelCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Keep this moment within a long epoch, and before a batch system's SIGTERM ends the run."""
-        late = trainer.received_sigterm or time.monotonic() - self._saved_at > _SECONDS
-        within = batch_idx + 1 < trainer.num_training_batches and trainer.accumulate_grad_batches == 1
         # several processes would have to agree on the moment
-        if late and within and trainer.world_size == 1:
+        late = trainer.world_size == 1 and time.monotonic() - self._saved_at > _SECONDS
+        within = batch_idx + 1 < trainer.num_training_batches and trainer.accumulate_grad_batches == 1
+        if within and (late or trainer.received_sigterm):
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -92,6 +94,40 @@ class RunCheckpoints(ModelCheckpoint):
         self.last_model_path = str(self.last)
         trainer.save_checkpoint(self.last, weights_only=False)  # the state of the optimiser, too
         self._saved_at = time.monotonic()
+
+
+class SteadyTermination(Callback):
+    """Let SIGTERM end a training after a step, or after a validation and the checkpoint of its epoch.
+
+    Lightning's own answer leaves a validation before the epoch is kept, and tells other processes by a broadcast from wherever
+    the training is, which these take for a part of a gradient. Here they agree after each step.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Answer the signal from here on; Lightning puts back what was before the training."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Stop after this step, but not between the last one of an epoch and its validation."""
+        if batch_idx + 1 < trainer.num_training_batches:
+            self._agree(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after this epoch."""
+        self._agree(trainer)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def _agree(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            trainer._signal_connector.received_sigterm = True
 
 
 class PatientStopping(EarlyStopping):

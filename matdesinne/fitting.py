@@ -83,7 +83,7 @@ class LightningTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; the terms of the loss are logged once an epoch."""
         try:
-            loss = self._log_terms("train", batch)
+            loss = self._log_terms("train", batch) * self._share(batch)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of a decomposition of weights that are not finite
             raise self._not_finite("training", str(error), self.global_step) from error
         bad = ~loss.detach().isfinite()
@@ -122,8 +122,17 @@ class LightningTask(pl.LightningModule):
     def _log_terms(self, stage: str, batch: Batch) -> Tensor:
         terms = self.module.terms(batch)
         named = {f"{stage}_{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(named, on_step=False, on_epoch=True, batch_size=batch.x.shape[0], prog_bar=stage == "val", sync_dist=True)
+        weight = self.module.weight(batch)
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=weight, prog_bar=stage == "val", sync_dist=True)
         return terms["loss"]
+
+    def _share(self, batch: Batch) -> float | Tensor:
+        """What the rows of this process count in the mean over all processes, which average their gradients."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        weight = torch.tensor(float(self.module.weight(batch)), device=self.device)
+        mean = self.trainer.strategy.reduce(weight.clone(), reduce_op="mean")
+        return weight / mean.clamp_min(1 / self.trainer.world_size)
 
 
 def _optimizer(parameters: Iterable[torch.nn.Parameter], settings: Optimization) -> torch.optim.Optimizer:

@@ -205,6 +205,10 @@ class DesignModule(nn.Module):
         """The loss under ``"loss"`` and its parts under their own names, as scalars."""
         return self._terms(batch)
 
+    def weight(self, batch: Batch) -> int:
+        """Number of rows whose mean the terms of a batch are; batches, and parts of one in several processes, count by it."""
+        return len(batch.x)
+
     @abstractmethod
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         """The loss under ``"loss"`` and its parts under their own names, as scalars."""

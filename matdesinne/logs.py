@@ -4,17 +4,25 @@ from __future__ import annotations
 
 __all__ = ["closed_runs", "wandb_logger"]
 
+import functools
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import WandbLogger
+
+_LOGGER = logging.getLogger(__name__)
+
+_ANSWER_SECONDS, _START_SECONDS, _END_SECONDS = 5, 20, 30
+"""To wait for the server: for any answer, for a run to be taken, for the rest of its log."""
 
 
 def wandb_logger(project: str, folder: str, group: str | None = None) -> WandbLogger:
-    """A Weights & Biases logger that is offline when the machine has no key.
+    """A Weights & Biases logger that stays offline, and says so, without a key or a server that takes it.
 
     Args:
         project: name of the project there.
@@ -24,15 +32,44 @@ def wandb_logger(project: str, folder: str, group: str | None = None) -> WandbLo
     import wandb
 
     Path(folder).mkdir(parents=True, exist_ok=True)
-    mode = os.environ.get("WANDB_MODE") or (None if wandb.login(prompt=False) else "offline")
-    return WandbLogger(
-        project=project,
-        save_dir=folder,
-        group=group,
-        name=Path(folder).name,
-        mode=mode,
-        settings=wandb.Settings(console="off", silent=True),
+    settings = wandb.Settings(
+        console="off", silent=True, init_timeout=_START_SECONDS, finish_timeout=_END_SECONDS, finish_timeout_raises=True
     )
+    make = functools.partial(
+        WandbLogger, project=project, save_dir=folder, group=group, name=Path(folder).name, settings=settings
+    )
+    mode = os.environ.get("WANDB_MODE") or "online"
+    if mode != "online" or rank_zero_only.rank > 0:  # type: ignore[attr-defined]
+        return make(mode=mode)
+    try:
+        _check_access()
+        logger = make(mode=mode)
+        _ = logger.experiment  # here and not in the training, which it would end
+    except (OSError, ValueError, wandb.errors.Error) as error:
+        reason = " ".join(str(error).split())
+        _LOGGER.warning("Weights & Biases is offline (%s): its log stays in %s/wandb; send it by: wandb sync", reason, folder)
+        return make(mode="offline")
+    return logger
+
+
+def _check_access() -> None:
+    """Check that there is a key, and that the server answers.
+
+    Raises:
+        ConnectionError: if not.
+    """
+    import requests
+    import wandb
+
+    if not wandb.login(prompt=False, verify=False):
+        raise ConnectionError("no key")
+    address = wandb.setup().settings.base_url
+    try:
+        requests.head(address, timeout=_ANSWER_SECONDS)
+    except requests.exceptions.SSLError:  # an answer; Weights & Biases has certificates of its own
+        pass
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise ConnectionError(f"no answer from {address}, {type(error).__name__}") from error
 
 
 @contextmanager
@@ -44,4 +81,9 @@ def closed_runs() -> Iterator[None]:
         failed = False
     finally:
         if "wandb" in sys.modules:
-            sys.modules["wandb"].finish(exit_code=int(failed))
+            try:
+                sys.modules["wandb"].finish(exit_code=int(failed))
+            except Exception as error:  # of its service; the training is over
+                _LOGGER.warning(
+                    "Weights & Biases could not send all of the log (%s): send it by: wandb sync", type(error).__name__
+                )

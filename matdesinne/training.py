@@ -30,7 +30,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from matdesinne.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints
+from matdesinne.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints, SteadyTermination
 from matdesinne.data.datamodule import DesignData
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, InterruptionError, MatDesINNeError, TrainingError
@@ -92,7 +92,7 @@ def fit(module: M, data: DesignData, trainer: DictConfig, folder: Path, loggers:
 def _trainer(
     module: DesignModule, trainer: DictConfig, folder: Path, loggers: DictConfig | None, best: RunCheckpoints
 ) -> pl.Trainer:
-    callbacks: list[Callback] = [best]
+    callbacks: list[Callback] = [SteadyTermination(), best]
     options = OmegaConf.to_container(trainer, resolve=True)
     assert isinstance(options, dict)
     patience = options.pop("patience")
@@ -119,6 +119,8 @@ def _run(runner: pl.Trainer, module: DesignModule, data: DesignData, checkpoint:
     try:
         runner.fit(LightningTask(module), datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:  # Lightning's answer to a signal
+        if runner.global_rank > 0:  # the first process tells; it would be killed if another one failed
+            raise
         name = "SIGTERM" if isinstance(error, SIGTERMException) else "SIGINT"
         raise InterruptionError(
             f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: what it "

@@ -1,11 +1,15 @@
 """What `test_devices.py` runs in processes of its own: `python -m tests.several_devices FOLDER DEVICES NAME ...`."""
 
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 
 import torch
 
+from matdesinne.errors import InterruptionError
+from matdesinne.fitting import LightningTask
 from matdesinne.training import fit
 
 from .conftest import CONF, trainer_config
@@ -14,6 +18,10 @@ from .test_resume import BATCH_SIZE, data, module
 EPOCHS = 3
 NOISELESS = {"target_noise": 0.0, "padding_noise": 0.0, "lambda_z": 0.0, "lambda_x": 0.0}
 """The discrepancies of the INN are no means over rows: two halves of a batch do not give that of the whole."""
+STILL = {"randn_like": torch.zeros_like, "multinomial": lambda weights, count: weights.topk(count).indices}
+"""Instead of the latent noise of the cVAE and the drawn k-points of `tight_binding`: both halves of a batch draw the same."""
+STOPPED_AFTER = 3
+"""Steps, of which an epoch has two."""
 
 
 def train(folder: Path, devices: int, name: str) -> None:
@@ -22,13 +30,27 @@ def train(folder: Path, devices: int, name: str) -> None:
     torch.manual_seed(0)
     made = module(path, settings=NOISELESS)
     object.__setattr__(made.optimization, "batch_size", 2 * BATCH_SIZE // devices)
+    # SOAP carries the rounding of a sum of two halves into the fourth digit of the loss
+    object.__setattr__(made.optimization, "optimizer", "adamw")
     config = trainer_config(max_epochs=EPOCHS, devices=devices, strategy="ddp" if devices > 1 else "auto")
     fit(made, data(path), config, folder / name, None)
+
+
+def stop(task: LightningTask, *_: object) -> None:
+    """SIGTERM for the first process alone, in the middle of a step."""
+    if task.global_step == STOPPED_AFTER - 1 and task.global_rank == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torch.randn_like = torch.zeros_like  # the latent noise of the cVAE
+    for name, still in STILL.items():
+        setattr(torch, name, still)
     for name in sys.argv[3:]:
         train(Path(sys.argv[1]), int(sys.argv[2]), name)
+    LightningTask.on_after_backward = stop
+    try:
+        train(Path(sys.argv[1]) / "stopped", int(sys.argv[2]), sys.argv[3])
+    except InterruptionError as error:
+        print(error)

@@ -11,7 +11,7 @@ import torch
 from . import several_devices
 from .conftest import ROOT
 
-NAMES = ["model/cinn", "model/inn", "model/mdn", "model/cvae", "surrogate/bands"]
+NAMES = ["model/cinn", "model/inn", "model/mdn", "model/cvae", "surrogate/bands", "surrogate/tight_binding"]
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,15 @@ def folder(tmp_path_factory):
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     assert "2 processes" in result.stderr, result.stderr
+    (place / "said").write_text(result.stdout)
     return place
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_weights_of_two_processes(folder, monkeypatch, name):
     """After as many steps of as many rows."""
-    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    for function, still in several_devices.STILL.items():
+        monkeypatch.setattr(torch, function, still)
     several_devices.train(folder / "one", 1, name)
     one, two = (json.loads((folder / way / name / "metrics.json").read_text()) for way in ("one", "two"))
     assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4, abs=1e-4)
@@ -37,3 +39,10 @@ def test_loss_and_weights_of_two_processes(folder, monkeypatch, name):
     assert last[0]["global_step"] == last[1]["global_step"] > 0
     for key, value in last[0]["state_dict"].items():
         torch.testing.assert_close(last[1]["state_dict"][key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_sigterm_ends_both_processes_after_the_same_step(folder):
+    """The one that was asked tells it, once."""
+    assert (folder / "said").read_text().count("got SIGTERM in epoch 1") == 1
+    last = torch.load(folder / "two" / "stopped" / NAMES[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == several_devices.STOPPED_AFTER

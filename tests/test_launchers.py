@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from matdesinne.config import config_folder
 
-from .conftest import ROOT
+from .conftest import OWN, QUICK, ROOT, write_table
 
 PLUGINS = {
     "hydra/launcher=basic": None,
@@ -20,11 +20,13 @@ PLUGINS = {
     "hydra/launcher=submitit_local": "submitit",
 }
 
+SCORE = "hydra.callbacks.sweep_table.metric=target_mae_y"
 
-def sweep(folder: Path, *words: str) -> list[dict[str, str]]:
+
+def sweep(folder: Path, *words: str, script: str = "tests/sweep_job.py") -> list[dict[str, str]]:
     """Run one, and read its table."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests" / "sweep_job.py"), "-m", "hydra.sweep.dir=found", *words]
+    command = [sys.executable, str(ROOT / script), "-m", "hydra.sweep.dir=found", *words]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert "Traceback" not in result.stdout + result.stderr, result.stderr
     with (folder / "found" / "sweep.csv").open(newline="") as stream:
@@ -43,6 +45,28 @@ def test_launcher(tmp_path, launcher):
         ("3", "5", ""),  # has failed, and the others went on
     ]
     assert {path.read_text() for path in (tmp_path / "found").glob("*/group.txt")} == {"found"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words", "changed"),
+    [
+        ("joblib_launcher", ["hydra/launcher=cores", "model=inn", "model.lambda_x=1,10"], "model.lambda_x"),
+        (
+            "optuna_sweeper",
+            ["hparams_search=optuna", "model=mdn", "hydra.sweeper.n_trials=2", SCORE],
+            "model.optimization.learning_rate",
+        ),
+    ],
+    ids=["cores", "optuna"],
+)
+def test_trainings(tmp_path, plugin, words, changed):
+    """Two, by train.py itself; each with its metrics."""
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
+    settings = [*words, *OWN, *QUICK, f"data.source.path={tmp_path}/table.csv", "model.hidden=8"]
+    table = sweep(write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
+    assert len({row[changed] for row in table}) == 2
+    scores = [float(row["target_mae_y" if "optuna" in plugin else "val_loss"]) for row in table]
+    assert len(scores) == 2 and scores == sorted(scores)
 
 
 def test_optuna(tmp_path):

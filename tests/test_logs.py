@@ -5,6 +5,7 @@ import sys
 import pytest
 import wandb
 
+from matdesinne import logs
 from matdesinne.logs import closed_runs, wandb_logger
 
 
@@ -79,6 +80,34 @@ def test_one_run_a_job(tmp_path):
             names.append(wandb_logger("matdesinne", str(tmp_path / job), group="sweep").experiment.id)
     assert names[0] != names[1]
     assert all(len(offline_runs(tmp_path / job)) == 1 for job in ("0", "1"))
+
+
+def test_offline_where_the_server_does_not_take_the_run(tmp_path, monkeypatch, caplog):
+    init = wandb.init
+
+    def refuse(mode=None, **settings):
+        if mode == "online":
+            raise wandb.errors.CommError("returned error 401")
+        return init(mode=mode, **settings)
+
+    monkeypatch.setattr(logs, "_check_access", lambda: None)
+    monkeypatch.setattr(wandb, "init", refuse)
+    assert wandb_logger("matdesinne", str(tmp_path / "run")).experiment.offline
+    assert "offline (returned error 401)" in caplog.text
+
+
+def test_a_log_that_cannot_be_sent_is_told(tmp_path, monkeypatch, caplog):
+    """It is no end of a sweep."""
+    finish = wandb.finish
+
+    def cut(exit_code=None):
+        finish(exit_code=exit_code)
+        raise TimeoutError
+
+    with monkeypatch.context() as patched, closed_runs():
+        patched.setattr(wandb, "finish", cut)
+        _ = wandb_logger("matdesinne", str(tmp_path / "run")).experiment
+    assert "TimeoutError" in caplog.text and "wandb sync" in caplog.text
 
 
 def test_no_run_no_wandb(monkeypatch):

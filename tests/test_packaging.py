@@ -1,40 +1,123 @@
+"""The package as a stranger gets it: a wheel that was built from the sdist, its commands in an empty folder."""
+
+import json
+import os
 import subprocess
 import sys
-import zipfile
+import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .conftest import QUICK, ROOT
+
+FOLDERS = ["conf", "matdesinne", "tests"]
+SCRIPTS = ["train", "generate", "benchmark", "label", "explore"]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+def built(tmp_path_factory) -> Path:
+    """The folder of both archives."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
-    [wheel] = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
+    return folder
 
 
-@pytest.mark.parametrize("entry", ["train", "generate", "benchmark", "label", "explore"])
-def test_installed_command_finds_its_configuration(unpacked, tmp_path, entry):
-    command = [sys.executable, "-m", f"matdesinne.entry.{entry}", "--cfg", "job", "--package", "seed"]
-    run = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(unpacked)}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split()[-1] == "0"
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory) -> Path:
+    """An environment with the wheel alone; what it needs is found in this one.
+
+    Installing that, too, takes minutes.
+    """
+    place = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python")]
+    [wheel] = built.glob("*.whl")
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    [site] = place.glob("lib/python*/site-packages")
+    (site / "needed.pth").write_text(sysconfig.get_path("purelib"))
+    return place
 
 
-def test_wheel_carries_every_configuration(unpacked):
-    inside = {path.relative_to(unpacked / "matdesinne" / "conf") for path in (unpacked / "matdesinne" / "conf").rglob("*.yaml")}
-    outside = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
-    assert inside == outside
+def command(installed: Path, folder: Path, name: str, *words: str) -> str:
+    """Run one command of the environment in a folder."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    run = subprocess.run(
+        [str(installed / "bin" / name), *words],
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout
 
 
-def test_installed_wheel_generates_from_an_empty_folder(unpacked, tmp_path):
-    command = [sys.executable, "-m", "matdesinne.entry.generate", "target=1.0", "num_samples=50", "hydra.run.dir=out"]
-    run = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(unpacked)}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "out" / "candidates.parquet").is_file()
+@pytest.fixture(scope="module")
+def trained(installed, tmp_path_factory) -> Path:
+    """The folder in which a run was trained."""
+    folder = tmp_path_factory.mktemp("empty")
+    command(installed, folder, "matdesinne-train", *QUICK, "model=mdn", "model.hidden=8", "hydra.run.dir=run")
+    return folder
+
+
+def files_below(folder: Path, *names: str) -> set[Path]:
+    kept = (path for name in names for path in (folder / name).rglob("*") if "__pycache__" not in path.parts)
+    return {path.relative_to(folder) for path in kept if path.is_file()}
+
+
+def test_sdist_carries_what_its_tests_need(built, tmp_path):
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [unpacked] = tmp_path.iterdir()
+    assert files_below(unpacked, *FOLDERS) == files_below(ROOT, *FOLDERS)
+    assert {f"{name}.py" for name in SCRIPTS} <= {path.name for path in unpacked.iterdir()}
+
+
+def test_wheel_carries_every_file(installed):
+    """The package with its data, the configurations, the scripts."""
+    [inside] = installed.glob("lib/python*/site-packages/matdesinne")
+    scripts = {Path("entry") / f"{name}.py" for name in SCRIPTS}
+    expected = (
+        {path.relative_to("matdesinne") for path in files_below(ROOT, "matdesinne")} | files_below(ROOT, "conf") | scripts
+    )
+    assert {path.relative_to(inside) for path in inside.rglob("*") if path.is_file() and path.suffix != ".pyc"} == expected
+
+
+def test_wheel_is_typed(installed, tmp_path):
+    """What uses the package is checked against its annotations."""
+    (tmp_path / "uses.py").write_text("from matdesinne.files import read_json\n\nreveal_type(read_json)\nread_json(3)\n")
+    checker = [sys.executable, "-m", "mypy", "--python-executable", str(installed / "bin" / "python"), "uses.py"]
+    said = subprocess.run(checker, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    assert 'Revealed type is "def (path: str | pathlib.Path) -> object"' in said.replace("builtins.", ""), said
+    assert "[arg-type]" in said and "Found 1 error in 1 file" in said, said
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "file"),
+    [
+        ("generate", ["run=run", "target=[null,9]", "num_samples=50"], "report.html"),
+        ("label", ["oracle=surrogate", "points=sobol", "sobol.count=4", "executor.workers=1"], "labels.parquet"),
+    ],
+    ids=["of a run", "of the weights in the wheel"],
+)
+def test_installed_command(installed, trained, tmp_path, name, words, file):
+    words = [word.replace("run=run", f"run={trained / 'run'}") for word in words]
+    command(installed, tmp_path, f"matdesinne-{name}", *words, "folder=out")
+    assert (tmp_path / "out" / file).is_file()
+
+
+def test_installed_command_trains(trained):
+    assert json.loads((trained / "run" / "metrics.json").read_text())["epochs"] == 1
+
+
+@pytest.mark.parametrize("name", ["benchmark", "explore"])
+def test_installed_command_finds_its_configuration(installed, tmp_path, name):
+    """Both take long."""
+    assert command(installed, tmp_path, f"matdesinne-{name}", "--cfg", "job", "--package", "seed").split()[-1] == "0"

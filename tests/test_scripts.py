@@ -19,9 +19,16 @@ from matdesinne.pipeline import InverseDesign
 from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_module, write_table
 
 
-def script(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    """Run one script in a folder; both streams in one text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+def script(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run one script in a folder, with more variables of its environment; both streams in one text."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    environment = {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "NETRC": "none",
+        **(variables or {"WANDB_MODE": "offline"}),
+    }
     environment.pop("HYDRA_FULL_ERROR", None)
     environment.pop("PYTHONWARNINGS", None)
     name, *arguments = words
@@ -37,8 +44,8 @@ def script(folder: Path, *words: str) -> subprocess.CompletedProcess:
     )
 
 
-def works(folder: Path, *words: str) -> str:
-    result = script(folder, *words)
+def works(folder: Path, *words: str, **variables: str) -> str:
+    result = script(folder, *words, **variables)
     assert result.returncode == 0, result.stdout
     return result.stdout
 
@@ -85,14 +92,24 @@ def write_run(folder: Path) -> Path:
     return folder
 
 
+CLOSED_PROXY = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+}
+"""No way to any server."""
+
+
 @pytest.fixture(scope="module")
 def packaged_run(tmp_path_factory) -> Path:
-    """A run on the packaged set, resumed for a second epoch."""
+    """A run on the packaged set, resumed for a second epoch; without a network, without and with a key for the log."""
     folder = tmp_path_factory.mktemp("packaged")
     words = [word for word in QUICK if word != "logger=csv"]
-    said = works(folder, "train.py", *words, "model.hidden=[8,8]", "model.components=3", "hydra.run.dir=run")
+    words += ["model.hidden=[8,8]", "model.components=3", "hydra.run.dir=run"]
+    said = works(folder, "train.py", *words, **CLOSED_PROXY)
     assert "generate.py run=" in said
-    works(folder, "train.py", "resume=run", "trainer.max_epochs=2")
+    (folder / "said").write_text(said)
+    said = works(folder, "train.py", "resume=run", "trainer.max_epochs=2", **CLOSED_PROXY, WANDB_API_KEY="a" * 40)
+    (folder / "said_again").write_text(said)
     return folder
 
 
@@ -115,6 +132,12 @@ def test_resume_goes_on(packaged_run):
 
 def test_offline_logs_lie_in_the_run(packaged_run):
     assert len(list((packaged_run / "run" / "wandb").glob("offline-run-*"))) == 2
+
+
+@pytest.mark.parametrize(("said", "reason"), [("said", "no key"), ("said_again", "no answer from")])
+def test_offline_log_is_told(packaged_run, said, reason):
+    lines = (packaged_run / said).read_text().splitlines()
+    assert [reason in line for line in lines if "Weights & Biases is offline" in line] == [True]
 
 
 def test_generate_writes_candidates(packaged_run):

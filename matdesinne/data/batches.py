@@ -96,7 +96,10 @@ class TensorBatches:
         x, y, bands = self.x[rows], self.y[rows], tuple(labels.take(rows) for labels in self.bands)
         if self.matrices is None or self.offsets is None:
             return Batch(x, y, bands)
-        element = torch.randint(len(self.matrices), (len(rows),), generator=generator, device=x.device)
+        process, processes = self.part
+        # the operations that the rows of a step would get in one process
+        drawn = torch.randint(len(self.matrices), (len(rows) * processes,), generator=generator, device=x.device)
+        element = drawn[process::processes]
         x = torch.baddbmm(self.offsets[element].unsqueeze(2), self.matrices[element], x.unsqueeze(2)).squeeze(2)
         moved = [
             labels._replace(energies=labels.energies.gather(2, images[element].unsqueeze(1).expand_as(labels.energies)))

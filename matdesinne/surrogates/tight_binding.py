@@ -152,6 +152,10 @@ class TightBindingSurrogate(Surrogate):
     def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
         return band_gap(self.energies(self.scale.inverse(features)))
 
+    def weight(self, batch: Batch) -> int:
+        """Rows with energies: in training of every grid, in validation of the property's."""
+        return sum(len(_complete_rows(labels)) for labels in (batch.bands if self.training else batch.bands[:1]))
+
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         if not self.training:
             return self._validation_terms(batch)

@@ -120,6 +120,16 @@ def test_processes_share_the_rows(seed):
     assert sorted(map(tuple, torch.cat(parts).tolist())) == sorted(map(tuple, made.x.tolist()))
 
 
+def test_a_step_of_several_processes_is_that_of_one():
+    """The same rows, moved by the same operations."""
+    made = table(24)
+    parts = [TensorBatches(made, 4, CPU, 0, SPACE.group(), (rank, 2)) for rank in range(2)]
+    for whole, *shared in zip(TensorBatches(made, 8, CPU, 0, SPACE.group()), *parts, strict=True):
+        assert torch.equal(torch.stack([part.x for part in shared], dim=1).flatten(0, 1), whole.x)
+        energies = torch.stack([part.bands[0].energies for part in shared], dim=1).flatten(0, 1)
+        assert torch.equal(energies, whole.bands[0].energies)
+
+
 def orders_in_a_fit(folder, epochs: int, **settings: object) -> list[torch.Tensor]:
     """The rows of each epoch as the module sees them in a real fit."""
     module = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])
