@@ -146,5 +146,5 @@ def test_speed_needs_no_training(tmp_path):
         ("cinn", name, size) for name, size in (("newton", 20), ("newton", 40), ("adam", 5), ("gradient_descent", 5))
     ]
     assert (speed["property"], speed["unit"]) == ("band_gap", "eV")
-    assert [row["model"] for row in speed["training"]] == ["cINN", "INN"]
+    assert [row["model"] for row in speed["training"]] == ["cINN, one block", "cINN, all blocks", "INN"]
     assert not (tmp_path / "outputs").exists()

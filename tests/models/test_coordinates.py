@@ -56,7 +56,7 @@ def test_designs_and_properties_are_seen_as_they_are(path):
 @paper
 def test_samples_may_leave_the_box(path):
     inside = SPACE.contains(model(path).sample(torch.zeros(500, 1), seeded()))
-    assert 0 < inside.sum() < 500
+    assert not inside.all()
 
 
 @paper
