@@ -162,7 +162,9 @@ def test_gradient_descent_step(close):
     close(moved.designs, x - 0.01 * 2 * (0.4 - 1.0))
 
 
-@pytest.mark.parametrize("settings", [{"tolerance": 0}, {"steps": 0}, {"longest_step": 0}, {"tolerance": math.nan}])
+@pytest.mark.parametrize(
+    "settings", [{"tolerance": 0}, {"steps": 0}, {"longest_step": 0}, {"longest_step": -1}, {"tolerance": math.nan}]
+)
 def test_newton_rejects(settings):
     with pytest.raises(ConfigError, match="tolerance"):
         Newton(**settings)
@@ -177,7 +179,10 @@ def test_gradient_descent_rejects(method, settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [*({"decay": decay} for decay in ([0.9], [0.8, 0.9, 0.9], [0.9, 1.0], [-0.1, 0.9], [0.8, 1.5])), {"tolerance": 0.0}],
+    [
+        *({"decay": decay} for decay in ([0.9], [0.8, 0.9, 0.9], [0.9, 1.0], [-0.1, 0.9], [0.8, 1.5])),
+        *({"tolerance": tolerance} for tolerance in (0.0, -1.0)),
+    ],
 )
 def test_adam_rejects(settings):
     with pytest.raises(ConfigError, match="decays"):

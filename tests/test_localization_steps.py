@@ -24,11 +24,15 @@ class Relative(Linear):
 
 
 class Root(Linear):
-    """y = sign(x) sqrt|x|: the root of the tangent lies as far on the other side."""
+    """y = sign(x) |x|^power: the root of the tangent lies on the other side, farther away for a power below 1/2."""
+
+    def __init__(self, power: float) -> None:
+        super().__init__(box(1), [prop()], [[1.0]])
+        self.power = power
 
     def _members(self, features):
         x = self.features.scale.inverse(features)
-        return (x.sign() * x.abs().sqrt()).unsqueeze(0)
+        return (x.sign() * x.abs().pow(self.power)).unsqueeze(0)
 
 
 @pytest.fixture
@@ -103,9 +107,17 @@ def test_newton_stops_within_its_tolerance():
 
 
 def test_newton_halves_a_step_that_does_not_help():
-    surrogate = Root(box(1), [prop()], [[1.0]]).eval()
+    surrogate = Root(0.5).eval()
     moved = Newton(steps=3, longest_step=1.0).refine(candidates(surrogate, torch.tensor([[0.25]]), 0.0), surrogate)
     assert moved.designs.item() == 0.0
+
+
+def test_newton_keeps_no_design_that_is_worse():
+    surrogate = Root(1 / 3).eval()
+    table = candidates(surrogate, torch.tensor([[0.125]]), 0.0)
+    errors = [Newton(steps=steps, longest_step=1.0).refine(table, surrogate).error.item() for steps in (1, 2, 3, 5, 10, 20, 40)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.1 * errors[0]
 
 
 @pytest.mark.parametrize("side", [-1.0, 1.0])
