@@ -16,11 +16,11 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN pip install --no-cache-dir -c constraints.txt torch
 
 FROM ${DEVICE}
+WORKDIR /opt/matdesinne
 COPY conf conf
 COPY matdesinne matdesinne
 COPY train.py generate.py benchmark.py label.py explore.py ./
-RUN pip install --no-cache-dir -c constraints.txt '.[explore]'
-RUN useradd --create-home designer
+RUN pip install --no-cache-dir -c constraints.txt '.[explore]' && useradd --create-home designer
 USER designer
 WORKDIR /home/designer
 CMD ["matdesinne-generate", "target=1.0"]

@@ -1,13 +1,13 @@
 # make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
 # make docs: the user guide, in build/docs. make browser: what the tests of report.html need.
-# make mutants: mutation tests, see docs/mutation.md.
+# make mutants: mutation tests, see docs/mutation.md. make oldest: the tests with the oldest versions that pyproject.toml allows.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 MUTATED ?= localization selection targets transforms
 
-.PHONY: demo test lint docs mutants gpaw browser clean
+.PHONY: demo test oldest lint docs mutants gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
@@ -16,6 +16,13 @@ test: $(INSTALLED) lint
 	@$(MAKE) gpaw || echo "GPAW cannot be installed here: the tests that need it will be skipped."
 	@$(MAKE) browser || echo "Chromium cannot be installed here: the tests that need it will be skipped."
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=matdesinne --cov-report=term:skip-covered
+
+# torch of that age comes with CUDA: several GB; warnings of other packages' age are no errors here
+oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[cluster,explore,sweep]' hypothesis pytest pytest-xdist
+	OMP_NUM_THREADS=1 $(VENV)-oldest/bin/python -m pytest -n 2 -W default --ignore=tests/test_packaging.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -53,4 +60,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) $(VENV)-oldest build dist demo

@@ -6,13 +6,17 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from .conftest import QUICK, ROOT
 
-FOLDERS = ["conf", "matdesinne", "tests"]
+FOLDERS = ["conf", "docs", "matdesinne", "tests"]
 SCRIPTS = ["train", "generate", "benchmark", "label", "explore"]
 
 
@@ -121,3 +125,16 @@ def test_installed_command_trains(trained):
 def test_installed_command_finds_its_configuration(installed, tmp_path, name):
     """Both take long."""
     assert command(installed, tmp_path, f"matdesinne-{name}", "--cfg", "job", "--package", "seed").split()[-1] == "0"
+
+
+def test_oldest_versions_are_those_that_are_allowed():
+    """`make oldest` tests them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (project["optional-dependencies"][name] for name in ("cluster", "explore", "sweep"))
+    needed = [Requirement(line) for group in (project["dependencies"], *extras) for line in group]
+    allowed = {canonicalize_name(one.name): one.specifier for one in needed}
+    lines = [line for line in (ROOT / "constraints-oldest.txt").read_text().splitlines() if not line.startswith("#")]
+    oldest = {canonicalize_name(one.name): one.specifier for one in map(Requirement, lines)}
+    assert oldest.keys() == allowed.keys()
+    versions = {name: [Version(one.version) for one in (*allowed[name], *oldest[name])] for name in allowed}
+    assert {name for name, (lowest, tried) in versions.items() if lowest != tried} == set()

@@ -36,7 +36,7 @@ def at_edges(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Level
     """
     mean, std = surrogate.predict_many(designs)
     upper = mean[:, 0] > levels.threshold
-    kept = []
+    kept = [designs[:0]]
     for rows, level in ((~upper, levels.low), (upper, levels.high)):
         if rows.any():
             target = Target((level,), (level,))

@@ -98,6 +98,11 @@ def test_edges():
     assert (y > 0).sum() == (x.sum(dim=1) > 0).sum()
 
 
+def test_edges_of_nothing():
+    """As where the fast surrogate has found no transition for the accurate one."""
+    assert at_edges(linear(), box().sample(0), LEVELS, box()).shape == (0, 2)
+
+
 def test_small_transitions_take_every_steep_knob():
     surrogate = Linear(box(3), [prop()], [[1.0, -4.0, 0.1]]).eval()
     edges = at_edges(surrogate, 0.5 * rows(box(3), 30).x, LEVELS, box(3))
