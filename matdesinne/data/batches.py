@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from matdesinne.data.table import DesignTable
+from matdesinne.errors import ConfigError
 from matdesinne.learning import Batch
 from matdesinne.space import GroupElement
 
@@ -28,6 +29,9 @@ class TensorBatches:
         seed: seed of the order and of the symmetry operations; ``None`` for the table's order and no augmentation.
         group: symmetry operations, of which each row gets a random one.
         part: this process and the number of processes that share the rows.
+
+    Raises:
+        ConfigError: if there are fewer rows than processes.
     """
 
     def __init__(
@@ -39,6 +43,11 @@ class TensorBatches:
         group: Sequence[GroupElement] = (),
         part: tuple[int, int] = (0, 1),
     ) -> None:
+        if len(table) < part[1]:
+            raise ConfigError(
+                f"Expected a row to train on, and one to validate on, for each of {part[1]} processes, got {len(table)}: give "
+                "more rows (data.labels.chains for a generative model) or fewer trainer.devices."
+            )
         self.x, self.y = table.x.to(device), table.y.to(device)
         self.bands = tuple(
             labels._replace(energies=labels.energies.to(device), kpoints=labels.kpoints.to(device)) for labels in table.bands
@@ -78,7 +87,9 @@ class TensorBatches:
             rows = rows[: len(self.x) // self.part[1]]  # as many in every process, which draw the same random numbers
         skipped, self._skipped = self._skipped, 0
         for index in range(len(self)):
-            chosen = rows[index * self.batch_size : (index + 1) * self.batch_size]
+            # as many batches in every process: in validation the last one of some has a row more
+            last = self.seed is None and index + 1 == len(self)
+            chosen = rows[index * self.batch_size : None if last else (index + 1) * self.batch_size]
             batch = self._batch(chosen, generator)  # a skipped one moves the generator, too
             self._given = index + 1
             if index >= skipped:

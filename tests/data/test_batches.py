@@ -5,6 +5,7 @@ import torch
 from matdesinne.bands import BandLabels
 from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import DesignTable
+from matdesinne.errors import ConfigError
 from matdesinne.fitting import LightningTask
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
@@ -118,6 +119,20 @@ def test_processes_share_the_rows(seed):
     parts = [epoch(TensorBatches(made, 4, CPU, seed, part=(rank, 2))) for rank in range(2)]
     assert len(parts[0]) == len(parts[1]) == 12
     assert sorted(map(tuple, torch.cat(parts).tolist())) == sorted(map(tuple, made.x.tolist()))
+
+
+@pytest.mark.parametrize("count", [2, 7, 9, 17])
+def test_processes_validate_on_every_row_in_as_many_batches(count):
+    made = table(count)
+    parts = [list(TensorBatches(made, 4, CPU, part=(rank, 2))) for rank in range(2)]
+    assert len(parts[0]) == len(parts[1])
+    seen = [tuple(row) for part in parts for batch in part for row in batch.x.tolist()]
+    assert sorted(seen) == sorted(map(tuple, made.x.tolist()))
+
+
+def test_rejects_fewer_rows_than_processes():
+    with pytest.raises(ConfigError, match=r"each of 2 processes, got 1: .*trainer\.devices"):
+        TensorBatches(table(1), 4, CPU, part=(0, 2))
 
 
 def test_a_step_of_several_processes_is_that_of_one():
