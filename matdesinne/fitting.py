@@ -139,6 +139,19 @@ def _optimizer(parameters: Iterable[torch.nn.Parameter], settings: Optimization)
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=decay, fused=True)
-    from pytorch_optimizer import SOAP
+    from pytorch_optimizer import SOAP, Muon
 
-    return SOAP(parameters, lr=rate, betas=(0.95, 0.98), weight_decay=decay)
+    if settings.optimizer == "soap":
+        return SOAP(parameters, lr=rate, betas=(0.95, 0.98), weight_decay=decay)
+    others: list[torch.nn.Parameter] = []
+    hidden: dict[int, list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        square = parameter.ndim == 2 and parameter.shape[0] == parameter.shape[1]
+        (hidden.setdefault(parameter.shape[0], []) if square else others).append(parameter)
+    # an orthogonal matrix of n rows has entries of n^-1/2: with this rate they change by as much as AdamW's at most
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "lr": rate * math.sqrt(size), "weight_decay": decay, "use_muon": True}
+        for size, matrices in hidden.items()
+    ]
+    groups.append({"params": others, "lr": rate, "weight_decay": decay, "betas": (0.9, 0.98), "use_muon": False})
+    return Muon(groups)

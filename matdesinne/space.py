@@ -7,6 +7,7 @@ __all__ = ["DesignSpace", "Parameter", "Symmetry"]
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TypedDict
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from matdesinne.bounds import narrower_edges, read_edges
 from matdesinne.errors import ConfigError
+
+_EQUAL = 1e-6
+"""Two values of a parameter that differ by less, as a fraction of its width, are one."""
 
 
 class SpaceDict(TypedDict):
@@ -236,6 +240,10 @@ class DesignSpace:
 
     def group(self) -> tuple[GroupElement, ...]:
         """All operations that the symmetries generate, the identity first."""
+        return self._group
+
+    @cached_property
+    def _group(self) -> tuple[GroupElement, ...]:
         identity = GroupElement(torch.eye(self.dimension), torch.zeros(self.dimension), torch.eye(2))
         elements, generators = [identity], [self._element(symmetry) for symmetry in self.symmetries]
         frontier = [identity]
@@ -255,6 +263,36 @@ class DesignSpace:
     def images(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n g dx"]:
         """Every design under all operations of `group`, the design itself first."""
         return torch.stack([element(x) for element in self.group()], dim=1)
+
+    def folded(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        """One image for all designs that the symmetries make equal: of those inside the bounds, the last in the order of numbers.
+
+        Args:
+            x: designs in physical units, inside the bounds.
+        """
+        width = torch.nan_to_num(self.upper - self.lower, posinf=1.0).to(x)
+        best = x
+        for element in self.group()[1:]:
+            image = element(x)
+            ahead = (image - best) / width
+            first = (ahead.abs() > _EQUAL).int().argmax(dim=1, keepdim=True)
+            better = (ahead.gather(1, first).squeeze(1) > _EQUAL) & self.contains(image)
+            best = torch.where(better.unsqueeze(1), image, best)
+        return best
+
+    def random_images(self, x: Float[Tensor, "n dx"], level: Float[Tensor, " n"]) -> Float[Tensor, "n dx"]:
+        """For each design one of its images inside the bounds, all of them equally likely.
+
+        Args:
+            x: designs in physical units, inside the bounds.
+            level: uniform random numbers in [0, 1), one for each design.
+        """
+        images = self.images(x)
+        inside = self.contains(images)
+        inside[:, 0] = True
+        place = (level * inside.sum(dim=1)).long().unsqueeze(1)
+        chosen = (inside.cumsum(dim=1) > place).int().argmax(dim=1)
+        return images[torch.arange(len(x)), chosen]
 
     def to_dict(self) -> SpaceDict:
         """Plain containers, for checkpoints and JSON; an infinite bound is left out."""

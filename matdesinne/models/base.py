@@ -76,6 +76,7 @@ class InverseModel(DesignModule):
         self.register_buffer("resolution", torch.tensor([prop.resolution for prop in self.properties]), persistent=False)
         box = coordinates == "box"
         self.transform = DesignTransform(space) if box else PhysicalUnits(space.dimension)
+        self.folds = box and len(space.group()) > 1
         self.target_scale = (Standardizer if box else PhysicalUnits)(len(self.properties))
         self.register_buffer("target_reference", torch.zeros(_REFERENCE_ROWS, len(self.properties)))
 
@@ -91,7 +92,7 @@ class InverseModel(DesignModule):
             batch: the training rows.
             prior: properties of designs drawn from the prior; those of the training rows when omitted.
         """
-        self.transform.fit(batch.x)
+        self.transform.fit(self._folded(batch.x))
         self.target_scale.fit(self._merged(batch.y))
         prior = batch.y if prior is None else prior
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
@@ -114,15 +115,19 @@ class InverseModel(DesignModule):
         if len(y) == 0:
             return y.new_empty(0, self.space.dimension)
         noise = torch.randn(y.shape[0], self.latent_dimension, generator=generator)
+        level = torch.rand(y.shape[0], generator=generator) if self.folds else noise[:, 0]
         designs = torch.empty(y.shape[0], self.space.dimension)
         chunk = _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
         with torch.no_grad():
-            for z_rows, y_rows, rows in zip(noise.split(chunk), y.split(chunk), designs.split(chunk), strict=True):
+            parts = (values.split(chunk) for values in (noise, level, y, designs))
+            for z_rows, levels, y_rows, rows in zip(*parts, strict=True):
                 standard = self.target_scale(self._merged(y_rows.to(self.device)))
                 rows.copy_(self.transform.inverse(self._decode(z_rows.to(self.device), standard)))
-        if isinstance(self.transform, PhysicalUnits):
-            return designs
-        return designs.clamp_(self.space.lower, self.space.upper)  # a single bound, too
+                if not isinstance(self.transform, PhysicalUnits):
+                    rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
+                if self.folds:
+                    rows.copy_(self.space.random_images(rows, levels))
+        return designs
 
     def sample_target(
         self, target: Target, count: int, generator: torch.Generator | None = None, space: DesignSpace | None = None
@@ -214,7 +219,10 @@ class InverseModel(DesignModule):
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         y = self.blurred(batch.y) if self.training else batch.y
-        return self._terms_standard(self.transform(batch.x), self.target_scale(self._merged(y)))
+        return self._terms_standard(self.transform(self._folded(batch.x)), self.target_scale(self._merged(y)))
+
+    def _folded(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        return self.space.folded(x) if self.folds else x
 
     def blurred(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Add the noise with which the model is trained."""
@@ -251,11 +259,15 @@ class DensityModel(InverseModel):
         Returns:
             log p(x | y), shape [n].
         """
-        y = self._checked(y)
-        log_prob = self._log_prob(self.transform(x), self.target_scale(self._merged(y))) + self.transform.log_det(x)
+        v = self.target_scale(self._merged(self._checked(y)))
         if isinstance(self.transform, PhysicalUnits):
-            return log_prob  # nothing keeps such a model inside the bounds
-        return log_prob.masked_fill(~self.space.contains(x), -torch.inf)
+            return self._log_prob(self.transform(x), v) + self.transform.log_det(x)  # nothing keeps it inside the bounds
+        images = (self.space.images(x) if self.folds else x.unsqueeze(1)).unbind(dim=1)
+        inside = torch.stack([self.space.contains(image) for image in images])
+        parts = torch.stack([self._log_prob(self.transform(image), v) + self.transform.log_det(image) for image in images])
+        # a sample is any of its images inside the bounds, all equally likely
+        total = parts.masked_fill(~inside, -torch.inf).logsumexp(dim=0) - inside.sum(dim=0).clamp_min(1).log()
+        return total.masked_fill(~inside[0], -torch.inf)
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         return {"loss": -self._log_prob(u, v).mean()}

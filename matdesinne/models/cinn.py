@@ -102,7 +102,7 @@ class CINN(DensityModel):
             self.order.copy_(torch.tensor([self.space.index(name) for name in self.space.order]))
         else:
             v = self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))
-            self.order.copy_(_by_explained_variance(batch.x[:_ORDER_ROWS], v))
+            self.order.copy_(_by_explained_variance(self._folded(batch.x[:_ORDER_ROWS]), v))
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
         if isinstance(self.network, MixtureNetwork):
             for block in self.network:
