@@ -156,6 +156,7 @@ def test_folder_with_tensors_that_do_not_fit(module, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
+        {"optimizer": "sgd"},
         {"batch_size": 0},
         {"epochs": 0},
         {"learning_rate": 0.0},
@@ -203,3 +204,25 @@ def test_learning_rate_falls_exponentially(tmp_path, monkeypatch, final):
     assert seen[len(seen) // 2] == pytest.approx(math.sqrt(final), rel=0.3)
     ratios = [after / before for before, after in itertools.pairwise(seen)]
     assert min(ratios) == pytest.approx(max(ratios))
+
+
+def moved(folder, **settings) -> list[torch.Tensor]:
+    """The square matrices of the cINN before and after one step."""
+    module = tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()], depth=3)
+    module.optimization = Optimization(warmup=0.0, weight_decay=0.0, batch_size=250, **settings)
+    data = toy_data(250)
+    module.fit_scales(data.training_batch())
+    before = [parameter.clone() for parameter in module.parameters()]
+    trainer(folder, max_epochs=1).fit(module, datamodule=data)
+    changes = [(after - old).detach() for after, old in zip(module.parameters(), before, strict=True)]
+    return [change for change in changes if change.ndim == 2 and change.shape[0] == change.shape[1] and change.any()]
+
+
+def test_muon_moves_square_matrices_orthogonally(tmp_path):
+    changes = moved(tmp_path, optimizer="muon", learning_rate=1e-3)
+    assert changes
+    for change in changes:
+        size = len(change)
+        # Newton and Schulz's iteration leaves singular values between 0.7 and 1.2 of the rate; a vanishing gradient gives less
+        assert torch.linalg.matrix_norm(change, 2) <= 1.3e-3 * size**0.5
+        assert change.square().mean().sqrt() > 0.5e-3

@@ -139,6 +139,61 @@ def test_group_without_symmetries_is_the_identity():
     assert len(box().group()) == 1
 
 
+LOPSIDED = DesignSpace(
+    [Parameter("x1", "m", -1.0, 1.0), Parameter("x2", "m", -0.5, 1.0)],
+    [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]})],
+)
+"""The swap takes designs with x1 below -0.5 out of the box."""
+
+
+def test_folding_is_the_same_for_all_images(mos2, generator, close):
+    x = mos2.sample(200, generator)
+    folded = mos2.folded(mos2.images(x).flatten(0, 1)).view(200, 4, -1)
+    close(folded, folded[:, :1].expand_as(folded), factor=100)
+
+
+def test_folding_gives_an_image(mos2, generator):
+    x = mos2.sample(200, generator)
+    assert ((mos2.images(x) == mos2.folded(x).unsqueeze(1)).all(dim=2)).any(dim=1).all()
+
+
+def test_folding_takes_the_larger_first_parameter(mos2, generator):
+    folded = mos2.folded(mos2.sample(200, generator))
+    assert (folded[:, mos2.index("a")] >= folded[:, mos2.index("b")]).all()
+    assert (folded[:, mos2.index("alpha")] >= 90).all()
+
+
+def test_folding_keeps_what_lies_on_a_mirror(mos2):
+    x = torch.tensor([[3.0, 3.0, 12.0, 90.0, 90.0, 110.0, 0.0]])
+    assert torch.equal(mos2.folded(x), x)
+
+
+def test_folding_stays_inside(generator):
+    x = LOPSIDED.sample(500, generator)
+    folded = LOPSIDED.folded(x)
+    assert LOPSIDED.contains(folded, tolerance=0).all()
+    assert torch.equal(folded[x[:, 0] < -0.5], x[x[:, 0] < -0.5])
+    both = x[:, 0] >= -0.5
+    assert (folded[both, 0] >= folded[both, 1]).all()
+
+
+def test_random_images_are_equally_likely(mos2, generator):
+    x = mos2.sample(1, generator).expand(40_000, -1)
+    drawn = mos2.random_images(x, torch.rand(40_000, generator=generator))
+    counts = [(drawn == image).all(dim=1).sum() for image in mos2.images(x[:1])[0]]
+    assert sum(counts) == 40_000
+    assert min(counts) > 9_600
+
+
+def test_random_images_stay_inside(generator):
+    x = LOPSIDED.sample(2000, generator)
+    drawn = LOPSIDED.random_images(x, torch.rand(2000, generator=generator))
+    assert LOPSIDED.contains(drawn, tolerance=0).all()
+    alone = x[:, 0] < -0.5
+    assert torch.equal(drawn[alone], x[alone])
+    assert (drawn[~alone] != x[~alone]).any(dim=1).float().mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_mos2_symmetries_are_the_published_ones(mos2, close):
     x = torch.tensor([[3.0, 3.1, 12.0, 80.0, 95.0, 110.0, 0.3]])
     images = {tuple(round(v, 3) for v in element(x)[0].tolist()) for element in mos2.group()}

@@ -8,7 +8,7 @@ import torch
 from matdesinne.errors import ConfigError, TargetError
 from matdesinne.learning import DesignModule, load_module, save_module
 from matdesinne.models.base import DensityModel, InverseModel
-from matdesinne.space import DesignSpace, Parameter
+from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.targets import Target
 
 from ..conftest import CONF, box, line, perturb, prop, rows, tiny_module, toy_data, trainer, yaml_files
@@ -285,6 +285,58 @@ def test_log_prob_is_the_density_of_the_samples(path):
         density = made.log_prob(fine, torch.zeros(4000, 1)).exp()
     share = density.reshape(20, 200).mean(1) * 0.1
     assert (counts - share)[1:-1].abs().max() < 0.01
+
+
+def swapped(lower: float = -1.0) -> DesignSpace:
+    """Two parameters that may change places, where that keeps them inside."""
+    parameters = [Parameter("x1", "m", -1.0, 1.0), Parameter("x2", "m", lower, 1.0)]
+    return DesignSpace(parameters, [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]})])
+
+
+@y_files
+def test_loss_of_an_image_is_the_same(path):
+    made = model(path, swapped())
+    batch = rows(swapped(), 64)
+    with torch.random.fork_rng():
+        losses = [torch.manual_seed(0) and made._terms(batch._replace(x=x))["loss"] for x in (batch.x, batch.x.flip(1))]
+    assert torch.equal(*losses)
+
+
+@y_files
+def test_samples_keep_the_symmetry(path):
+    made = model(path, swapped())
+    x = made.sample(torch.zeros(4000, 1), seeded())
+    assert (x[:, 0] > x[:, 1]).float().mean() == pytest.approx(0.5, abs=0.03)
+
+
+@y_files
+def test_samples_of_a_lopsided_box_stay_inside(path):
+    space = swapped(-0.5)
+    assert space.contains(model(path, space).sample(torch.zeros(1000, 1), seeded()), tolerance=0).all()
+
+
+@densities
+def test_density_keeps_the_symmetry(path, close):
+    made = model(path, swapped())
+    x, y = rows(swapped(), 100)[:2]
+    with torch.no_grad():
+        close(made.log_prob(x.flip(1), y), made.log_prob(x, y), factor=10)
+
+
+@densities
+@pytest.mark.parametrize("lower", [-1.0, -0.5])
+def test_density_with_a_symmetry_is_that_of_the_samples(path, lower):
+    space = swapped(lower)
+    made = model(path, space, size=0.03)
+    x = made.sample(torch.zeros(60_000, 1), seeded())
+    uniform = space.sample(200_000, seeded(1))
+    with torch.no_grad():
+        density = made.log_prob(uniform, torch.zeros(200_000, 1)).exp()
+    # mass on either side of two lines, one of them the mirror
+    assert float(density.mean()) * 2 * (1 - lower) == pytest.approx(1.0, abs=0.02)
+    for side in (lambda x: x[:, 0] > x[:, 1], lambda x: x[:, 0] < -0.5):
+        mass = float((density * side(uniform)).mean()) * 2 * (1 - lower)
+        assert float(side(x).float().mean()) == pytest.approx(mass, abs=0.015)
 
 
 REFERENCE = torch.linspace(-1, 2, 8192).unsqueeze(1)
