@@ -165,9 +165,9 @@ class ActiveLearning:
         return Round(rows, fresh, errors, failed + more)
 
     def _trained(self, number: int) -> tuple[Surrogate, DesignData]:
-        """The surrogate of the packaged rows and of those of the rounds so far."""
-        added = [str(self.folder / f"round_{before}" / "labels.parquet") for before in range(1, number + 1)]
-        config = OmegaConf.merge(self.training, {"data": {"added": added}})
+        """The surrogate of the rows of the configuration and of those of the rounds so far."""
+        rounds = [str(self.folder / f"round_{before}" / "labels.parquet") for before in range(1, number + 1)]
+        config = OmegaConf.merge(self.training, {"data": {"added": [*self.training.data.added, *rounds]}})
         assert isinstance(config, DictConfig)
         data: DesignData = instantiate(config.data, _convert_="all")
         if data.space != self.model.space or data.properties != self.model.properties:
