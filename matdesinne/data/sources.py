@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
 from matdesinne.bands import BandLabels
 from matdesinne.data.table import DesignTable, read_numbers
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 _DATASETS = Path(__file__).parents[1] / "datasets"
+_CHUNK_ROWS = 1 << 22
+"""Designs of an analytic problem that are drawn at once."""
 _GRIDS = ("", "_fine")
 """Endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid."""
 
@@ -272,21 +275,36 @@ class AnalyticSource(Source):
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Draw and label."""
         generator = torch.Generator().manual_seed(self.seed)
-        x = self.problem.sample_prior(self.drawn, generator)
-        y = self.problem.forward(x)
-        if self.drawn > self.count:
+        if self.drawn == self.count:
+            x = self.problem.sample_prior(self.count, generator)
+            return DesignTable(x, self.problem.forward(x), torch.arange(self.count))
+        log_density: Callable[[Tensor], Tensor] | None = None
+        x, y, key = torch.empty(0), torch.empty(0), torch.empty(0)
+        for start in tqdm(range(0, self.drawn, _CHUNK_ROWS), desc=f"Drawing {self.describe()}", unit="chunk", leave=False):
+            size = min(_CHUNK_ROWS, self.drawn - start)
+            new_x = self.problem.sample_prior(size, generator)
+            new_y = self.problem.forward(new_x)
+            log_density = log_density or _log_density(new_y)
             # Gumbel's trick: the largest of log-weight plus noise are a draw without replacement
-            noise = -torch.log(-torch.log(torch.rand(self.drawn, generator=generator).clamp(1e-12, 1 - 1e-7)))
-            kept = (noise - 0.5 * _log_density(y)).topk(self.count).indices
-            x, y = x[kept], y[kept]
+            noise = -torch.log(-torch.log(torch.rand(size, generator=generator).clamp(1e-12, 1 - 1e-7)))
+            new_key = noise - 0.5 * log_density(new_y)
+            if len(key) == self.count:
+                ahead = new_key > key.min()
+                new_x, new_y, new_key = new_x[ahead], new_y[ahead], new_key[ahead]
+            parts = zip((x, y, key), (new_x, new_y, new_key), strict=True)
+            x, y, key = (torch.cat([old, new]) if len(old) else new for old, new in parts)
+            kept = key.topk(min(self.count, len(key))).indices
+            x, y, key = x[kept], y[kept], key[kept]
         return DesignTable(x, y, torch.arange(self.count))
 
 
-def _log_density(y: Float[Tensor, "n dy"], bins: int = 64) -> Float[Tensor, " n"]:
-    """Sum over the properties of the logarithm of a histogram."""
-    total = torch.zeros(len(y))
-    for column in y.unbind(dim=1):
-        low, high = column.min(), column.max()
-        place = ((column - low) / (high - low) * bins).long().clamp(0, bins - 1)
-        total += torch.bincount(place, minlength=bins).double().log()[place].float()
-    return total
+def _log_density(y: Float[Tensor, "n dy"], bins: int = 64) -> Callable[[Tensor], Tensor]:
+    """Sum over the properties of the logarithm of a histogram of y, as a function of other values."""
+    low, high = y.amin(dim=0), y.amax(dim=0)
+
+    def place(values: Float[Tensor, "m dy"]) -> Int[Tensor, "m dy"]:
+        return ((values - low) / (high - low) * bins).long().clamp(0, bins - 1)
+
+    counts = torch.stack([torch.bincount(column, minlength=bins) for column in place(y).unbind(dim=1)])
+    table = counts.clamp_min(1).log()
+    return lambda values: torch.stack([row[column] for row, column in zip(table, place(values).T, strict=True)]).sum(dim=0)
