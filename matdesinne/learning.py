@@ -55,7 +55,8 @@ class Optimization:
     Args:
         optimizer: ``"adamw"``, or ``"soap"`` for small networks on few rows: AdamW in the eigenbasis of Shampoo's
             preconditioner (Vyas et al. 2024, arXiv 2409.11321); ``"muon"`` for wider ones on many rows: square weight matrices
-            move by the orthogonal factor of their momentum, all else by AdamW (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+            move by the orthogonal factor of their momentum, all else by AdamW (Jordan et al. 2024,
+            kellerjordan.github.io/posts/muon).
         learning_rate: the peak.
         weight_decay: decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
         batch_size: rows a step.

@@ -265,7 +265,9 @@ class DesignSpace:
         return torch.stack([element(x) for element in self.group()], dim=1)
 
     def folded(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """One image for all designs that the symmetries make equal: of those inside the bounds, the last in the order of numbers.
+        """One image for all designs that the symmetries make equal.
+
+        Of those inside the bounds it is the last in lexicographic order: the one with the largest first parameter that differs.
 
         Args:
             x: designs in physical units, inside the bounds.
