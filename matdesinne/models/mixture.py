@@ -25,7 +25,7 @@ _FARTHEST = 60.0
 _REACH = 6.0
 """An unbounded coordinate, in standard deviations, is looked for within this distance of its mean."""
 _TAIL, _TAIL_SHARE = 4.5, 1e-3
-"""Outside training a component ends at four and a half widths, but for a thousandth of it: the logistic's long tails fill the gaps
+"""Outside training a component ends at so many widths, but for a thousandth of it: the logistic's long tails fill the gaps
 between the branches of a thin shell, and a last thousandth keeps the density positive."""
 _CROWDED = 0.75
 """Share of the rows of a search below which those that are not done go on without the others."""
