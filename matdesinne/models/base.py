@@ -43,7 +43,8 @@ def check_coordinates(name: str) -> None:
 class InverseModel(DesignModule):
     """A generative model of p(x | y).
 
-    A subclass fills `_terms_standard` (the loss) and `_decode` (latent noise to designs), both in standardised coordinates.
+    A subclass fills `_terms_standard` (the loss) and `_decode` (latent noise to designs), both in standardised coordinates. In
+    box coordinates it learns one of the images that the symmetries make equal, and a sample is a random image of what it gives.
 
     Args:
         space: the designs.
@@ -115,7 +116,7 @@ class InverseModel(DesignModule):
         if len(y) == 0:
             return y.new_empty(0, self.space.dimension)
         noise = torch.randn(y.shape[0], self.latent_dimension, generator=generator)
-        level = torch.rand(y.shape[0], generator=generator) if self.folds else noise[:, 0]
+        level = torch.rand(y.shape[0], generator=generator) if self.folds else torch.zeros(y.shape[0])
         designs = torch.empty(y.shape[0], self.space.dimension)
         chunk = _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
         with torch.no_grad():
@@ -123,10 +124,10 @@ class InverseModel(DesignModule):
             for z_rows, levels, y_rows, rows in zip(*parts, strict=True):
                 standard = self.target_scale(self._merged(y_rows.to(self.device)))
                 rows.copy_(self.transform.inverse(self._decode(z_rows.to(self.device), standard)))
-                if not isinstance(self.transform, PhysicalUnits):
-                    rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
                 if self.folds:
                     rows.copy_(self.space.random_images(rows, levels))
+                if not isinstance(self.transform, PhysicalUnits):
+                    rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
         return designs
 
     def sample_target(
