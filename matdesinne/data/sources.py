@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _DATASETS = Path(__file__).parents[1] / "datasets"
 _CHUNK_ROWS = 1 << 22
 """Designs of an analytic problem that are drawn at once."""
+_FLATTENING = 0.25
+"""Power of the density of a property by which its rare values are kept rather than common ones."""
 _GRIDS = ("", "_fine")
 """Endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid."""
 
@@ -259,7 +261,7 @@ class AnalyticSource(Source):
         count: number of rows.
         seed: seed of the draw.
         drawn: designs to draw, of which `count` are kept, rare properties rather than common ones: each with a weight of
-            one over the square root of the density of every property. p(x | y) does not depend on how often each y is shown.
+            one over the fourth root of the density of every property. p(x | y) does not depend on how often each y is shown.
     """
 
     def __init__(self, problem: AnalyticProblem, count: int, seed: int, drawn: int | None = None) -> None:
@@ -287,7 +289,7 @@ class AnalyticSource(Source):
             log_density = log_density or _log_density(new_y)
             # Gumbel's trick: the largest of log-weight plus noise are a draw without replacement
             noise = -torch.log(-torch.log(torch.rand(size, generator=generator).clamp(1e-12, 1 - 1e-7)))
-            new_key = noise - 0.5 * log_density(new_y)
+            new_key = noise - _FLATTENING * log_density(new_y)
             if len(key) == self.count:
                 ahead = new_key > key.min()
                 new_x, new_y, new_key = new_x[ahead], new_y[ahead], new_key[ahead]
