@@ -12,7 +12,7 @@ from .conftest import GAP, mos2
 
 
 def test_pretrained_weights_know_their_data(tmp_path):
-    """The file beside them says what train.py would write now, but for the rows of the active learning that their cINN led to."""
+    """The file beside them says what train.py would write now, but for the rows of the active learning."""
     settings = script_config("train", tmp_path, "data.added=[]").data
     OmegaConf.resolve(settings)
     assert data_settings("pretrained") == settings
