@@ -43,7 +43,7 @@ class TensorBatches:
         group: Sequence[GroupElement] = (),
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        if part[1] > max(len(table), 1):
+        if len(table) < part[1]:
             raise ConfigError(
                 f"Expected a row to train on, and one to validate on, for each of {part[1]} processes, got {len(table)}: give "
                 "more rows (data.labels.chains for a generative model) or fewer trainer.devices."

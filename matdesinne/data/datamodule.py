@@ -129,6 +129,8 @@ class DesignData(pl.LightningDataModule):
             assert self.labels is not None  # labelled_by has checked
             table, prior = self.labels.make(self.space, self._labeller)
             held = table.ids % _HELD_OUT == 0
+            if not held.any():  # of few starts: one of them, and never the only one
+                held = table.ids.unique(return_inverse=True)[1] % _HELD_OUT == 1
             self._labelled = (table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0]), prior)
         return self._labelled
 

@@ -234,3 +234,14 @@ def test_added_table_that_is_none(tmp_path, change):
         pandas.DataFrame({"x1": [0.1], "y": [0.2], "status": ["done"]}).to_parquet(path)
     with pytest.raises(DatasetError, match=r"labels\.parquet"):
         _ = toy_data(added=[str(path)]).split
+
+
+@pytest.mark.parametrize("starts", [[7, 8], [3, 4, 9]])
+def test_few_starts_leave_something_to_validate_on(starts):
+    """None of their numbers is a multiple of fifty."""
+    ids = torch.tensor(starts).repeat(5)
+    table = DesignTable(torch.rand(len(ids), 2), torch.rand(len(ids), 1), ids)
+    labels = SimpleNamespace(make=lambda space, surrogate: (table, table.y))
+    training, validation, _ = toy_data(labels=labels).labelled_by(linear()).labelled
+    assert set(validation.ids.tolist()) == {starts[1]}
+    assert set(training.ids.tolist()) == {*starts} - {starts[1]}
