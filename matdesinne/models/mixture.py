@@ -24,7 +24,7 @@ _FARTHEST = 60.0
 """In widths; a component farther outside [0, 1] would have no mass inside that a floating-point number can hold."""
 _REACH = 6.0
 """An unbounded coordinate, in standard deviations, is looked for within this distance of its mean."""
-_TAIL, _TAIL_SHARE = 4.0, 1e-3
+_TAIL, _TAIL_SHARE = 4.5, 1e-3
 """Outside training a component ends at so many widths, but for a thousandth of it: the logistic's long tails fill the gaps
 between the branches of a thin shell, and a last thousandth keeps the density positive."""
 _CROWDED = 0.75
