@@ -63,12 +63,12 @@ def training_rows(model: InverseModel, rows: Batch, batch: int, steps: int) -> l
 
 
 def _whole(model: CINN, batch: Batch) -> Float[Tensor, ""]:
-    return -model._log_prob(model.transform(batch.x), model.target_scale(model._merged(model.blurred(batch.y)))).mean()
+    return -model._log_prob(*model._standardized(batch)).mean()
 
 
 def plain_loss(model: InverseModel, batch: Batch) -> Float[Tensor, ""]:
     """The loss as FrEIA's examples write it: whole passes with their log-determinants, whole matrices of kernels."""
-    u, v = model.transform(batch.x), model.target_scale(model._merged(model.blurred(batch.y)))
+    u, v = model._standardized(batch)
     if isinstance(model, CINN):
         z, log_det = model.network(u[:, model.order], c=[model.features(v)])
         return (0.5 * z.square().sum(dim=1) - log_det).mean() + 0.5 * u.shape[1] * math.log(2 * math.pi)

@@ -219,8 +219,12 @@ class InverseModel(DesignModule):
         return y
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        return self._terms_standard(*self._standardized(batch))
+
+    def _standardized(self, batch: Batch) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:
+        """What the loss sees of rows."""
         y = self.blurred(batch.y) if self.training else batch.y
-        return self._terms_standard(self.transform(self._folded(batch.x)), self.target_scale(self._merged(y)))
+        return self.transform(self._folded(batch.x)), self.target_scale(self._merged(y))
 
     def _folded(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         return self.space.folded(x) if self.folds else x
