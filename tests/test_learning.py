@@ -206,22 +206,17 @@ def test_learning_rate_falls_exponentially(tmp_path, monkeypatch, final):
     assert min(ratios) == pytest.approx(max(ratios))
 
 
-def moved(folder, **settings) -> list[torch.Tensor]:
-    """The square matrices of the cINN before and after one step."""
+def test_muon_moves_square_matrices_orthogonally(tmp_path):
     module = tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()], depth=3)
-    module.optimization = Optimization(warmup=0.0, weight_decay=0.0, batch_size=250, **settings)
+    module.optimization = Optimization("muon", learning_rate=1e-3, warmup=0.0, batch_size=250)
     data = toy_data(250)
     module.fit_scales(data.training_batch())
     before = [parameter.clone() for parameter in module.parameters()]
-    trainer(folder, max_epochs=1).fit(module, datamodule=data)
+    trainer(tmp_path, max_epochs=1).fit(module, datamodule=data)
     changes = [(after - old).detach() for after, old in zip(module.parameters(), before, strict=True)]
-    return [change for change in changes if change.ndim == 2 and change.shape[0] == change.shape[1] and change.any()]
-
-
-def test_muon_moves_square_matrices_orthogonally(tmp_path):
-    changes = moved(tmp_path, optimizer="muon", learning_rate=1e-3)
-    assert changes
-    for change in changes:
+    square = [change for change in changes if change.ndim == 2 and change.shape[0] == change.shape[1] and change.any()]
+    assert square
+    for change in square:
         size = len(change)
         # Newton and Schulz's iteration leaves singular values between 0.7 and 1.2 of the rate; a vanishing gradient gives less
         assert torch.linalg.matrix_norm(change, 2) <= 1.3e-3 * size**0.5

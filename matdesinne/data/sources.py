@@ -294,7 +294,7 @@ class AnalyticSource(Source):
                 ahead = new_key > key.min()
                 new_x, new_y, new_key = new_x[ahead], new_y[ahead], new_key[ahead]
             parts = zip((x, y, key), (new_x, new_y, new_key), strict=True)
-            x, y, key = (torch.cat([old, new]) if len(old) else new for old, new in parts)
+            x, y, key = (torch.cat(pair) for pair in parts)
             kept = key.topk(min(self.count, len(key))).indices
             x, y, key = x[kept], y[kept], key[kept]
         return DesignTable(x, y, torch.arange(self.count))
