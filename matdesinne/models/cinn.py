@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from FrEIA.framework import SequenceINN
 
 _ORDER_ROWS = 50_000
+_FEW_VALUES = 0.01
+"""A parameter of fewer distinct values, in proportion to the rows, is discrete."""
 _LATE = 1.5
 """A block's share of the training steps grows with this power of its place."""
 
@@ -105,8 +107,9 @@ class CINN(DensityModel):
             self.order.copy_(_by_explained_variance(self._folded(batch.x[:_ORDER_ROWS]), v))
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
         if isinstance(self.network, MixtureNetwork):
+            few = [len(column.unique()) < _FEW_VALUES * len(column) for column in batch.x[:_ORDER_ROWS].T[self.order.cpu()]]
             for block in self.network:
-                block.begin(bounded)
+                block.begin(bounded, few[block.position])
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         if not (self.training and isinstance(self.network, MixtureNetwork)):

@@ -24,13 +24,16 @@ _FARTHEST = 60.0
 """In widths; a component farther outside [0, 1] would have no mass inside that a floating-point number can hold."""
 _REACH = 6.0
 """An unbounded coordinate, in standard deviations, is looked for within this distance of its mean."""
-_TAIL, _TAIL_SHARE = 4.5, 1e-3
-"""Outside training a component ends at so many widths, but for a thousandth of it: the logistic's long tails fill the gaps
-between the branches of a thin shell, and a last thousandth keeps the density positive."""
+_TAIL, _WEAK, _REST = 4.0, 0.05, 1e-3
+"""Outside training a component ends at so many widths, and one of less than this share of the strongest is left out, but for
+a thousandth of both, which keeps the density positive: the logistic's long tails fill the gaps between the branches of a thin
+shell, and a weak component in an early coordinate leaves a design from which no later one finds the target."""
 _CROWDED = 0.75
 """Share of the rows of a search below which those that are not done go on without the others."""
 _START_WIDTH, _START_SPREAD = {True: -2.5, False: -4.0}, {True: 0.8, False: 0.3}
 """Logarithm of the first width, and spread of the first means, of a bounded and of an unbounded coordinate."""
+_DISCRETE_WIDTH = -7.5
+"""Logarithm of the first width where a coordinate takes few values: components that begin wider never see the gaps between."""
 
 
 class MixtureNetwork(nn.Module):
@@ -144,15 +147,20 @@ class MixtureCouplingBlock(nn.Module):
         self.register_buffer("bounded", torch.ones(dims_in[0][0], dtype=torch.bool))
         self.begin(self.bounded)
 
-    def begin(self, bounded: Bool[Tensor, " d"]) -> None:
-        """Start anew for coordinates that are bounded or not, in their order here."""
+    def begin(self, bounded: Bool[Tensor, " d"], discrete: bool = False) -> None:
+        """Start anew.
+
+        Args:
+            bounded: which coordinates are, in their order here.
+            discrete: whether the block's own coordinate takes few values: each needs a narrow component.
+        """
         self.bounded.copy_(bounded)
         own = bool(bounded[self.position])
         with torch.no_grad():
             bias = self.subnet.last.bias.view(3, self.components)
             bias[0] = 0.0
             bias[1] = torch.atanh(torch.linspace(-_START_SPREAD[own], _START_SPREAD[own], self.components))
-            bias[2] = _START_WIDTH[own]
+            bias[2] = _DISCRETE_WIDTH if discrete else _START_WIDTH[own]
 
     def log_density(self, u: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Log-density of coordinate j given those before it, in the coordinates of u."""
@@ -202,7 +210,10 @@ def _mixture(raw: Float[Tensor, "n m3"], training: bool) -> _Mixture:
     if not training:
         short = torch.maximum(low, (high - _TAIL).clamp_max(-_TAIL)), torch.minimum(high, (low + _TAIL).clamp_min(_TAIL))
         low, high = torch.cat([short[0], low], dim=1), torch.cat([short[1], high], dim=1)
-        log_weight = torch.cat([log_weight + math.log1p(-_TAIL_SHARE), log_weight + math.log(_TAIL_SHARE)], dim=1)
+        weak = log_weight < log_weight.amax(dim=1, keepdim=True) + math.log(_WEAK)
+        cut = (log_weight + math.log1p(-_REST)).masked_fill(weak, -torch.inf)
+        log_weight = torch.cat([cut, log_weight + math.log(_REST)], dim=1)
+        log_weight = log_weight - log_weight.logsumexp(dim=1, keepdim=True)
         mean, rate = mean.repeat(1, 2), rate.repeat(1, 2)
     # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
     flipped = low + high > 0
