@@ -192,6 +192,10 @@ def test_wrong_setting(fails, script, word, named):
     assert named in fails(script, *words, word)
 
 
+def test_a_model_needs_a_surrogate(fails):
+    assert "Expected a surrogate" in fails("train", "model=mdn", *OWN, "~surrogate")
+
+
 def test_far_target_is_a_warning_with_the_range(place, design, caplog):
     """Six standard deviations of the sum of two coordinates are out of reach, but the selection is told to let them pass."""
     words = ["run=run", "target=2.3", "selection.rules=[]", "localization.steps=1", "accepted_error=9", "num_samples=20"]
