@@ -57,7 +57,9 @@ def train_design(config: DictConfig, folder: Path, resume: bool = False) -> Inve
 
 def _train(config: DictConfig, folder: Path, resume: bool) -> InverseDesign | Surrogate:
     if config.get("surrogate") is None:
-        raise ConfigError("Expected a surrogate, which localizes what the model samples, got none: give one, as in surrogate=mlp.")
+        raise ConfigError(
+            "Expected a surrogate, which localizes what the model samples, got none: give one, as in surrogate=mlp."
+        )
     device = device_of(config.trainer)
     data: DesignData = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
