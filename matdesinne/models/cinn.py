@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from FrEIA.framework import SequenceINN
 
 _ORDER_ROWS = 50_000
-_FEW_VALUES = 0.01
-"""A parameter of fewer distinct values, in proportion to the rows, is discrete."""
+_MOST_VALUES, _SHOWN = 50, 10
+"""A parameter of at most so many distinct values, each in so many rows on average, is discrete."""
 _LATE = 1.5
 """A block's share of the training steps grows with this power of its place."""
 
@@ -107,9 +107,10 @@ class CINN(DensityModel):
             self.order.copy_(_by_explained_variance(self._folded(batch.x[:_ORDER_ROWS]), v))
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
         if isinstance(self.network, MixtureNetwork):
-            few = [len(column.unique()) < _FEW_VALUES * len(column) for column in batch.x[:_ORDER_ROWS].T[self.order.cpu()]]
+            columns = batch.x[:_ORDER_ROWS, self.order.cpu()].unbind(dim=1)
+            discrete = [len(column.unique()) <= min(_MOST_VALUES, len(column) / _SHOWN) for column in columns]
             for block in self.network:
-                block.begin(bounded, few[block.position])
+                block.begin(bounded, discrete[block.position])
 
     def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         if not (self.training and isinstance(self.network, MixtureNetwork)):
