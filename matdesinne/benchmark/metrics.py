@@ -75,9 +75,12 @@ def surrogate_errors(surrogate: Surrogate, table: DesignTable) -> dict[str, floa
     Returns:
         ``mae`` and ``rmse`` of the prediction cut at the floor against the label cut at the floor, ``mae_above_floor`` on the
         rows with a label above the floor, ``mae_above_-0.2`` on rows above -0.2 without a cut, ``coverage_50`` and
-        ``coverage_90`` of the surrogate's intervals where the label is known exactly; ``rows``.
+        ``coverage_90`` of the surrogate's intervals where the label is known exactly; ``rows`` that have a label.
     """
     prop = surrogate.properties[0]
+    table = table.take(table.y[:, 0].isfinite().nonzero()[:, 0])  # not every row has a label on the finer grid
+    if len(table) == 0:
+        return {"rows": 0.0}
     mean, std = surrogate.predict_many(table.x)
     prediction, label = mean[:, 0], table.y[:, 0]
     floor = -torch.inf if prop.floor is None else prop.floor
@@ -93,7 +96,7 @@ def surrogate_errors(surrogate: Surrogate, table: DesignTable) -> dict[str, floa
     near = label > -0.2
     if not prop.censored and prop.name == "band_gap" and near.any():
         errors["mae_above_-0.2"] = mean_absolute_error(prediction[near], label[near]).item()
-    exact = above if prop.censored else label.isfinite()
+    exact = above if prop.censored else torch.ones_like(above)
     for level in (0.5, 0.9):
         inside = (prediction - label).abs() <= surrogate.half_width(std, level)[:, 0]
         if exact.any():

@@ -115,6 +115,18 @@ def test_errors_near_the_gap_are_those_of_gaps(name, censored):
     assert "mae_above_-0.2" not in surrogate_errors(surrogate(0.0, name, censored), table())
 
 
+def test_rows_without_a_label_do_not_count():
+    """The gap on the finer grid is known of few rows."""
+    labelled = table()
+    labelled.y[::3] = torch.nan
+    known = labelled.take(labelled.y[:, 0].isfinite().nonzero()[:, 0])
+    made = surrogate_errors(surrogate(0.0), labelled)
+    assert made == surrogate_errors(surrogate(0.0), known)
+    assert made["rows"] == len(known) == 266
+    labelled.y[:] = torch.nan
+    assert surrogate_errors(surrogate(0.0), labelled) == {"rows": 0.0}
+
+
 def test_interval_coverage_is_the_share_inside():
     """A surrogate without spread is right nowhere; one with a wide spread is right everywhere."""
     made = surrogate(None)
