@@ -206,15 +206,13 @@ def _mixture(raw: Float[Tensor, "n m3"], training: bool) -> _Mixture:
     reach, rate = _FARTHEST * log_width.exp(), (-log_width).exp()
     mean = torch.minimum(torch.maximum(0.5 + 0.6 * mean.tanh(), -reach), 1 + reach)
     low, high = -mean * rate, (1 - mean) * rate
-    log_weight = weight - weight.logsumexp(dim=1, keepdim=True)  # log_softmax is slow over so few columns
     if not training:
         short = torch.maximum(low, (high - _TAIL).clamp_max(-_TAIL)), torch.minimum(high, (low + _TAIL).clamp_min(_TAIL))
         low, high = torch.cat([short[0], low], dim=1), torch.cat([short[1], high], dim=1)
-        weak = log_weight < log_weight.amax(dim=1, keepdim=True) + math.log(_WEAK)
-        cut = (log_weight + math.log1p(-_REST)).masked_fill(weak, -torch.inf)
-        log_weight = torch.cat([cut, log_weight + math.log(_REST)], dim=1)
-        log_weight = log_weight - log_weight.logsumexp(dim=1, keepdim=True)
+        weak = weight < weight.amax(dim=1, keepdim=True) + math.log(_WEAK)
+        weight = torch.cat([weight.masked_fill(weak, -torch.inf) + math.log1p(-_REST), weight + math.log(_REST)], dim=1)
         mean, rate = mean.repeat(1, 2), rate.repeat(1, 2)
+    log_weight = weight - weight.logsumexp(dim=1, keepdim=True)  # log_softmax is slow over so few columns
     # sigmoid(high) - sigmoid(low) loses its digits where both are near 1: take the mirror image there
     flipped = low + high > 0
     low, high = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
