@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import check_numbers, config_folder, entry_point
+from matdesinne.cli.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="benchmark")
@@ -17,7 +17,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.benchmark.preparation import gather
     from matdesinne.benchmark.suites import SUITES
     from matdesinne.errors import ConfigError
-    from matdesinne.files import describe_folder
+    from matdesinne.files import list_folder
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
         "num_samples",
         "repeats",
         "workers",
-        "judged",
+        "evaluated",
         "resimulation.targets",
         "resimulation.samples",
         "posterior.samples",
@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
-    print(describe_folder(folder))
+    print(list_folder(folder))
 
 
 if __name__ == "__main__":

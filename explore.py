@@ -5,22 +5,22 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.cli.config import config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="explore")
 @entry_point
 def main(config: DictConfig) -> None:
     """Gather designs, let every part draw, write the report."""
-    from matdesinne.exploration.parts import PARTS
-    from matdesinne.exploration.report import write_report
-    from matdesinne.exploration.subject import gather
-    from matdesinne.files import describe_folder
+    from matdesinne.exploration.designs import gather
+    from matdesinne.exploration.sections import PARTS
+    from matdesinne.files import list_folder
     from matdesinne.labelling.transitions import check_transitions
+    from matdesinne.reporting.report import write_report
 
     folder = Path(config.folder)
     subject = gather(config, folder)
-    targets = "; ".join(table.target.describe(table.properties) for table in subject.generated)
+    targets = "; ".join(table.target.format(table.properties) for table in subject.generated)
     sections = [part(subject, config) for part in PARTS]
     if config.get("oracle") is not None:
         sections.append(check_transitions(subject, config))
@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
     write_report(folder / "report.html", "Exploration of a design space", f"{summary}\n\n{paper}", sections, settings)
     print(summary)
-    print(describe_folder(folder))
+    print(list_folder(folder))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from matdesinne.config import by_name, check_numbers, config_folder, entry_point, verbatim
+from matdesinne.cli.config import by_name, check_numbers, config_folder, entry_point, verbatim
 
 
 @verbatim("where")
@@ -16,11 +16,11 @@ def main(config: DictConfig) -> None:
     import torch
     from hydra.utils import instantiate
 
-    from matdesinne.exploration.figures import describe_run, draw_candidates
-    from matdesinne.exploration.report import write_report
     from matdesinne.exports import Exports
-    from matdesinne.files import describe_folder, write_json
+    from matdesinne.files import list_folder, write_json
     from matdesinne.pipeline import InverseDesign
+    from matdesinne.reporting.candidates import draw_candidates, run_section
+    from matdesinne.reporting.report import write_report
     from matdesinne.selection import All, Expression
     from matdesinne.structures import write_extxyz
 
@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
         All(rules),
         instantiate(config.localization, _convert_="all"),
         config.accepted_error,
-        config.finish,
+        config.refine_with,
     ).to(config.accelerator)
     target = instantiate({"target": config.target}, _convert_="all")["target"]
     bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
@@ -48,11 +48,11 @@ def main(config: DictConfig) -> None:
     exports.write(run.candidates, design.surrogate.prototype, folder)
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
     draw_candidates(run, folder / "candidates.png")
-    title = f"Candidates for {run.candidates.target.describe(run.candidates.properties)}"
+    title = f"Candidates for {run.candidates.target.format(run.candidates.properties)}"
     settings = OmegaConf.to_container(config, resolve=True)
-    write_report(folder / "report.html", title, "", [describe_run(run, folder / "candidates.png")], settings)
+    write_report(folder / "report.html", title, "", [run_section(run, folder / "candidates.png")], settings)
     print(run.report())
-    print(describe_folder(folder))
+    print(list_folder(folder))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import check_numbers, config_folder, entry_point
+from matdesinne.cli.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="label")
@@ -13,7 +13,7 @@ from matdesinne.config import check_numbers, config_folder, entry_point
 def main(config: DictConfig) -> None:
     """Run the chosen task."""
     from matdesinne.errors import ConfigError
-    from matdesinne.files import describe_folder
+    from matdesinne.files import list_folder
     from matdesinne.labelling.tasks import TASKS
 
     if config.task not in TASKS:
@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
     check_numbers(config, {**least, **{f"active.{name}": 1 for name in ("rounds", "per_round", "fresh", "num_samples")}})
     folder = Path(config.folder)
     print(TASKS[config.task](config, folder))
-    print(describe_folder(folder))
+    print(list_folder(folder))
 
 
 if __name__ == "__main__":

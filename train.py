@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import check_numbers, config_folder, entry_point
+from matdesinne.cli.config import check_numbers, config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
@@ -14,10 +14,10 @@ def main(config: DictConfig) -> float:
     """Compose, train, write; a search makes small what is returned."""
     from hydra.core.hydra_config import HydraConfig
 
-    from matdesinne.logs import closed_runs
     from matdesinne.pipeline import InverseDesign
-    from matdesinne.runs import prepare_folder, train_design
-    from matdesinne.sweeps import objective
+    from matdesinne.training.loggers import closed_runs
+    from matdesinne.training.runs import prepare_folder, train_design
+    from matdesinne.training.sweeps import objective
 
     folder = Path(config.folder)
     resume = config.resume is not None

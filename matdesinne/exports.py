@@ -158,7 +158,7 @@ def _write_ase_db(candidates: Candidates, prototype: Prototype, folder: Path, li
             for atoms, row in zip(frames, rows, strict=True):
                 database.write(atoms, **dict(zip(columns, row, strict=True)))
         described = {name: (name.replace("_", " "), name.replace("_", " "), unit) for name, (unit, _) in columns.items()}
-        database.metadata = {"title": candidates.target.describe(candidates.properties), "key_descriptions": described}
+        database.metadata = {"title": candidates.target.format(candidates.properties), "key_descriptions": described}
 
 
 def _write_chemiscope(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
@@ -177,7 +177,7 @@ def _write_chemiscope(candidates: Candidates, prototype: Prototype, folder: Path
         periodic=True,
         structure_settings={"supercell": [3, 3, 1]},
     )
-    title = candidates.target.describe(candidates.properties)
+    title = candidates.target.format(candidates.properties)
     content = chemiscope.create_input(
         structures=structures(candidates, prototype),
         properties=properties,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["atomic_path", "describe_folder", "read_json", "write_json"]
+__all__ = ["atomic_path", "list_folder", "read_json", "write_json"]
 
 import json
 import os
@@ -47,7 +47,7 @@ def read_json(path: str | Path) -> object:
         return None
 
 
-def describe_folder(folder: Path) -> str:
+def list_folder(folder: Path) -> str:
     """What lies there, as the last line of a command says it; hidden files are left out."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     return f"Wrote {', '.join(names)} to {folder}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Adam", "GradientDescent", "Localizer", "MeanGradientDescent", "Moved", "Newton"]
+__all__ = ["Adam", "GradientDescent", "LocalizedDesigns", "Localizer", "MeanGradientDescent", "Newton"]
 
 import math
 from abc import ABC, abstractmethod
@@ -30,7 +30,7 @@ class _Bounds(NamedTuple):
     upper: Float[Tensor, " dx"]
 
 
-class Moved(NamedTuple):
+class LocalizedDesigns(NamedTuple):
     """Designs in physical units, shape [n, dx], and what the surrogate says of them, shape [n, dy] each."""
 
     designs: Float[Tensor, "n dx"]
@@ -41,10 +41,11 @@ class Moved(NamedTuple):
 class Localizer(ABC):
     """A per-sample search for f(x) = y* that starts at each candidate; rows do not influence each other.
 
-    It stays inside the bounds of the candidates' space, which may be narrower than the surrogate's. A subclass fills `_refine`.
+    It stays inside the bounds of the candidates' space, which may be narrower than the surrogate's. A subclass
+    fills `_localize`.
     """
 
-    def refine(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
+    def localize(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
         """Move every candidate towards its target, inside the bounds of its space.
 
         Args:
@@ -59,17 +60,19 @@ class Localizer(ABC):
             return replace(candidates, stage="localized")
         edges = (candidates.space.lower, candidates.space.upper)
         bounds = _Bounds(*(edge.to(surrogate.device, candidates.designs.dtype) for edge in edges))
-        found = Moved(*(torch.empty_like(column) for column in (candidates.designs, candidates.mean, candidates.std)))
+        found = LocalizedDesigns(
+            *(torch.empty_like(column) for column in (candidates.designs, candidates.mean, candidates.std))
+        )
         chunks = zip(*(column.split(_CHUNK_ROWS) for column in (candidates.designs, *found)), strict=True)
         for rows, *places in chunks:
-            moved = self._refine(rows.to(surrogate.device), bounds, candidates.target, surrogate)
+            moved = self._localize(rows.to(surrogate.device), bounds, candidates.target, surrogate)
             for place, part in zip(places, moved, strict=True):
                 place.copy_(part)
         return replace(candidates, designs=found.designs, mean=found.mean, std=found.std, stage="localized")
 
     @abstractmethod
-    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
-        """Moved designs, from designs in physical units and their bounds."""
+    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+        """LocalizedDesigns designs, from designs in physical units and their bounds."""
 
 
 class Newton(Localizer):
@@ -91,11 +94,11 @@ class Newton(Localizer):
             )
         self.tolerance, self.steps, self.longest_step = tolerance, steps, longest_step
 
-    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         unit = surrogate.scale.std
         trial = x.clamp(*bounds)
         unknown = x.new_full((len(x), len(surrogate.properties)), torch.nan)
-        best = Moved(trial.clone(), unknown, unknown.clone())
+        best = LocalizedDesigns(trial.clone(), unknown, unknown.clone())
         best_size, step = x.new_full((len(x),), torch.inf), torch.zeros_like(x)
         rows = torch.arange(len(x), device=x.device)
         for _ in range(self.steps):
@@ -146,11 +149,11 @@ class GradientDescent(Localizer):
         _check(rate, steps)
         self.rate, self.steps = rate, steps
 
-    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         unit = surrogate.scale.std
         for _ in range(self.steps):
             x = (x - self.rate * unit * _slope(x, target, surrogate, unit)).clamp(*bounds)
-        return Moved(x, *surrogate.predict_many(x))
+        return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
 class Adam(Localizer):
@@ -178,7 +181,7 @@ class Adam(Localizer):
             )
         self.rate, self.steps, self.decay, self.tolerance = rate, steps, tuple(decay), tolerance
 
-    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         unit = surrogate.scale.std
         first, second = self.decay
         x = x.clamp(*bounds)
@@ -197,7 +200,7 @@ class Adam(Localizer):
             size = (square[rows] / (1 - second ** (step + 1))).sqrt() + 1e-8
             rate = 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
             x[rows] = (x[rows] - rate * unit * mean[rows] / (1 - first ** (step + 1)) / size).clamp(*bounds)
-        return Moved(x, *surrogate.predict_many(x))
+        return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
 class MeanGradientDescent(Localizer):
@@ -218,17 +221,17 @@ class MeanGradientDescent(Localizer):
         _check(rate, steps)
         self.rate, self.steps = rate, steps
 
-    def refine(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
+    def localize(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
         """Move all candidates together; see the class."""
         self._count = len(candidates)
-        return super().refine(candidates, surrogate)
+        return super().localize(candidates, surrogate)
 
-    def _refine(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> Moved:
+    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         fixed = bounds.lower == bounds.upper
         x = torch.where(fixed, bounds.lower, x)
         for _ in range(self.steps):
             x = x - self.rate / self._count * _slope(x, target, surrogate).masked_fill(fixed, 0.0)
-        return Moved(x, *surrogate.predict_many(x))
+        return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
 def _check(rate: float, steps: int) -> None:

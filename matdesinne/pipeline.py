@@ -15,16 +15,16 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError, DeviceError, EmptyResultError
-from matdesinne.learning import load_module, run_folder, save_module
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
+from matdesinne.network import load_network, run_folder, save_network
 from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
-_FINISHED = 1e-4
-"""Distance to the target at which the finisher stops, in the unit of the property; rounding hides less."""
+_ON_TARGET = 1e-4
+"""Distance to the target at which the accurate_surrogate stops, in the unit of the property; rounding hides less."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DesignRun:
     """What one run gave: the candidates after each stage and the seconds that each stage took.
 
     Args:
-        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"finished"``, in this order, as far as they were run.
+        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"refined"``, in this order, as far as they were run.
         seconds: wall time of each stage in seconds.
         outside: how many samples left the design space, or the narrower bounds that were asked for.
     """
@@ -50,7 +50,7 @@ class DesignRun:
         """Counts and seconds per stage, mean absolute error by the localizing surrogate, share kept: plain numbers."""
         last, first = self.candidates, self.stages["sampled"]
         return {
-            "target": last.target.describe(last.properties),
+            "target": last.target.format(last.properties),
             "counts": {name: len(candidates) for name, candidates in self.stages.items()},
             "outside_design_space": self.outside,
             "share_kept": len(last) / len(first),
@@ -65,7 +65,7 @@ class DesignRun:
     def report(self) -> str:
         """The summary as lines of text with units."""
         last = self.candidates
-        lines = [f"Candidates for {last.target.describe(last.properties)}"]
+        lines = [f"Candidates for {last.target.format(last.properties)}"]
         for name, candidates in self.stages.items():
             errors = ", ".join(
                 f"mean |{prop.name} - target| {error:.2g} {prop.unit}"
@@ -83,12 +83,13 @@ class Refinement:
 
     Args:
         surrogate: predicts the properties of designs and their gradients.
-        selection: drops designs before localization; inside the bounds and within 0.5 of the target when omitted. Its lasting
-            rules, see `Selection.lasting`, drop moved ones, too; there a property's name stands for its latest prediction.
+        selection: drops designs before localization; inside the bounds and within 0.5 of the target when omitted. Some of its
+            rules hold for localized designs, too, see `Selection.rules_after_localization`; there a property's name stands for
+            its latest prediction.
         localization: moves the survivors onto the target; ``None`` to stop after the selection.
         accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
-        finisher: a slower and more accurate surrogate, onto whose level set the survivors are moved in the end; its property
-            may be a better version of the surrogate's, such as the gap on a finer grid.
+        accurate_surrogate: a slower and more accurate surrogate, onto whose level set the survivors are moved in the end; its
+            property may be a better version of the surrogate's, such as the gap on a finer grid.
     """
 
     def __init__(
@@ -97,13 +98,13 @@ class Refinement:
         selection: Selection | None = None,
         localization: Localizer | None = None,
         accepted_error: float = 0.01,
-        finisher: Surrogate | None = None,
+        accurate_surrogate: Surrogate | None = None,
     ) -> None:
         self.surrogate = surrogate.eval()
-        self.finisher = None if finisher is None else finisher.eval()
+        self.accurate_surrogate = None if accurate_surrogate is None else accurate_surrogate.eval()
         self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
         self.localization = localization
-        self.accepted = All([InsideSpace(), Tolerance(accepted_error), *self.selection.lasting()])
+        self.accepted = All([InsideSpace(), Tolerance(accepted_error), *self.selection.rules_after_localization()])
 
     def refine(
         self,
@@ -134,29 +135,31 @@ class Refinement:
         clock.append(time.perf_counter())
         seconds = {"sampled": sampling, "selected": clock[1] - clock[0]}
         if self.localization is not None:
-            moved = self.localization.refine(stages["selected"], self.surrogate)
+            moved = self.localization.localize(stages["selected"], self.surrogate)
             stages["localized"] = self._kept(moved, self.accepted, "localized")
             seconds["localized"] = time.perf_counter() - clock[1]
-        if self.finisher is not None:
+        if self.accurate_surrogate is not None:
             clock.append(time.perf_counter())
-            stages["finished"] = self._kept(self._finish(self.finisher, list(stages.values())[-1]), self.accepted, "finished")
-            seconds["finished"] = time.perf_counter() - clock[2]
+            stages["refined"] = self._kept(
+                self._finish(self.accurate_surrogate, list(stages.values())[-1]), self.accepted, "refined"
+            )
+            seconds["refined"] = time.perf_counter() - clock[2]
         outside = int((~InsideSpace().mask(sampled)).sum())
         return DesignRun(stages, seconds, outside)
 
     @staticmethod
-    def _finish(finisher: Surrogate, candidates: Candidates) -> Candidates:
-        mean, std = finisher.predict_many(candidates.designs)
-        judged = replace(candidates, properties=finisher.properties, mean=mean, std=std, stage="finished")
-        return Newton(_FINISHED).refine(judged, finisher)
+    def _finish(accurate_surrogate: Surrogate, candidates: Candidates) -> Candidates:
+        mean, std = accurate_surrogate.predict_many(candidates.designs)
+        judged = replace(candidates, properties=accurate_surrogate.properties, mean=mean, std=std, stage="refined")
+        return Newton(_ON_TARGET).localize(judged, accurate_surrogate)
 
     def _kept(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
-        # a rule names the surrogate's properties, also where the finisher has better versions of them
+        # a rule names the surrogate's properties, also where the accurate_surrogate has better versions of them
         kept = candidates.take(rule.mask(replace(candidates, properties=self.surrogate.properties)), stage)
         if len(kept) == 0:
             error = candidates.error.amax(dim=1)
             raise EmptyResultError(
-                f"Expected candidates for {candidates.target.describe(candidates.properties)}, got none of "
+                f"Expected candidates for {candidates.target.format(candidates.properties)}, got none of "
                 f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
                 "move the target, sample more, or loosen the selection (bounds and fixed values cost no samples)."
             )
@@ -172,7 +175,7 @@ class InverseDesign:
         selection: drops samples before localization.
         localization: moves the survivors onto the target; ``None`` to stop after the selection.
         accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
-        finisher: see `Refinement`.
+        accurate_surrogate: see `Refinement`.
 
     Example:
         >>> design = InverseDesign.load("pretrained")
@@ -188,7 +191,7 @@ class InverseDesign:
         selection: Selection | None = None,
         localization: Localizer | None = None,
         accepted_error: float = 0.01,
-        finisher: Surrogate | None = None,
+        accurate_surrogate: Surrogate | None = None,
     ) -> None:
         if model.space != surrogate.space or model.properties != surrogate.properties:
             raise ConfigError(
@@ -196,7 +199,7 @@ class InverseDesign:
                 "train both on one data set."
             )
         self.model = model.eval()
-        self.refinement = Refinement(surrogate, selection, localization, accepted_error, finisher)
+        self.refinement = Refinement(surrogate, selection, localization, accepted_error, accurate_surrogate)
 
     @property
     def surrogate(self) -> Surrogate:
@@ -247,16 +250,16 @@ class InverseDesign:
             device = torch.device(accelerator)
             self.model.to(device)
             self.surrogate.to(device)
-            if self.refinement.finisher is not None:
-                self.refinement.finisher.to(device)
+            if self.refinement.accurate_surrogate is not None:
+                self.refinement.accurate_surrogate.to(device)
         except (RuntimeError, AssertionError) as error:
             raise DeviceError(f"Expected the device {accelerator!r}, got none ({error}): use accelerator=cpu.") from error
         return self
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors) and descriptions (JSON) into a folder."""
-        save_module(self.model, folder, "model")
-        save_module(self.surrogate, folder, "surrogate")
+        save_network(self.model, folder, "model")
+        save_network(self.surrogate, folder, "surrogate")
 
     @classmethod
     def load(
@@ -274,16 +277,16 @@ class InverseDesign:
             selection: drops samples before localization.
             localization: moves the survivors; Newton's projection when omitted.
             accepted_error: see the class.
-            finish: property of the finisher to end with, of those that were trained; none when omitted.
+            finish: property of the accurate_surrogate to end with, of those that were trained; none when omitted.
 
         Raises:
             CheckpointError: if a file is missing, damaged or foreign.
         """
         path = run_folder(folder)
-        model = load_module(InverseModel, path, "model")  # type: ignore[type-abstract]
-        surrogate = load_module(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
-        finisher = None if finish is None else load_module(Surrogate, path, f"finisher_{finish}")  # type: ignore[type-abstract]
-        return cls(model, surrogate, selection, localization or Newton(), accepted_error, finisher)
+        model = load_network(InverseModel, path, "model")  # type: ignore[type-abstract]
+        surrogate = load_network(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
+        accurate_surrogate = None if finish is None else load_network(Surrogate, path, f"accurate_{finish}")  # type: ignore[type-abstract]
+        return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate)
 
 
 def _labels(candidates: Candidates) -> list[str]:

@@ -27,7 +27,7 @@ class Selection(ABC):
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
         """Tell which rows to keep."""
 
-    def lasting(self) -> Sequence[Selection]:
+    def rules_after_localization(self) -> Sequence[Selection]:
         """Those of its rules that must hold for the moved candidates, too; none unless a subclass says so."""
         return ()
 
@@ -104,7 +104,7 @@ class Expression(Selection):
         """
         return self.rule.holds(_columns(candidates)).expand(len(candidates))
 
-    def lasting(self) -> Sequence[Selection]:
+    def rules_after_localization(self) -> Sequence[Selection]:
         """The rule itself: a design that has left it is not what was asked for."""
         return (self,)
 
@@ -126,9 +126,9 @@ class All(Selection):
             keep &= rule.mask(candidates)
         return keep
 
-    def lasting(self) -> Sequence[Selection]:
-        """The lasting ones of the rules."""
-        return [kept for rule in self.rules for kept in rule.lasting()]
+    def rules_after_localization(self) -> Sequence[Selection]:
+        """Those of the rules that must hold after localization."""
+        return [kept for rule in self.rules for kept in rule.rules_after_localization()]
 
 
 def _columns(candidates: Candidates) -> Columns:

@@ -264,7 +264,7 @@ class DesignSpace:
         """Every design under all operations of `group`, the design itself first."""
         return torch.stack([element(x) for element in self.group()], dim=1)
 
-    def folded(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+    def canonicalize(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         """One image for all designs that the symmetries make equal.
 
         Of those inside the bounds it is the last in lexicographic order: the one with the largest first parameter that differs.

@@ -125,7 +125,7 @@ class Target:
         upper = torch.tensor(self.upper, dtype=y.dtype, device=y.device)
         return y - torch.maximum(torch.minimum(y, upper), lower)
 
-    def describe(self, properties: Sequence[Property]) -> str:
+    def format(self, properties: Sequence[Property]) -> str:
         """Say the target in words with units, e.g. ``band_gap = 1 eV``."""
         return ", ".join(_words(prop, low, high) for prop, low, high in zip(properties, self.lower, self.upper, strict=True))
 

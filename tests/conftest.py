@@ -14,18 +14,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.candidates import Candidates
-from matdesinne.config import config_folder
-from matdesinne.data.datamodule import DesignData
+from matdesinne.cli.config import config_folder
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable
-from matdesinne.fitting import LightningTask
-from matdesinne.learning import Batch
 from matdesinne.models.base import InverseModel
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
-from matdesinne.training import build
+from matdesinne.training.base import LightningTask
+from matdesinne.training.fit import build
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -47,9 +47,9 @@ QUICK = [
     "surrogate.optimization.batch_size=32",
     "surrogate.optimization.learning_rate=0.01",
     "model.optimization.epochs=1",
-    "data.labels.uniform=2000",
-    "data.labels.chains=200",
-    "data.labels.steps=1",
+    "data.synthetic.uniform=2000",
+    "data.synthetic.chains=200",
+    "data.synthetic.steps=1",
 ]
 """Words for a script that trains for a moment."""
 
@@ -140,15 +140,16 @@ class TableSource(Source):
     def load(self, space, properties, root=None):
         return self.table
 
-    def describe(self):
+    @property
+    def name(self):
         return "memory"
 
 
-def toy_data(count: int = 256, space: DesignSpace | None = None, **settings: object) -> DesignData:
+def toy_data(count: int = 256, space: DesignSpace | None = None, **settings: object) -> DesignDataModule:
     space = space or box()
     batch = rows(space, count)
     source = TableSource(DesignTable(batch.x, batch.y, torch.arange(count)))
-    return DesignData(source, space, [prop()], **{"test": 0.1, "validation": 0.1, **settings})
+    return DesignDataModule(source, space, [prop()], **{"test": 0.1, "validation": 0.1, **settings})
 
 
 class ModuleTrainer(pl.Trainer):

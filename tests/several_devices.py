@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from matdesinne.errors import InterruptionError
-from matdesinne.fitting import LightningTask
-from matdesinne.training import fit
+from matdesinne.training.base import LightningTask
+from matdesinne.training.fit import fit
 
 from .conftest import CONF, trainer_config
 from .test_resume import BATCH_SIZE, data, module

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.config import config_folder, entry_point
+from matdesinne.cli.config import config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
@@ -14,7 +14,7 @@ def main(config: DictConfig) -> float:
     """The best seed is 3."""
     from matdesinne.errors import TrainingError
     from matdesinne.files import write_json
-    from matdesinne.sweeps import objective
+    from matdesinne.training.sweeps import objective
 
     if config.seed == 5:
         raise TrainingError("Expected another seed, got 5: choose one.")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from matdesinne.config import OutputFolder
+from matdesinne.cli.config import OutputFolder
 from matdesinne.data.sources import PublishedSource
 from matdesinne.errors import DatasetError
 from matdesinne.pipeline import InverseDesign
@@ -100,7 +100,7 @@ WRONG = {
         ("bounds=[0,1]", "bounds"),
         ("fixed={x1:abc}", "x1"),
         ("fixed=3", "fixed"),
-        ("finish=nothing", "finisher_nothing"),
+        ("refine_with=nothing", "finisher_nothing"),
         ("run=out", "model"),
         ("run=table.csv", "model"),
         ("accelerator=3", "accelerator"),
@@ -127,8 +127,8 @@ WRONG = {
         ("data.source.path=[1]", "FileSource"),
         ("data.space.parameters=[]", "parameter"),
         ("data.properties=[]", "propert"),
-        ("data.labels.uniform=abc", "SurrogateLabels"),
-        ("data.labels.chains=0", "chains"),
+        ("data.synthetic.uniform=abc", "SyntheticDesigns"),
+        ("data.synthetic.chains=0", "chains"),
         ("surrogate.hidden=abc", "hidden"),
         ("surrogate.hidden=-4", "hidden"),
         ("surrogate.members=0", "members"),

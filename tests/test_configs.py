@@ -13,8 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.preparation import gather
-from matdesinne.config import config_folder, entry_point, verbatim
-from matdesinne.data.datamodule import DesignData
+from matdesinne.cli.config import config_folder, entry_point, verbatim
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel
 from matdesinne.oracles.base import Oracle
@@ -23,8 +23,8 @@ from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.sweeps import SweepTable
-from matdesinne.training import build
+from matdesinne.training.fit import build
+from matdesinne.training.sweeps import SweepTable
 
 from .conftest import CONF, ROOT, tiny_module
 
@@ -137,7 +137,7 @@ def test_experiment_can_be_built(name):
     data = instantiate(config.data, _convert_="all")
     models = gather(config, CONF / "model")
     assert all(isinstance(build(InverseModel, model, data), InverseModel) for model in models.values())
-    for part in (config.surrogate, config.independent):
+    for part in (config.surrogate, config.evaluator):
         assert isinstance(build(Surrogate, part, data), Surrogate)
     assert isinstance(instantiate(config.selection, _convert_="all"), Selection)
     assert isinstance(instantiate(config.localization, _convert_="all"), Localizer)
@@ -148,18 +148,18 @@ def test_paper_experiment_is_the_paper():
     choices = config.hydra.runtime.choices
     assert (choices["data"], choices["selection"], choices["localization"]) == ("mos2_vasp", "paper", "paper")
     assert config.surrogate == OmegaConf.load(CONF / "surrogate" / "paper" / "inn.yaml")
-    assert config.data.labels is None
+    assert config.data.synthetic is None
     assert list(config.models) == [f"paper/{name}" for name in ("mdn", "cvae", "inn", "cinn")]
 
 
 def test_paper_experiment_is_judged_by_another_kind():
     config = composed("benchmark", "experiment=paper")
-    assert config.independent._target_ != config.surrogate._target_
+    assert config.evaluator._target_ != config.surrogate._target_
 
 
 def test_command_line_changes_an_experiment():
-    config = composed("benchmark", "experiment=paper", "targets=[1.0]", "surrogate.blocks=2", "independent.members=1")
-    assert (config.targets, config.surrogate.blocks, config.independent.members) == ([1.0], 2, 1)
+    config = composed("benchmark", "experiment=paper", "targets=[1.0]", "surrogate.blocks=2", "evaluator.members=1")
+    assert (config.targets, config.surrogate.blocks, config.evaluator.members) == ([1.0], 2, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["hparams_search"] if name != "optuna"])
@@ -201,7 +201,7 @@ def test_every_group_is_reached():
 @pytest.mark.parametrize("name", GROUPS["data"])
 def test_data(name):
     config = composed("train", f"data={name}")
-    assert isinstance(instantiate(config.data, _convert_="all"), DesignData)
+    assert isinstance(instantiate(config.data, _convert_="all"), DesignDataModule)
 
 
 @pytest.mark.parametrize("name", ["mos2_gpaw", "kinematics", "ballistics"])

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from hydra import compose, initialize_config_dir
 
-from matdesinne.config import config_folder
+from matdesinne.cli.config import config_folder
 
 from .conftest import ROOT
 
@@ -35,12 +35,12 @@ TRAINER, SWEEPER = "matdesinne-train", "sweep-job"
 TRAIN = (
     "trainer.accelerator=cpu trainer.enable_progress_bar=false logger=csv model.optimization.epochs=1 "
     "surrogate.hidden=16 surrogate.optimization.epochs=20 surrogate.optimization.learning_rate=0.01 "
-    "data.labels.uniform=2000 data.labels.chains=200 data.labels.steps=1"
+    "data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
 )
 BENCHMARK = (
     "trainer.accelerator=cpu trainer.enable_progress_bar=false workers=1 trainer.max_epochs=1 num_samples=100 targets=[1.0] "
-    "baselines=false surrogate.members=1 judge.members=1 judge.hidden=8 judged=20 "
-    "data.labels.uniform=2000 data.labels.chains=200 data.labels.steps=1"
+    "baselines=false surrogate.members=1 evaluator.members=1 evaluator.hidden=8 evaluated=20 "
+    "data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
 )
 SURROGATE = "oracle=surrogate executor.workers=1"
 FREE = (
@@ -66,7 +66,7 @@ CHEAPER = {
     "matdesinne-label material=mose2": FREE,
     "matdesinne-label --config-dir=my material=hbn": COMPOSE,
     "matdesinne-train": TRAIN,
-    "matdesinne-train surrogate=taught/bands": COMPOSE,
+    "matdesinne-train surrogate=distilled/bands": COMPOSE,
     "matdesinne-train --config-dir=my data=mose2": f"{TRAIN} surrogate=mlp",  # free electrons give no bands
     "matdesinne-train --config-dir=my data=conductivity ~model": TRAIN.replace("model.optimization.epochs=1", ""),
     "matdesinne-train trainer.devices=2": COMPOSE,

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from matdesinne.files import atomic_path, describe_folder, read_json, write_json
+from matdesinne.files import atomic_path, list_folder, read_json, write_json
 
 
 def test_good_block_writes(tmp_path):
@@ -93,4 +93,4 @@ def test_read_json_of_nothing(tmp_path, path):
 def test_hidden_files_are_not_told(tmp_path):
     for name in ("b.csv", "a.json", ".hydra"):
         (tmp_path / name).touch()
-    assert describe_folder(tmp_path) == f"Wrote a.json, b.csv to {tmp_path}"
+    assert list_folder(tmp_path) == f"Wrote a.json, b.csv to {tmp_path}"

@@ -19,9 +19,9 @@ from safetensors.torch import save as safetensors_bytes
 
 from matdesinne.data.table import read_numbers
 from matdesinne.errors import CheckpointError, ConfigError, DatasetError, TargetError
-from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import InverseModel
 from matdesinne.models.mdn import MDN
+from matdesinne.network import load_network, save_network
 from matdesinne.targets import Property, Target
 
 from .conftest import CONF, box, prop, tiny_module
@@ -46,7 +46,7 @@ def cases(count: int):
 def folder(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("fuzz")
     for name in ("described", "other", "weights"):
-        save_module(module(), made, name)
+        save_network(module(), made, name)
     return made
 
 
@@ -172,7 +172,7 @@ def understood_or_refused(value, properties):
     )
     assert all(math.isfinite(representative) for representative in target.values)
     assert Target.from_list(json.loads(json.dumps(target.to_list(), allow_nan=False))) == target
-    assert target.describe(properties)
+    assert target.format(properties)
 
 
 @cases(300)
@@ -220,7 +220,7 @@ def loaded_or_refused(load) -> None:
 @given(content=mutations(description().encode()))
 def test_descriptions(folder, content):
     (folder / "described.json").write_bytes(content)
-    loaded_or_refused(lambda: load_module(InverseModel, folder, "described"))
+    loaded_or_refused(lambda: load_network(InverseModel, folder, "described"))
 
 
 @cases(300)
@@ -237,14 +237,14 @@ def test_settings_of_another_kind(folder, data):
         place = place[key]
     place[key] = data.draw(PLAIN.filter(lambda value: not isinstance(value, int) or abs(value) < 1000))
     (folder / "other.json").write_text(json.dumps(plain))
-    loaded_or_refused(lambda: load_module(InverseModel, folder, "other"))
+    loaded_or_refused(lambda: load_network(InverseModel, folder, "other"))
 
 
 @cases(1000)
 @given(content=mutations(weights()) | mutations(weights()[:2000], blocks=False))
 def test_weights(folder, content):
     (folder / "weights.safetensors").write_bytes(content)
-    loaded_or_refused(lambda: load_module(InverseModel, folder, "weights"))
+    loaded_or_refused(lambda: load_network(InverseModel, folder, "weights"))
 
 
 @cases(200)
@@ -255,7 +255,7 @@ def test_headers_of_weights(folder, header, shape, offsets):
     text = json.dumps(header if isinstance(header, dict) and header else entry).encode()
     (folder / "header.json").write_text(description())
     (folder / "header.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(64))
-    loaded_or_refused(lambda: load_module(InverseModel, folder, "header"))
+    loaded_or_refused(lambda: load_network(InverseModel, folder, "header"))
 
 
 @cases(500)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from matdesinne.candidates import Candidates
 from matdesinne.data.table import read_numbers
 from matdesinne.errors import CheckpointError, DatasetError
-from matdesinne.learning import DesignModule, load_module, save_module
+from matdesinne.network import DesignNetwork, load_network, save_network
 
 from .conftest import CONF, box, prop, tiny_module
 
@@ -72,7 +72,7 @@ CHECKPOINTS = {
     "whole-module": lambda path, bad: torch.save(module(), path),
     "class-of-os": lambda path, bad: torch.save(whole(name="os.system"), path),
     "class-of-torch": lambda path, bad: torch.save(whole(name="torch.nn.modules.linear.Linear"), path),
-    "class-behind-ours": lambda path, bad: torch.save(whole(name="matdesinne.learning.importlib.import_module"), path),
+    "class-behind-ours": lambda path, bad: torch.save(whole(name="matdesinne.network.importlib.import_module"), path),
     "class-beside-ours": lambda path, bad: torch.save(whole(name="matdesinnevil.models.MDN"), path),
     "class-that-is-none": lambda path, bad: torch.save(whole(name="matdesinne.data.table.read_frame"), path),
     "class-with-null": lambda path, bad: torch.save(whole(name="matdesinne.\0.MDN"), path),
@@ -90,7 +90,7 @@ CHECKPOINTS = {
 def test_checkpoint(tmp_path, canary, make):
     make(tmp_path / "module.ckpt", canary)
     with pytest.raises(CheckpointError, match="Expected"):
-        DesignModule.load_from_checkpoint(tmp_path / "module.ckpt")
+        DesignNetwork.load_from_checkpoint(tmp_path / "module.ckpt")
 
 
 def described(folder: Path, **changes: object) -> None:
@@ -127,10 +127,10 @@ FOLDERS = {
 
 @pytest.mark.parametrize("make", FOLDERS.values(), ids=FOLDERS)
 def test_folder_of_weights(tmp_path, canary, make):
-    save_module(module(), tmp_path, "model")
+    save_network(module(), tmp_path, "model")
     make(tmp_path, canary)
     with pytest.raises(CheckpointError, match="Expected"):
-        load_module(DesignModule, tmp_path, "model")
+        load_network(DesignNetwork, tmp_path, "model")
 
 
 def extension(path: Path, bad: Canary) -> None:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matdesinne import checkpoints, training
-from matdesinne.learning import DesignModule
-from matdesinne.runs import prepare_folder, train_design
+from matdesinne.network import DesignNetwork
+from matdesinne.training import checkpoints, training
+from matdesinne.training.runs import prepare_folder, train_design
 
 from .conftest import OWN, QUICK, ROOT, script_config, write_table
 from .test_resume import MDN, last_weights, same, train
@@ -47,9 +47,11 @@ def test_rounds_of_kill_and_resume(tmp_path):
         killed += process.exitcode == -signal.SIGKILL
         assert process.exitcode in (0, -signal.SIGKILL)
         for path in (folder / "checkpoints").glob("[!.]*"):
-            DesignModule.load_from_checkpoint(path)
+            DesignNetwork.load_from_checkpoint(path)
         if process.exitcode == 0:
-            assert same(DesignModule.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").state_dict(), best.state_dict())
+            assert same(
+                DesignNetwork.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").state_dict(), best.state_dict()
+            )
             assert same(last_weights(folder), last_weights(tmp_path / "whole"))
             ended, folder = ended + 1, tmp_path / str(ended + 1)
     assert killed

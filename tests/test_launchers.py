@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from matdesinne.config import config_folder
+from matdesinne.cli.config import config_folder
 
 from .conftest import OWN, QUICK, ROOT, write_table
 

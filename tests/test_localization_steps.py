@@ -48,8 +48,8 @@ def evaluations(monkeypatch) -> list[int]:
 def test_path_is_independent_of_units(method, value, close):
     unit, other = (Relative(space, [prop()], [[0.5, 0.3]]).eval() for space in (box(), UNEVEN))
     x = rows(box(), 16, seed=1).x
-    expected = method.refine(candidates(unit, x, value), unit)
-    moved = method.refine(candidates(other, x * HALF_WIDTHS, value), other)
+    expected = method.localize(candidates(unit, x, value), unit)
+    moved = method.localize(candidates(other, x * HALF_WIDTHS, value), other)
     close(moved.designs / HALF_WIDTHS, expected.designs)
 
 
@@ -65,20 +65,20 @@ def test_row_at_the_tolerance_stays(method):
     surrogate, x = linear(), torch.tensor([[0.5, 0.25]])
     table = candidates(surrogate, x, 0.5)
     assert table.error.item() == method.tolerance
-    assert torch.equal(method.refine(table, surrogate).designs, x)
+    assert torch.equal(method.localize(table, surrogate).designs, x)
 
 
 @pytest.mark.parametrize("method", STOPPING, ids=STOPPING_NAMES)
 def test_rows_that_are_there_cost_one_evaluation(method, evaluations):
     surrogate = linear()
-    method.refine(candidates(surrogate, torch.zeros(3, 2), 0.1), surrogate)
+    method.localize(candidates(surrogate, torch.zeros(3, 2), 0.1), surrogate)
     assert evaluations == [3]
 
 
 @pytest.mark.parametrize("method", STOPPING, ids=STOPPING_NAMES)
 def test_only_rows_that_are_not_there_are_evaluated_again(method, evaluations):
     surrogate = linear()
-    method.refine(candidates(surrogate, torch.tensor([[0.0, 0.0], [0.9, 0.9]]), 0.1), surrogate)
+    method.localize(candidates(surrogate, torch.tensor([[0.0, 0.0], [0.9, 0.9]]), 0.1), surrogate)
     assert evaluations[0] == 2
     assert set(evaluations[1:]) == {1}
 
@@ -88,34 +88,36 @@ def test_two_properties_of_one_row(method):
     """A batch of one design with two properties is like any other."""
     surrogate = linear(3, outputs=2)
     table = candidates(surrogate, rows(box(3), 8).x, [0.5, -0.2])
-    together = method.refine(table, surrogate)
-    alone = [method.refine(table.take(torch.tensor([row])), surrogate).designs for row in range(len(table))]
+    together = method.localize(table, surrogate)
+    alone = [method.localize(table.take(torch.tensor([row])), surrogate).designs for row in range(len(table))]
     torch.testing.assert_close(torch.cat(alone), together.designs)
 
 
 def test_newton_with_one_evaluation_tells_the_error_of_the_start():
     surrogate, x = linear(), torch.tensor([[0.5, 0.25]])
-    moved = Newton(steps=1).refine(candidates(surrogate, x, 0.5), surrogate)
+    moved = Newton(steps=1).localize(candidates(surrogate, x, 0.5), surrogate)
     assert torch.equal(moved.designs, x)
     assert moved.error.item() == 0.25
 
 
 def test_newton_stops_within_its_tolerance():
     surrogate = quadratic()
-    moved = Newton(tolerance=1e-2).refine(candidates(surrogate, rows(box(), 64, seed=1).x, 0.6), surrogate)
+    moved = Newton(tolerance=1e-2).localize(candidates(surrogate, rows(box(), 64, seed=1).x, 0.6), surrogate)
     assert 1e-3 < moved.error.max() <= 1e-2
 
 
 def test_newton_halves_a_step_that_does_not_help():
     surrogate = Root(0.5).eval()
-    moved = Newton(steps=3, longest_step=1.0).refine(candidates(surrogate, torch.tensor([[0.25]]), 0.0), surrogate)
+    moved = Newton(steps=3, longest_step=1.0).localize(candidates(surrogate, torch.tensor([[0.25]]), 0.0), surrogate)
     assert moved.designs.item() == 0.0
 
 
 def test_newton_keeps_no_design_that_is_worse():
     surrogate = Root(1 / 3).eval()
     table = candidates(surrogate, torch.tensor([[0.125]]), 0.0)
-    errors = [Newton(steps=steps, longest_step=1.0).refine(table, surrogate).error.item() for steps in (1, 2, 3, 5, 10, 20, 40)]
+    errors = [
+        Newton(steps=steps, longest_step=1.0).localize(table, surrogate).error.item() for steps in (1, 2, 3, 5, 10, 20, 40)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.1 * errors[0]
 
@@ -124,14 +126,14 @@ def test_newton_keeps_no_design_that_is_worse():
 def test_newton_at_a_bound_leaves_the_whole_step_to_the_others(side, close):
     surrogate = linear()
     x = side * torch.tensor([[1.0, 0.0]])
-    moved = Newton(steps=2, longest_step=1.0).refine(candidates(surrogate, x, side * 1.5), surrogate)
+    moved = Newton(steps=2, longest_step=1.0).localize(candidates(surrogate, x, side * 1.5), surrogate)
     close(moved.designs, side * torch.tensor([[1.0, 0.5]]))
 
 
 @pytest.mark.parametrize("side", [-1.0, 1.0])
 def test_newton_goes_inwards_from_a_bound(side, close):
     surrogate = linear()
-    moved = Newton(steps=2, longest_step=1.0).refine(candidates(surrogate, torch.full((1, 2), side), side), surrogate)
+    moved = Newton(steps=2, longest_step=1.0).localize(candidates(surrogate, torch.full((1, 2), side), side), surrogate)
     close(moved.designs, torch.full((1, 2), side / 2))
 
 
@@ -144,7 +146,7 @@ def test_newton_solves_for_two_properties_beside_bounds(seed, generator):
     x = 0.1 * torch.randn(1, 7, generator=generator)
     x[:, :4] = torch.randn(1, 4, generator=generator).sign()
     wanted = (x @ matrix.T + 0.02 * torch.randn(1, 2, generator=generator))[0].tolist()
-    moved = Newton(steps=2).refine(candidates(surrogate, x, wanted), surrogate)
+    moved = Newton(steps=2).localize(candidates(surrogate, x, wanted), surrogate)
     assert moved.error.max() < 1e-5
 
 
@@ -154,7 +156,7 @@ def test_newton_goes_downhill_on_a_slight_slope(slope, outputs):
     surrogate = linear(3, outputs).double()
     surrogate.matrix.mul_(slope)
     table = candidates(surrogate, torch.zeros(1, 3, dtype=torch.float64), [0.5] * outputs if outputs > 1 else 0.5)
-    assert (Newton().refine(table, surrogate).error < table.error).all()
+    assert (Newton().localize(table, surrogate).error < table.error).all()
 
 
 def test_adam_is_that_of_torch(close):
@@ -170,11 +172,11 @@ def test_adam_is_that_of_torch(close):
         (surrogate.predict(u * scale)[0] - 3e-4).square().sum().backward()
         optimizer.step()
         schedule.step()
-    moved = Adam(rate=0.02, steps=10, decay=(0.8, 0.9), tolerance=1e-12).refine(candidates(surrogate, x, 3e-4), surrogate)
+    moved = Adam(rate=0.02, steps=10, decay=(0.8, 0.9), tolerance=1e-12).localize(candidates(surrogate, x, 3e-4), surrogate)
     close(moved.designs / scale, u.detach())
 
 
 def test_adam_without_memory_moves_each_coordinate_by_its_rate(close):
     surrogate, x = linear(), torch.tensor([[0.1, -0.2]])
-    moved = Adam(rate=0.01, steps=2, decay=(0.0, 0.0)).refine(candidates(surrogate, x, 50.0), surrogate)
+    moved = Adam(rate=0.01, steps=2, decay=(0.0, 0.0)).localize(candidates(surrogate, x, 50.0), surrogate)
     close(moved.designs, x + 0.01 * (1.0 + 0.5))

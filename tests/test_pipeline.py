@@ -313,18 +313,18 @@ def test_run_leaves_the_global_seed(untouched_seed):
 def finished(**settings: object):
     """A slope of 1 from the fast surrogate; the accurate one calls it a better property, 1.25 as steep."""
     accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
-    refinement = Refinement(Linear(SPACE, GAP, [[1.0, 1.0]]), All([]), Newton(), finisher=accurate, **settings)
+    refinement = Refinement(Linear(SPACE, GAP, [[1.0, 1.0]]), All([]), Newton(), accurate_surrogate=accurate, **settings)
     designs = SPACE.sample(60, seeded())
     return refinement.refine(designs, Target.parse(0.5, GAP)), designs
 
 
 def test_the_finisher_has_the_last_word(close):
     run, _ = finished()
-    assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized", "finished"]
+    assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized", "refined"]
     last = run.candidates
-    assert [p.name for p in last.properties] == ["band_gap_fine"] and last.stage == "finished"
+    assert [p.name for p in last.properties] == ["band_gap_fine"] and last.stage == "refined"
     assert (1.25 * last.designs.sum(1) - 0.5).abs().max() < 1e-3
-    assert "band_gap_fine" in run.report() and "band_gap_fine [eV]" in json.dumps(run.summary()["mae"]["finished"])
+    assert "band_gap_fine" in run.report() and "band_gap_fine [eV]" in json.dumps(run.summary()["mae"]["refined"])
 
 
 def test_the_finisher_moves_what_was_localized(close):
@@ -336,8 +336,10 @@ def test_the_finisher_moves_what_was_localized(close):
 
 def test_what_the_finisher_cannot_reach_is_dropped():
     steep = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[0.01, 0.01]])
-    with pytest.raises(EmptyResultError, match="finished"):
-        Refinement(linear_gap(), All([]), Newton(), finisher=steep).refine(SPACE.sample(20, seeded()), Target.parse(0.5, GAP))
+    with pytest.raises(EmptyResultError, match="refined"):
+        Refinement(linear_gap(), All([]), Newton(), accurate_surrogate=steep).refine(
+            SPACE.sample(20, seeded()), Target.parse(0.5, GAP)
+        )
 
 
 def test_a_rule_holds_for_the_moved_designs():
@@ -352,7 +354,7 @@ def test_a_rule_holds_for_the_moved_designs():
 
 def test_a_rule_on_the_property_is_asked_of_the_finisher():
     accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
-    kept = Refinement(linear_gap(), Expression("0.4999 < band_gap < 0.5001"), Newton(), finisher=accurate)
+    kept = Refinement(linear_gap(), Expression("0.4999 < band_gap < 0.5001"), Newton(), accurate_surrogate=accurate)
     designs = torch.tensor([[0.25, 0.25], [0.3, 0.2]])
     assert len(kept.refine(designs, TARGET).candidates) == 2
 
@@ -363,14 +365,14 @@ def linear_gap() -> Linear:
 
 @pytest.mark.parametrize("name", ["band_gap", "band_gap_fine"])
 def test_pretrained_finishers(name):
-    run = InverseDesign.load("pretrained", finish=name).run(1.0, 6, seeded())
+    run = InverseDesign.load("pretrained", refine_with=name).run(1.0, 6, seeded())
     assert run.candidates.properties[0].name == name
     assert run.candidates.error.max() < 1e-3
 
 
 def test_no_such_finisher(tmp_path):
     with pytest.raises(CheckpointError, match="finisher_wrong"):
-        InverseDesign.load("pretrained", finish="wrong")
+        InverseDesign.load("pretrained", refine_with="wrong")
 
 
 def test_generating_imports_nothing_slow_that_it_does_not_need():

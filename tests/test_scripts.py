@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from matdesinne.candidates import Candidates
-from matdesinne.learning import save_module
+from matdesinne.network import save_network
 from matdesinne.pipeline import InverseDesign
 
 from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_module, write_table
@@ -177,9 +177,9 @@ def test_benchmark(tmp_path):
     small = [
         "surrogate.members=1",
         "surrogate.hidden=8",
-        "judge.members=1",
-        "judge.hidden=8",
-        "judge.optimization.epochs=1",
+        "evaluator.members=1",
+        "evaluator.hidden=8",
+        "evaluator.optimization.epochs=1",
     ]
     words += [*small, "num_samples=100", "targets=[0.0,1.0]", "models=[mdn,cinn]", "hydra.run.dir=out"]
     said = works(tmp_path, "benchmark.py", *words)
@@ -295,7 +295,7 @@ def test_truncated_weights(tmp_path, fails):
 def test_weights_of_another_model(tmp_path, fails):
     write_run(tmp_path)
     other = tiny_module(CONF / "model" / "cvae.yaml", box(), [prop(floor=-1.0)])
-    save_module(other, tmp_path / "other", "model")
+    save_network(other, tmp_path / "other", "model")
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "run" / "model.safetensors")
     assert "model.safetensors" in fails("generate", "run=run", "target=0.5")
 

@@ -146,7 +146,7 @@ def test_values_are_equal_within_four_units_of_rounding(name, text, scale, units
 
 def test_expressions_last():
     rules = [Expression("y < 1"), Expression("y > 0")]
-    assert All([InsideSpace(), rules[0], All([rules[1], Tolerance(0.1)])]).lasting() == rules
+    assert All([InsideSpace(), rules[0], All([rules[1], Tolerance(0.1)])]).rules_after_localization() == rules
 
 
 @pytest.mark.parametrize("rule", [InsideSpace(), Tolerance(0.1), Spread(0.1), All([Tolerance(0.1)]), Expression("x1 < y")])

@@ -148,33 +148,33 @@ LOPSIDED = DesignSpace(
 
 def test_folding_is_the_same_for_all_images(mos2, generator, close):
     x = mos2.sample(200, generator)
-    folded = mos2.folded(mos2.images(x).flatten(0, 1)).view(200, 4, -1)
-    close(folded, folded[:, :1].expand_as(folded), factor=100)
+    canonicalize = mos2.canonicalize(mos2.images(x).flatten(0, 1)).view(200, 4, -1)
+    close(canonicalize, canonicalize[:, :1].expand_as(canonicalize), factor=100)
 
 
 def test_folding_gives_an_image(mos2, generator):
     x = mos2.sample(200, generator)
-    assert ((mos2.images(x) == mos2.folded(x).unsqueeze(1)).all(dim=2)).any(dim=1).all()
+    assert ((mos2.images(x) == mos2.canonicalize(x).unsqueeze(1)).all(dim=2)).any(dim=1).all()
 
 
 def test_folding_takes_the_larger_first_parameter(mos2, generator):
-    folded = mos2.folded(mos2.sample(200, generator))
-    assert (folded[:, mos2.index("a")] >= folded[:, mos2.index("b")]).all()
-    assert (folded[:, mos2.index("alpha")] >= 90).all()
+    canonicalize = mos2.canonicalize(mos2.sample(200, generator))
+    assert (canonicalize[:, mos2.index("a")] >= canonicalize[:, mos2.index("b")]).all()
+    assert (canonicalize[:, mos2.index("alpha")] >= 90).all()
 
 
 def test_folding_keeps_what_lies_on_a_mirror(mos2):
     x = torch.tensor([[3.0, 3.0, 12.0, 90.0, 90.0, 110.0, 0.0]])
-    assert torch.equal(mos2.folded(x), x)
+    assert torch.equal(mos2.canonicalize(x), x)
 
 
 def test_folding_stays_inside(generator):
     x = LOPSIDED.sample(500, generator)
-    folded = LOPSIDED.folded(x)
-    assert LOPSIDED.contains(folded, tolerance=0).all()
-    assert torch.equal(folded[x[:, 0] < -0.5], x[x[:, 0] < -0.5])
+    canonicalize = LOPSIDED.canonicalize(x)
+    assert LOPSIDED.contains(canonicalize, tolerance=0).all()
+    assert torch.equal(canonicalize[x[:, 0] < -0.5], x[x[:, 0] < -0.5])
     both = x[:, 0] >= -0.5
-    assert (folded[both, 0] >= folded[both, 1]).all()
+    assert (canonicalize[both, 0] >= canonicalize[both, 1]).all()
 
 
 def test_random_images_are_equally_likely(mos2, generator):

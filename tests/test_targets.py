@@ -163,12 +163,12 @@ def test_values(target, values, interval):
     ],
 )
 def test_describe(value, words):
-    assert Target.parse(value, GAP).describe(GAP) == words
+    assert Target.parse(value, GAP).format(GAP) == words
 
 
 @pytest.mark.parametrize("value", [[0, None], [None, 0.5], [0.5, INF]])
 def test_open_target_says_no_infinity(value):
-    assert "inf" not in Target.parse(value, GAP).describe(GAP)
+    assert "inf" not in Target.parse(value, GAP).format(GAP)
 
 
 @pytest.mark.parametrize("value", [[None, None], [-INF, INF], [-INF, None]])
@@ -191,7 +191,7 @@ def test_plain_form(target, plain):
 
 
 def test_describe_joins_properties():
-    assert Target.parse([1, 2], TWO).describe(TWO) == "a = 1 eV, b = 2 eV"
+    assert Target.parse([1, 2], TWO).format(TWO) == "a = 1 eV, b = 2 eV"
 
 
 def test_property_name():

@@ -36,7 +36,7 @@ class FlowMatching(InverseModel):
         steps: of the midpoint rule.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label = "flow matching"

@@ -25,7 +25,7 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
     Args:
         designs: physical units, shape [n, dx].
         target: what was asked for.
-        surrogate: the judge.
+        surrogate: the evaluator.
     """
     mean, _ = surrogate.predict_many(designs)
     mean = mean[mean.isfinite().all(dim=1)]

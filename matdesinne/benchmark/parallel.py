@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing
 from tqdm import tqdm
 
-from matdesinne.config import silence_advice
+from matdesinne.cli.config import silence_advice
 
 Task = tuple[Callable[..., object], tuple[object, ...]]
 

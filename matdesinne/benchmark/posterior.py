@@ -106,7 +106,7 @@ def posterior_rows(
                 )
 
 
-def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds: int = 5) -> float | None:
+def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, canonicalizes: int = 5) -> float | None:
     """Accuracy of a neural network that tells two samples apart, by cross-validation; 0.5 where it cannot.
 
     ``None`` with fewer than 20 finite points in one of them.
@@ -117,8 +117,8 @@ def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds:
     Args:
         p: one sample, shape [n, d], of about unit scale.
         q: the other; the larger of the two is cut, so that both weigh the same.
-        seed: of the folds and of the network.
-        folds: of the cross-validation.
+        seed: of the canonicalizes and of the network.
+        canonicalizes: of the cross-validation.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -134,7 +134,7 @@ def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds:
     network = MLPClassifier((width, width), early_stopping=True, n_iter_no_change=20, max_iter=300, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = cross_val_score(network, x, label, cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
+        scores = cross_val_score(network, x, label, cv=StratifiedKFold(canonicalizes, shuffle=True, random_state=seed))
     return float(scores.mean())
 
 
@@ -170,7 +170,7 @@ def expected_coverage(
         generator: source of randomness.
     """
     x = _above_floor(surrogate, count, generator)
-    y = model.blurred(surrogate.predict_many(x)[0], generator)
+    y = model.add_target_noise(surrogate.predict_many(x)[0], generator)
     with torch.no_grad():
         own = model.log_prob(x, y)
         repeated = y.repeat_interleave(samples, dim=0)

@@ -15,19 +15,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.metrics import surrogate_errors
 from matdesinne.benchmark.parallel import Trainings
-from matdesinne.data.datamodule import DesignData
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.files import read_json, write_json
-from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import InverseModel
-from matdesinne.runs import cached_finisher, cached_surrogate
+from matdesinne.network import load_network, save_network
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
-from matdesinne.training import build, check_property, device_of, digest, fit, plain
+from matdesinne.training.fit import build, check_property, device_of, digest, fit, plain
+from matdesinne.training.runs import cached_accurate_surrogate, cached_surrogate
 
 _LOGGER = logging.getLogger(__name__)
 
-_JUDGE = 1000
+_EVALUATOR_SEED = 1000
 """Seed of the surrogate that scores: no repeat localizes with it."""
 
 
@@ -53,7 +53,7 @@ def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
 
 
 def train_models(
-    config: DictConfig, models: dict[str, DictConfig], data: DesignData, folder: Path, trainings: Trainings
+    config: DictConfig, models: dict[str, DictConfig], data: DesignDataModule, folder: Path, trainings: Trainings
 ) -> tuple[dict[str, InverseModel], dict[str, float]]:
     """Train every model, or load the one that a run or an earlier benchmark in this folder with equal settings gave.
 
@@ -78,7 +78,7 @@ def train_models(
     trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
     for name, place in places.items():
-        model = load_module(InverseModel, place, "model")  # type: ignore[type-abstract]
+        model = load_network(InverseModel, place, "model")  # type: ignore[type-abstract]
         label = f"{model.label} ({name})" if model.label in trained else model.label
         trained[label] = model
         metrics = read_json(place / "metrics.json")
@@ -87,14 +87,16 @@ def train_models(
     return trained, seconds
 
 
-def _train_model(config: DictConfig, settings: DictConfig, data: DesignData, place: Path, kept: dict[str, object]) -> None:
+def _train_model(
+    config: DictConfig, settings: DictConfig, data: DesignDataModule, place: Path, kept: dict[str, object]
+) -> None:
     pl.seed_everything(config.seed, verbose=False)
     model = fit(build(InverseModel, settings, data), data, config.trainer, place, None)  # type: ignore[type-abstract]
-    save_module(model, place, "model")
+    save_network(model, place, "model")
     write_json(place / "settings.json", kept)
 
 
-def _settings(config: DictConfig, settings: DictConfig, data: DesignData) -> dict[str, object]:
+def _settings(config: DictConfig, settings: DictConfig, data: DesignDataModule) -> dict[str, object]:
     """What decides the weights of a model."""
     whole = {"model": plain(settings), **{name: plain(config[name]) for name in ("data", "surrogate")}}
     return {**whole, "epochs": config.trainer.max_epochs, "rows": digest(data.split.train), "seed": config.seed}
@@ -117,17 +119,17 @@ class Prepared:
         models: trained generative models by the name of their method.
         seconds: wall time of the training of each, where it is known.
         surrogate: localizes and labels.
-        independent: scores, where it was asked for.
-        finisher: moves candidates in the end, where it was asked for.
+        evaluator: scores, where it was asked for.
+        accurate_surrogate: moves candidates in the end, where it was asked for.
         data: the rows, and the designs that the models were trained on.
     """
 
     models: dict[str, InverseModel]
     seconds: dict[str, float]
     surrogate: Surrogate
-    independent: Surrogate | None
-    finisher: Surrogate | None
-    data: DesignData
+    evaluator: Surrogate | None
+    accurate_surrogate: Surrogate | None
+    data: DesignDataModule
 
     def facts(self) -> dict[str, object]:
         """What a reader of the numbers needs beside them, as plain containers."""
@@ -140,27 +142,27 @@ class Prepared:
         }
 
 
-def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, judge: bool = False) -> Prepared:
+def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, evaluate: bool = False) -> Prepared:
     """Train or load the localizing surrogate and every model.
 
     Args:
-        config: with the keys ``data``, ``surrogate``, ``independent``, ``finisher``, ``trainer``, ``runs``, ``seed``,
+        config: with the keys ``data``, ``surrogate``, ``evaluator``, ``accurate_surrogate``, ``trainer``, ``runs``, ``seed``,
             ``workers``, ``surrogates_folder``.
         models: configurations by the name of their file.
         folder: where to keep the checkpoints.
-        judge: make the independent surrogate too, and the finisher if there is to be one.
+        evaluate: make the evaluator too, and the accurate_surrogate if there is to be one.
     """
     device = device_of(config.trainer)
-    data: DesignData = instantiate(config.data, _convert_="all")
+    data: DesignDataModule = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     _check(config, models, data)
-    quiet = _quiet(config, config.workers if judge else 1)
-    finishing = judge and config.get("finisher") is not None
-    others = [*([_independent_surrogate] if judge else []), *([cached_finisher] if finishing else [])]
+    quiet = _quiet(config, config.workers if evaluate else 1)
+    refining = evaluate and config.get("accurate_surrogate") is not None
+    others = [*([_evaluator] if evaluate else []), *([cached_accurate_surrogate] if refining else [])]
     with Trainings(config.workers) as trainings:
-        first = trainings.start([(_localizing_surrogate, (quiet, data))]) if judge else []
+        first = trainings.start([(_localizing_surrogate, (quiet, data))]) if evaluate else []
         # they go on while the models are labelled and trained
         later = trainings.start([(make, (quiet, data)) for make in others])
         trainings.finish(first, "Training the surrogate")
@@ -168,13 +170,13 @@ def prepare(config: DictConfig, models: dict[str, DictConfig], folder: Path, jud
         labelled = data.labelled_by(surrogate.to(device))
         with trainings.beside():  # they are labelled here, when they are first asked for
             trained, seconds = train_models(config, models, labelled, folder, trainings)
-        trainings.finish(later, "Training the surrogates that judge and finish")
-    independent = _independent_surrogate(config, data) if judge else None
-    finisher = cached_finisher(config, data) if finishing else None
-    return Prepared(trained, seconds, surrogate.cpu(), independent, finisher, labelled)
+        trainings.finish(later, "Training the evaluator")
+    evaluator = _evaluator(config, data) if evaluate else None
+    accurate_surrogate = cached_accurate_surrogate(config, data) if refining else None
+    return Prepared(trained, seconds, surrogate.cpu(), evaluator, accurate_surrogate, labelled)
 
 
-def _check(config: DictConfig, models: dict[str, DictConfig], data: DesignData) -> None:
+def _check(config: DictConfig, models: dict[str, DictConfig], data: DesignDataModule) -> None:
     """Find the user's mistakes before anything is trained."""
     targets = config.get("targets", [0.0])
     if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
@@ -182,22 +184,22 @@ def _check(config: DictConfig, models: dict[str, DictConfig], data: DesignData) 
     for value in targets:
         Target.parse(value, data.properties)
     for run in config.runs.values():
-        load_module(InverseModel, run, "model")  # type: ignore[type-abstract]
+        load_network(InverseModel, run, "model")  # type: ignore[type-abstract]
     for name in models.keys() - config.runs.keys():
         build(InverseModel, models[name], data)  # type: ignore[type-abstract]
 
 
-def _localizing_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
+def _localizing_surrogate(config: DictConfig, data: DesignDataModule) -> Surrogate:
     return cached_surrogate(config, data, config.seed, Path(config.surrogates_folder))
 
 
-def _independent_surrogate(config: DictConfig, data: DesignData) -> Surrogate:
-    """The one that scores: the data set's judge or other settings, all rows, a seed of its own; the same in every repeat."""
-    changes = config.get("judge") or config.independent
+def _evaluator(config: DictConfig, data: DesignDataModule) -> Surrogate:
+    """The surrogate that scores: trained on all rows with a seed of its own, the same in every repeat."""
+    changes = config.get("evaluator") or config.evaluator_network
     if "_target_" not in changes:
         known = {key: value for key, value in changes.items() if key in config.surrogate}
         changes = OmegaConf.merge(config.surrogate, known)
     other = config.copy()
     other.surrogate = changes
     other.data = OmegaConf.merge(config.data, {"split_seed": 0, "order_seed": 0})
-    return cached_surrogate(other, data.with_all_rows(), _JUDGE, Path(config.surrogates_folder))
+    return cached_surrogate(other, data.with_all_rows(), _EVALUATOR_SEED, Path(config.surrogates_folder))

@@ -16,10 +16,10 @@ import numpy as np
 
 from matdesinne.benchmark.posterior import PosteriorRow
 from matdesinne.benchmark.table1 import PAPER, Row
-from matdesinne.exploration.palette import BLUE, SKY, VERMILLION
 from matdesinne.files import atomic_path, write_json
+from matdesinne.reporting.palette import BLUE, SKY, VERMILLION
 
-_INDEPENDENT, _LOCALIZING, _PAPER = BLUE, SKY, VERMILLION
+_EVALUATOR, _LOCALIZING, _PAPER = BLUE, SKY, VERMILLION
 
 
 def write_report(folder: Path, data: str, unit: str, rows: Sequence[Row], facts: Mapping[str, object]) -> str:
@@ -89,7 +89,7 @@ def _markdown(data: str, unit: str, rows: Sequence[Row]) -> str:
     spread = f"; mean and standard deviation over the seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
     out.write(f"MAE in {unit} on `{data}`{spread}; paper: Fung et al. 2021, Table 1 (their data, their surrogate).\n\n")
     out.write(
-        "| method | target | paper | MAE, localizing surrogate | MAE, independent surrogate | inside | kept / generated "
+        "| method | target | paper | MAE, localizing surrogate | MAE, evaluator | inside | kept / generated "
         "| diversity | coverage | seconds (sample + select + localize) |\n|---|---|---|---|---|---|---|---|---|---|\n"
     )
     for group in _by_method(rows):
@@ -99,7 +99,7 @@ def _markdown(data: str, unit: str, rows: Sequence[Row]) -> str:
         kept, generated = (round(fmean(getattr(row, name) for row in group)) for name in ("kept", "generated"))
         out.write(
             f"| {first.method} | {first.target:g} | {'' if paper is None else f'{paper:.3f}'} "
-            f"| {_mean(group, 'mae_surrogate', '.2g')} | {_mean(group, 'mae_independent', '.3f')} "
+            f"| {_mean(group, 'mae_surrogate', '.2g')} | {_mean(group, 'mae_evaluator', '.3f')} "
             f"| {f'{100 * min(inside):.1f} %' if inside else ''} | {kept:,} / {generated:,} "
             f"| {_mean(group, 'diversity', '.2f')} | {_mean(group, 'coverage', '.2f')} "
             f"| {fmean(row.seconds for row in group):.3g} ({_parts(group)}) |\n"
@@ -134,7 +134,7 @@ def _parts(group: Sequence[Row]) -> str:
 
 def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
     """One panel a target, one group of bars a method, on a logarithmic axis."""
-    scored = [group for group in _by_method(rows) if any(row.mae_independent is not None for row in group)]
+    scored = [group for group in _by_method(rows) if any(row.mae_evaluator is not None for row in group)]
     targets = sorted({group[0].target for group in scored})
     if not targets:
         return  # nothing was predicted
@@ -143,7 +143,7 @@ def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
     for axis, target in zip(axes, targets, strict=True):
         shown = [group for group in scored if group[0].target == target]
         place = np.arange(len(shown))
-        for shift, name, color in ((-0.2, "surrogate", _LOCALIZING), (0.2, "independent", _INDEPENDENT)):
+        for shift, name, color in ((-0.2, "surrogate", _LOCALIZING), (0.2, "evaluator", _EVALUATOR)):
             values = [[getattr(row, f"mae_{name}") or 0.0 for row in group] for group in shown]
             # bars need a visible foot on a logarithmic axis
             heights = [max(fmean(each), 1e-7) for each in values]

@@ -179,9 +179,9 @@ class Speed:
         design.refinement.localization = None
         start = self._run(design, size).candidates
         timed = min(timed_steps, steps)
-        MeanGradientDescent(steps=1).refine(start, design.surrogate)
+        MeanGradientDescent(steps=1).localize(start, design.surrogate)
         once = _seconds(lambda: design.surrogate.predict_many(start.designs), device)
-        spent = _seconds(lambda: MeanGradientDescent(steps=timed).refine(start, design.surrogate), device)
+        spent = _seconds(lambda: MeanGradientDescent(steps=timed).localize(start, design.surrogate), device)
         return PaperTime(name, device, size, len(start), timed, steps, max(spent - once, 0.0) * steps / timed)
 
 

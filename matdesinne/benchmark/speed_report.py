@@ -12,8 +12,8 @@ import matplotlib.figure
 
 from matdesinne.benchmark.speed import Floor, PaperTime, SpeedRow, exponent
 from matdesinne.benchmark.training_speed import TrainingRow
-from matdesinne.exploration.palette import CYCLE
 from matdesinne.files import atomic_path, write_json
+from matdesinne.reporting.palette import CYCLE
 
 _LARGE = 10_000
 """Sizes from here on give the exponent; below, what does not grow shows."""

@@ -24,12 +24,12 @@ from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.benchmark.training_speed import TrainingRow, training_rows
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch
 from matdesinne.localization import Adam, GradientDescent, Newton
 from matdesinne.models.base import DensityModel, InverseModel
+from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training import build
+from matdesinne.training.fit import build
 
 _DRAW = 1_000_000
 """Added to the seed of targets and reference designs: they are none of the rows of an analytic source."""
@@ -43,18 +43,18 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
     facts: dict[str, object] = {}
     text = ""
     for part, place in _seeds(config, folder):
-        ready = prepare(part, models, place, judge=True)
-        assert ready.independent is not None  # asked for
+        ready = prepare(part, models, place, evaluate=True)
+        assert ready.evaluator is not None  # asked for
         table = Table1(
             ready.models,
             ready.seconds,
-            _refinement(part, ready.surrogate, ready.finisher),
-            ready.independent,
+            _refinement(part, ready.surrogate, ready.accurate_surrogate),
+            ready.evaluator,
             ready.data.split.train,
             ready.data.prior,
             part.seconds_per_label,
             part.num_samples,
-            part.judged,
+            part.evaluated,
             part.seed,
             part.baselines,
         )
@@ -172,6 +172,6 @@ def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]
         yield part, folder / f"seed{seed}"
 
 
-def _refinement(config: DictConfig, surrogate: Surrogate, finisher: Surrogate | None = None) -> Refinement:
+def _refinement(config: DictConfig, surrogate: Surrogate, accurate_surrogate: Surrogate | None = None) -> Refinement:
     selection, localization = (instantiate(config[name], _convert_="all") for name in ("selection", "localization"))
-    return Refinement(surrogate, selection, localization, finisher=finisher)
+    return Refinement(surrogate, selection, localization, accurate_surrogate=accurate_surrogate)

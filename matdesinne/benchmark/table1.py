@@ -47,7 +47,7 @@ class Row:
         target: the wanted value.
         seed: of this run.
         mae_surrogate: mean absolute error by the surrogate that localizes, or finishes.
-        mae_independent: the same by a surrogate that never localizes.
+        mae_evaluator: the same by a surrogate that never localizes.
         inside_bounds: share of the returned designs inside the design space.
         generated: designs drawn.
         kept: designs returned.
@@ -64,7 +64,7 @@ class Row:
     target: float
     seed: int
     mae_surrogate: float | None
-    mae_independent: float | None
+    mae_evaluator: float | None
     inside_bounds: float | None
     generated: int
     kept: int
@@ -84,14 +84,14 @@ class Table1:
     Args:
         models: generative models by the name of their method.
         training_seconds: wall time of their training by the same name.
-        refinement: selects and localizes by its surrogate; where it has a finisher, each model has one more row, of as many
-            samples as are judged, that ends with it.
-        independent: scores, never localizes.
+        refinement: selects and localizes by its surrogate; where it has an accurate surrogate, each model has one
+            more row, of as many samples as are evaluated, that ends with it.
+        evaluator: scores, never localizes.
         reference: training designs, for diversity.
         prior: properties of designs drawn uniformly from the space, for the cost of a search by DFT.
         seconds_per_label: of one DFT calculation on one core.
         num_samples: designs drawn for each method and target.
-        judged: of these, how many the independent surrogate scores.
+        evaluated: of these, how many the evaluator scores.
         seed: of every draw.
         baselines: make rows without a model, too.
     """
@@ -99,12 +99,12 @@ class Table1:
     models: Mapping[str, InverseModel]
     training_seconds: Mapping[str, float]
     refinement: Refinement
-    independent: Surrogate
+    evaluator: Surrogate
     reference: DesignTable
     prior: Float[Tensor, "m 1"]
     seconds_per_label: float
     num_samples: int
-    judged: int
+    evaluated: int
     seed: int
     baselines: bool = True
 
@@ -115,7 +115,7 @@ class Table1:
 
     @functools.cached_property
     def _fast(self) -> Refinement:
-        """The refinement without a finisher."""
+        """The refinement without a accurate_surrogate."""
         return Refinement(self.surrogate, self.refinement.selection, self.refinement.localization)
 
     def rows(self, targets: Sequence[float]) -> Iterator[Row]:
@@ -151,9 +151,9 @@ class Table1:
         training = self.training_seconds.get(name)
         yield self._row(name, value, designs, self.num_samples, (sampling, 0.0, 0.0), training)
         yield self._refined_row(f"MatDesINNe-{name}", value, designs, sampling, self._fast, training)
-        if self.refinement.finisher is not None:
-            some, share = designs[: self.judged], min(self.judged / len(designs), 1.0)
-            yield self._refined_row(f"MatDesINNe-{name}, finished", value, some, share * sampling, self.refinement, training)
+        if self.refinement.accurate_surrogate is not None:
+            some, share = designs[: self.evaluated], min(self.evaluated / len(designs), 1.0)
+            yield self._refined_row(f"MatDesINNe-{name}, refined", value, some, share * sampling, self.refinement, training)
 
     def _uniform_row(self, value: float) -> Row:
         start = time.perf_counter()
@@ -175,9 +175,9 @@ class Table1:
             run = refinement.refine(designs, Target.parse(value, self.surrogate.properties), sampling)
         except EmptyResultError:
             return self._row(method, value, designs[:0], len(designs), (sampling, 0.0, 0.0), training)
-        localization = run.seconds.get("localized", 0.0) + run.seconds.get("finished", 0.0)
+        localization = run.seconds.get("localized", 0.0) + run.seconds.get("refined", 0.0)
         seconds = (run.seconds["sampled"], run.seconds["selected"], localization)
-        return self._row(method, value, run.candidates.designs, len(designs), seconds, training, refinement.finisher)
+        return self._row(method, value, run.candidates.designs, len(designs), seconds, training, refinement.accurate_surrogate)
 
     def _rejection_rows(self, values: Sequence[float], tolerance: float = 0.02, limit: int = 500_000) -> Iterator[Row]:
         targets = [Target.parse(value, self.surrogate.properties) for value in values]
@@ -201,7 +201,7 @@ class Table1:
         generated: int,
         seconds: tuple[float, float, float],
         training: float | None,
-        finisher: Surrogate | None = None,
+        accurate_surrogate: Surrogate | None = None,
     ) -> Row:
         target = Target.parse(value, self.surrogate.properties)
         inside = self.surrogate.space.contains(designs)
@@ -212,8 +212,8 @@ class Table1:
             method,
             value,
             self.seed,
-            mean_target_error(designs, target, finisher or self.surrogate) if some else None,
-            mean_target_error(designs[: self.judged], target, self.independent) if some else None,
+            mean_target_error(designs, target, accurate_surrogate or self.surrogate) if some else None,
+            mean_target_error(designs[: self.evaluated], target, self.evaluator) if some else None,
             inside.float().mean().item() if some else None,
             generated,
             len(designs),

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import DesignTable
-from matdesinne.learning import Batch
 from matdesinne.models.base import InverseModel
 from matdesinne.models.cinn import CINN
 from matdesinne.models.inn import INN
+from matdesinne.network import Batch
 
 
 @dataclass(frozen=True)

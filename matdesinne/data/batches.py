@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch
+from matdesinne.network import Batch
 from matdesinne.space import GroupElement
 
 
@@ -46,7 +46,7 @@ class TensorBatches:
         if len(table) < part[1]:
             raise ConfigError(
                 f"Expected a row to train on, and one to validate on, for each of {part[1]} processes, got {len(table)}: give "
-                "more rows (data.labels.chains for a generative model) or fewer trainer.devices."
+                "more rows (data.synthetic.chains for a generative model) or fewer trainer.devices."
             )
         self.x, self.y = table.x.to(device), table.y.to(device)
         self.bands = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignData"]
+__all__ = ["DesignDataModule"]
 
 import copy
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.data.batches import TensorBatches
-from matdesinne.data.labels import SurrogateLabels
 from matdesinne.data.sources import LabelSource, Source
+from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.data.table import DesignTable, Split, check_table
-from matdesinne.data.teaching import taught_rows
 from matdesinne.errors import ConfigError
-from matdesinne.fitting import LightningTask
-from matdesinne.learning import Batch
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.surrogates.tight_binding import TightBindingSurrogate
+from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.targets import Property
+from matdesinne.training.base import LightningTask
+from matdesinne.training.distillation import distilled_rows
 
 _HELD_OUT = 50
 """One in so many labelled designs is for validation."""
 
 
-class DesignData(pl.LightningDataModule):
+class DesignDataModule(pl.LightningDataModule):
     """Labelled designs: read, checked, without duplicates, split; batches are slices of tensors on the device.
 
     Args:
@@ -46,7 +46,7 @@ class DesignData(pl.LightningDataModule):
         test: fraction of the rows that nothing is trained or chosen on.
         split_seed: seed of the split.
         order_seed: seed of the order of training rows.
-        labels: how to make a generative model's training designs; ``None`` trains it on the table's rows.
+        synthetic: how to make a generative model's training designs; ``None`` trains it on the table's rows.
         added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.
     """
 
@@ -61,7 +61,7 @@ class DesignData(pl.LightningDataModule):
         test: float = 0.1,
         split_seed: int = 0,
         order_seed: int = 0,
-        labels: SurrogateLabels | None = None,
+        synthetic: SyntheticDesigns | None = None,
         added: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class DesignData(pl.LightningDataModule):
         self.source, self.space, self.properties, self.prototype = source, space, tuple(properties), prototype
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
-        self.split_seed, self.order_seed, self.labels = split_seed, order_seed, labels
+        self.split_seed, self.order_seed, self.synthetic = split_seed, order_seed, synthetic
         self.added = tuple(LabelSource(path) for path in added)
         self.duplicates = 0
         self._split: Split | None = None
@@ -93,7 +93,7 @@ class DesignData(pl.LightningDataModule):
         """
         if self._split is None:
             table = check_table(
-                self.source.load(self.space, self.properties, self.root), self.space, self.properties, self.source.describe()
+                self.source.load(self.space, self.properties, self.root), self.space, self.properties, self.source.name
             )
             unique = table.without_duplicates()
             self.duplicates = len(table) - len(unique)
@@ -105,7 +105,7 @@ class DesignData(pl.LightningDataModule):
         """The rows of the added tables; none whose design is among those of the table."""
         every = unique
         for source in self.added:
-            more = check_table(source.load(self.space, self.properties), self.space, self.properties, source.describe())
+            more = check_table(source.load(self.space, self.properties), self.space, self.properties, source.name)
             every = every.joined(replace(more, ids=more.ids + min(int(every.ids.min()), 0)))  # their numbers go on downwards
         rows = every.without_duplicates().without(unique)  # of equal designs the first one stays
         self.duplicates += len(every) - len(unique) - len(rows)
@@ -114,9 +114,9 @@ class DesignData(pl.LightningDataModule):
     def labelled_by(self, surrogate: Surrogate) -> Self:
         """The same data, with training and validation rows drawn from the box and labelled by a surrogate.
 
-        They are made when they are first asked for. Returns this module unchanged where `labels` is ``None``.
+        They are made when they are first asked for. Returns this module unchanged where `synthetic` is ``None``.
         """
-        if self.labels is None:
+        if self.synthetic is None:
             return self
         labelled = copy.copy(self)
         labelled._labeller, labelled._labelled = surrogate, None
@@ -126,8 +126,8 @@ class DesignData(pl.LightningDataModule):
     def labelled(self) -> tuple[DesignTable, DesignTable, Float[Tensor, "m dy"]] | None:
         """Training and validation designs with a surrogate's labels, and its prior of y; ``None`` without a surrogate."""
         if self._labelled is None and self._labeller is not None:
-            assert self.labels is not None  # labelled_by has checked
-            table, prior = self.labels.make(self.space, self._labeller)
+            assert self.synthetic is not None  # labelled_by has checked
+            table, prior = self.synthetic.make(self.space, self._labeller)
             held = table.ids % _HELD_OUT == 0
             if not held.any():  # of few starts: one of them, and never the only one
                 held = table.ids.unique(return_inverse=True)[1] % _HELD_OUT == 1
@@ -142,12 +142,12 @@ class DesignData(pl.LightningDataModule):
             designs: number of rows; one in fifty is for validation.
             seed: of their draw.
         """
-        rows = taught_rows(teacher, designs, seed)
+        rows = distilled_rows(teacher, designs, seed)
         held = torch.arange(designs) % _HELD_OUT == 0
-        taught = copy.copy(self)
-        taught._split = Split(rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0]), self.split.test)
-        taught._labeller = taught._labelled = None
-        return taught
+        distilled = copy.copy(self)
+        distilled._split = Split(rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0]), self.split.test)
+        distilled._labeller = distilled._labelled = None
+        return distilled
 
     def with_all_rows(self) -> Self:
         """Every row, test rows too, in training, in the order of the source: for a judge that nothing is chosen by.

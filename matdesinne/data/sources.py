@@ -52,8 +52,9 @@ class Source(ABC):
             DatasetError: if it cannot be read.
         """
 
+    @property
     @abstractmethod
-    def describe(self) -> str:
+    def name(self) -> str:
         """Name the source, for messages."""
 
 
@@ -70,7 +71,8 @@ class PackagedSource(Source):
     def __init__(self, name: str) -> None:
         self.path = _DATASETS / f"{name}.parquet"
 
-    def describe(self) -> str:
+    @property
+    def name(self) -> str:
         """The file's name."""
         return self.path.name
 
@@ -85,7 +87,7 @@ class PackagedSource(Source):
         missing = [name for name in (*space.names, *(prop.name for prop in properties)) if name not in table.schema.names]
         if missing:
             raise DatasetError(
-                f"Expected columns of {self.describe()}, {table.schema.names}, got {missing}: correct the names of parameters "
+                f"Expected columns of {self.name}, {table.schema.names}, got {missing}: correct the names of parameters "
                 "and properties."
             )
         return _labelled(table, space, properties, torch.tensor(table["index"].to_numpy().copy()))
@@ -102,7 +104,8 @@ class LabelSource(Source):
         packaged = _DATASETS / f"{path}.parquet"
         self.path = packaged if Path(path).parent == Path() and packaged.is_file() else Path(path)
 
-    def describe(self) -> str:
+    @property
+    def name(self) -> str:
         """The path."""
         return str(self.path)
 
@@ -179,7 +182,8 @@ class PublishedSource(Source):
         self.url, self.sha256 = url.rstrip("/") + "/", dict(sha256)
         self.variable = variable
 
-    def describe(self) -> str:
+    @property
+    def name(self) -> str:
         """Both file names."""
         return f"{self.designs} and {self.labels}"
 
@@ -191,7 +195,7 @@ class PublishedSource(Source):
         y = read_numbers(self._file(self.labels, root), [prop.name for prop in properties], header=False)
         if len(x) != len(y):
             raise DatasetError(
-                f"Expected as many designs as labels in {self.describe()}, got {len(x)} and {len(y)}: fetch both again."
+                f"Expected as many designs as labels in {self.name}, got {len(x)} and {len(y)}: fetch both again."
             )
         return DesignTable(x.float(), y.float(), torch.arange(len(x)))
 
@@ -241,7 +245,8 @@ class FileSource(Source):
             raise ConfigError("Expected the path of a table, got none: add data.source.path=FILE.csv.")
         self.path, self.ignore = Path(path), tuple(ignore)
 
-    def describe(self) -> str:
+    @property
+    def name(self) -> str:
         """The path."""
         return str(self.path)
 
@@ -270,7 +275,8 @@ class AnalyticSource(Source):
         if self.drawn < count:
             raise ConfigError(f"Expected drawn of at least count, got {drawn} and {count}: draw more.")
 
-    def describe(self) -> str:
+    @property
+    def name(self) -> str:
         """The problem's name."""
         return type(self.problem).__name__
 
@@ -282,7 +288,7 @@ class AnalyticSource(Source):
             return DesignTable(x, self.problem.forward(x), torch.arange(self.count))
         log_density: Callable[[Tensor], Tensor] | None = None
         x, y, key = torch.empty(0), torch.empty(0), torch.empty(0)
-        for start in tqdm(range(0, self.drawn, _CHUNK_ROWS), desc=f"Drawing {self.describe()}", unit="chunk", leave=False):
+        for start in tqdm(range(0, self.drawn, _CHUNK_ROWS), desc=f"Drawing {self.name}", unit="chunk", leave=False):
             size = min(_CHUNK_ROWS, self.drawn - start)
             new_x = self.problem.sample_prior(size, generator)
             new_y = self.problem.forward(new_x)

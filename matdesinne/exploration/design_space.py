@@ -11,11 +11,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from omegaconf import DictConfig
 
-from matdesinne.exploration.drawing import axis_label, bin_edges, save_figure, target_label, write_data
+from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.embedding import Embedding
-from matdesinne.exploration.palette import CYCLE, GREY, VALUES
-from matdesinne.exploration.report import Picture, Section, Table
-from matdesinne.exploration.subject import Exploration
+from matdesinne.reporting.drawing import axis_label, bin_edges, save_figure, target_label, write_data
+from matdesinne.reporting.palette import CYCLE, GREY, VALUES
+from matdesinne.reporting.report import Picture, Section, Table
 
 _BINS = 60
 

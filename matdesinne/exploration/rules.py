@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.exploration.drawing import axis_label, save_figure, target_label, write_data
-from matdesinne.exploration.intervals import LEVEL, interval_text, mean_intervals
-from matdesinne.exploration.palette import BLUE, CYCLE, SKY, VERMILLION
-from matdesinne.exploration.report import Picture, Section, Table
-from matdesinne.exploration.subject import Exploration
+from matdesinne.exploration.designs import Exploration
+from matdesinne.reporting.drawing import axis_label, save_figure, target_label, write_data
+from matdesinne.reporting.intervals import LEVEL, interval_text, mean_intervals
+from matdesinne.reporting.palette import BLUE, CYCLE, SKY, VERMILLION
+from matdesinne.reporting.report import Picture, Section, Table
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 

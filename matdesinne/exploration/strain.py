@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from matdesinne.data.table import DesignTable
-from matdesinne.exploration.drawing import save_figure, target_label, write_data
-from matdesinne.exploration.intervals import LEVEL, interval_text, mean_intervals
-from matdesinne.exploration.palette import BLUE, GREY, VERMILLION
-from matdesinne.exploration.report import Picture, Section, Table
-from matdesinne.exploration.subject import Exploration
+from matdesinne.exploration.designs import Exploration
+from matdesinne.reporting.drawing import save_figure, target_label, write_data
+from matdesinne.reporting.intervals import LEVEL, interval_text, mean_intervals
+from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
+from matdesinne.reporting.report import Picture, Section, Table
 from matdesinne.space import DesignSpace
 from matdesinne.structures import CELL_PARAMETERS
 from matdesinne.targets import Target

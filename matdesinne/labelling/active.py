@@ -17,18 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.data.datamodule import DesignData
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.localization import Newton
 from matdesinne.models.base import InverseModel
 from matdesinne.oracles.base import Oracle
-from matdesinne.runs import cached_surrogate
 from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
+from matdesinne.training.runs import cached_surrogate
 
 _LOGGER = logging.getLogger(__name__)
 _ACCEPTED = 0.01
@@ -164,12 +164,12 @@ class ActiveLearning:
         errors, more = self._measured(chosen, self.folder / f"round_{number + 1}")
         return Round(rows, fresh, errors, failed + more)
 
-    def _trained(self, number: int) -> tuple[Surrogate, DesignData]:
+    def _trained(self, number: int) -> tuple[Surrogate, DesignDataModule]:
         """The surrogate of the rows of the configuration and of those of the rounds so far."""
         rounds = [str(self.folder / f"round_{before}" / "labels.parquet") for before in range(1, number + 1)]
         config = OmegaConf.merge(self.training, {"data": {"added": [*self.training.data.added, *rounds]}})
         assert isinstance(config, DictConfig)
-        data: DesignData = instantiate(config.data, _convert_="all")
+        data: DesignDataModule = instantiate(config.data, _convert_="all")
         if data.space != self.model.space or data.properties != self.model.properties:
             raise ConfigError(
                 "Expected a model and data of the same designs and property, got different ones: change active.run."
@@ -188,7 +188,7 @@ class ActiveLearning:
         for designs, target in zip(samples, wanted, strict=True):
             mean, std = surrogate.predict_many(designs)
             start = Candidates(surrogate.space, surrogate.properties, designs, target, mean, std, "sampled")
-            moved.append(Newton().refine(start, surrogate))
+            moved.append(Newton().localize(start, surrogate))
         return moved
 
     def _measured(self, tables: Sequence[Candidates], folder: Path) -> tuple[Float[Tensor, "t n"], int]:

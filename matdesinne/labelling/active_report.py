@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.exploration.intervals import mean_interval
-from matdesinne.exploration.palette import BLUE, VERMILLION
 from matdesinne.files import atomic_path, write_json
 from matdesinne.labelling.active import ActiveLearning, Round
+from matdesinne.reporting.intervals import mean_interval
+from matdesinne.reporting.palette import BLUE, VERMILLION
 
 _FRESH, _CHOSEN = BLUE, VERMILLION
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _PRELOAD = [
     "hydra",
-    "matdesinne.config",
+    "matdesinne.cli.config",
     "matdesinne.labelling.executors",
     "matdesinne.oracles.analytic",
     "matdesinne.oracles.gpaw",

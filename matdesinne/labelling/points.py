@@ -125,10 +125,10 @@ class SobolPoints:
         if self.min_gap is None:
             return None
         # imported where it is needed: Lightning takes seconds
-        from matdesinne.learning import load_module, run_folder
+        from matdesinne.network import load_network, run_folder
         from matdesinne.surrogates.base import Surrogate
 
-        return load_module(Surrogate, run_folder(self.surrogate), "surrogate").eval()  # type: ignore[type-abstract]
+        return load_network(Surrogate, run_folder(self.surrogate), "surrogate").eval()  # type: ignore[type-abstract]
 
     def _filter(self, points: Points, surrogate: Surrogate | None) -> Points:
         keep = torch.ones(len(points), dtype=torch.bool)

@@ -17,10 +17,10 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.exploration.intervals import interval_text
-from matdesinne.exploration.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.files import atomic_path, write_json
 from matdesinne.labelling.validation import TargetErrors, Validation
+from matdesinne.reporting.intervals import interval_text
+from matdesinne.reporting.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.structures import Prototype, draw_structure
 
 _LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
@@ -134,7 +134,7 @@ def _draw_histogram(axis: Axes, candidates: Candidates, labels: Float[Tensor, " 
     for edge in {candidates.target.lower[0], candidates.target.upper[0]}:
         if np.isfinite(edge):
             axis.axvline(edge, color=_TARGET, linestyle="--")
-    axis.set(xlabel=f"{prop.name} [{prop.unit}]", ylabel="designs", title=candidates.target.describe(candidates.properties))
+    axis.set(xlabel=f"{prop.name} [{prop.unit}]", ylabel="designs", title=candidates.target.format(candidates.properties))
 
 
 def _draw_spread(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]) -> None:

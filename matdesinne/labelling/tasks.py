@@ -21,8 +21,8 @@ from matdesinne.labelling.points import read_points
 from matdesinne.labelling.report import write_validation
 from matdesinne.labelling.run import label_points
 from matdesinne.labelling.validation import validate
-from matdesinne.learning import load_module, run_folder
 from matdesinne.models.base import InverseModel
+from matdesinne.network import load_network, run_folder
 
 Task = Callable[[DictConfig, Path], str]
 
@@ -53,7 +53,7 @@ def validation(config: DictConfig, folder: Path) -> str:
 def active(config: DictConfig, folder: Path) -> str:
     """Label in rounds what the surrogate is least sure of, and train it again."""
     settings = config.active
-    model = load_module(InverseModel, run_folder(settings.run), "model").eval()  # type: ignore[type-abstract]
+    model = load_network(InverseModel, run_folder(settings.run), "model").eval()  # type: ignore[type-abstract]
     try:
         training = compose("train", list(settings.training))
     except HydraException as error:

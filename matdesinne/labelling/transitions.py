@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.drawing import write_data
-from matdesinne.exploration.report import Section, Table
-from matdesinne.exploration.subject import Exploration
+from matdesinne.exploration.designs import Exploration
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.base import Oracle
+from matdesinne.reporting.drawing import write_data
+from matdesinne.reporting.report import Section, Table
 
 
 def check_transitions(subject: Exploration, config: DictConfig) -> Section:

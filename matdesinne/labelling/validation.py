@@ -17,10 +17,10 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError, DatasetError
-from matdesinne.exploration.intervals import LEVEL, mean_interval
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import LabelRun, label_points
 from matdesinne.oracles.base import Oracle
+from matdesinne.reporting.intervals import LEVEL, mean_interval
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
     aimed_above = prop.floor is not None and candidates.target.values[0] > prop.floor
     at_floor = int((y <= (prop.floor or 0.0)).sum()) if aimed_above else None
     return TargetErrors(
-        target=candidates.target.describe(candidates.properties),
+        target=candidates.target.format(candidates.properties),
         labelled=len(error),
         failed=int((~known).sum()),
         mae=float(error.mean()),

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError, EmptyResultError, TargetError
-from matdesinne.learning import Batch, DesignModule
+from matdesinne.network import Batch, DesignNetwork
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property, Target
 from matdesinne.transforms import DesignTransform, PhysicalUnits, Standardizer
@@ -40,7 +40,7 @@ def check_coordinates(name: str) -> None:
         raise ConfigError(f"Expected coordinates out of {list(get_args(Coordinates))}, got {name!r}: choose one.")
 
 
-class InverseModel(DesignModule):
+class InverseModel(DesignNetwork):
     """A generative model of p(x | y).
 
     A subclass fills `_terms_standard` (the loss) and `_decode` (latent noise to designs), both in standardised coordinates. In
@@ -52,7 +52,7 @@ class InverseModel(DesignModule):
         target_noise: standard deviation of the noise added to y in training, in the unit of the properties; ``None`` for
             the resolution of each property.
         coordinates: ``"box"`` (normal quantiles of the box, standardised properties) or ``"physical"`` (as they are).
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label: ClassVar[str]
@@ -77,7 +77,7 @@ class InverseModel(DesignModule):
         self.register_buffer("resolution", torch.tensor([prop.resolution for prop in self.properties]), persistent=False)
         box = coordinates == "box"
         self.transform = DesignTransform(space) if box else PhysicalUnits(space.dimension)
-        self.folds = box and len(space.group()) > 1
+        self.canonicalizes = box and len(space.group()) > 1
         self.target_scale = (Standardizer if box else PhysicalUnits)(len(self.properties))
         self.register_buffer("target_reference", torch.zeros(_REFERENCE_ROWS, len(self.properties)))
 
@@ -93,8 +93,8 @@ class InverseModel(DesignModule):
             batch: the training rows.
             prior: properties of designs drawn from the prior; those of the training rows when omitted.
         """
-        self.transform.fit(self._folded(batch.x))
-        self.target_scale.fit(self._merged(batch.y))
+        self.transform.fit(self._canonicalize(batch.x))
+        self.target_scale.fit(self._clamp_at_floor(batch.y))
         prior = batch.y if prior is None else prior
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
         self.target_reference.copy_(prior[rows])
@@ -116,15 +116,15 @@ class InverseModel(DesignModule):
         if len(y) == 0:
             return y.new_empty(0, self.space.dimension)
         noise = torch.randn(y.shape[0], self.latent_dimension, generator=generator)
-        level = torch.rand(y.shape[0], generator=generator) if self.folds else torch.zeros(y.shape[0])
+        level = torch.rand(y.shape[0], generator=generator) if self.canonicalizes else torch.zeros(y.shape[0])
         designs = torch.empty(y.shape[0], self.space.dimension)
         chunk = _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
         with torch.no_grad():
             parts = (values.split(chunk) for values in (noise, level, y, designs))
             for z_rows, levels, y_rows, rows in zip(*parts, strict=True):
-                standard = self.target_scale(self._merged(y_rows.to(self.device)))
+                standard = self.target_scale(self._clamp_at_floor(y_rows.to(self.device)))
                 rows.copy_(self.transform.inverse(self._decode(z_rows.to(self.device), standard)))
-                if self.folds:
+                if self.canonicalizes:
                     rows.copy_(self.space.random_images(rows, levels))
                 if not isinstance(self.transform, PhysicalUnits):
                     rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
@@ -165,7 +165,7 @@ class InverseModel(DesignModule):
         designs = torch.cat(kept)[:count]
         if len(designs) == 0:
             raise EmptyResultError(
-                f"Expected samples for {target.describe(self.properties)} within the bounds, got none of {drawn:,}: "
+                f"Expected samples for {target.format(self.properties)} within the bounds, got none of {drawn:,}: "
                 "widen the bounds, or sample more."
             )
         return designs, drawn
@@ -176,7 +176,7 @@ class InverseModel(DesignModule):
         for prop, low, high, (lowest, highest) in zip(self.properties, target.lower, target.upper, seen, strict=True):
             if low > highest or high < lowest:
                 _LOGGER.warning(
-                    f"The target {target.describe(self.properties)} lies outside the training range of {prop.name}, "
+                    f"The target {target.format(self.properties)} lies outside the training range of {prop.name}, "
                     f"{lowest:.3g} to {highest:.3g} {prop.unit}: expect few candidates, or none."
                 )
 
@@ -207,7 +207,7 @@ class InverseModel(DesignModule):
             seen = torch.stack([reference.amin(dim=0), reference.amax(dim=0)]).T.tolist()
             raise TargetError(
                 f"Expected a target that overlaps the properties seen in training {seen}, got "
-                f"{target.describe(self.properties)}: move the interval."
+                f"{target.format(self.properties)}: move the interval."
             )
         values[:, open_columns] = low + (high - low) * torch.rand(count, len(open_columns), generator=generator)
         return values
@@ -223,18 +223,18 @@ class InverseModel(DesignModule):
 
     def _standardized(self, batch: Batch) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:
         """What the loss sees of rows."""
-        y = self.blurred(batch.y) if self.training else batch.y
-        return self.transform(self._folded(batch.x)), self.target_scale(self._merged(y))
+        y = self.add_target_noise(batch.y) if self.training else batch.y
+        return self.transform(self._canonicalize(batch.x)), self.target_scale(self._clamp_at_floor(y))
 
-    def _folded(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        return self.space.folded(x) if self.folds else x
+    def _canonicalize(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        return self.space.canonicalize(x) if self.canonicalizes else x
 
-    def blurred(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
+    def add_target_noise(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Add the noise with which the model is trained."""
         width = self.resolution if self.target_noise is None else self.target_noise
         return y + width * torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
 
-    def _merged(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+    def _clamp_at_floor(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Values that a property's floor makes equal, as one value."""
         lowest = [-torch.inf if prop.floor is None else prop.floor - prop.margin for prop in self.properties]
         return torch.maximum(y, torch.tensor(lowest, dtype=y.dtype, device=y.device))
@@ -264,10 +264,10 @@ class DensityModel(InverseModel):
         Returns:
             log p(x | y), shape [n].
         """
-        v = self.target_scale(self._merged(self._checked(y)))
+        v = self.target_scale(self._clamp_at_floor(self._checked(y)))
         if isinstance(self.transform, PhysicalUnits):
             return self._log_prob(self.transform(x), v) + self.transform.log_det(x)  # nothing keeps it inside the bounds
-        images = (self.space.images(x) if self.folds else x.unsqueeze(1)).unbind(dim=1)
+        images = (self.space.images(x) if self.canonicalizes else x.unsqueeze(1)).unbind(dim=1)
         inside = torch.stack([self.space.contains(image) for image in images])
         parts = torch.stack([self._log_prob(self.transform(image), v) + self.transform.log_det(image) for image in images])
         # a sample is any of its images inside the bounds, all equally likely

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch
 from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.coupling import affine_network
 from matdesinne.models.mixture import MixtureNetwork
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
@@ -49,11 +49,11 @@ class CINN(DensityModel):
         hidden: width of the subnetworks; for mixtures of the first and of the last block, interpolated between.
         depth: hidden layers of the subnetworks.
         components: logistic components of a mixture block.
-        published: use affine blocks as in the paper's code, see `affine_network`.
+        paper_network: use affine blocks as in the paper's code, see `affine_network`.
         frequencies: octaves of the Fourier features of y.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label = "cINN"
@@ -69,7 +69,7 @@ class CINN(DensityModel):
         hidden: Sequence[int] = (32, 128),
         depth: int = 4,
         components: int = 8,
-        published: bool = False,
+        paper_network: bool = False,
         frequencies: int = 2,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
@@ -83,7 +83,7 @@ class CINN(DensityModel):
         if coupling == "mixture":
             self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
         elif coupling == "affine":
-            self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth, published)
+            self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth, paper_network)
         else:
             raise ConfigError(f"Expected coupling mixture or affine, got {coupling!r}: choose one.")
 
@@ -103,8 +103,8 @@ class CINN(DensityModel):
         if self.space.order:
             self.order.copy_(torch.tensor([self.space.index(name) for name in self.space.order]))
         else:
-            v = self.target_scale(self._merged(batch.y[:_ORDER_ROWS]))
-            self.order.copy_(_by_explained_variance(self._folded(batch.x[:_ORDER_ROWS]), v))
+            v = self.target_scale(self._clamp_at_floor(batch.y[:_ORDER_ROWS]))
+            self.order.copy_(_by_explained_variance(self._canonicalize(batch.x[:_ORDER_ROWS]), v))
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
         if isinstance(self.network, MixtureNetwork):
             columns = batch.x[:_ORDER_ROWS, self.order.cpu()].unbind(dim=1)

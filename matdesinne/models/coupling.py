@@ -16,12 +16,12 @@ from matdesinne.models.networks import perceptron
 if TYPE_CHECKING:
     from FrEIA.framework import SequenceINN
 
-_PUBLISHED_SPREAD = 0.1
+_PAPER_SPREAD = 0.1
 """Standard deviation of all first weights and biases in the paper's code."""
 
 
 def affine_network(
-    dimension: int, condition: int, blocks: int, hidden: int, depth: int, published: bool = False, clamp: float = 2.0
+    dimension: int, condition: int, blocks: int, hidden: int, depth: int, paper_network: bool = False, clamp: float = 2.0
 ) -> SequenceINN:
     """FrEIA's GLOW coupling blocks, each moves both halves, with a random rotation before each.
 
@@ -37,7 +37,7 @@ def affine_network(
         blocks: number of coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
-        published: make that of the paper's code.
+        paper_network: make that of the paper's code.
         clamp: bound on the log-scale of one block.
     """
     # here, because the import takes a second that a mixture network need not wait
@@ -46,12 +46,12 @@ def affine_network(
 
     network = SequenceINN(dimension)
     for _ in range(blocks):
-        network.append(FixedLinearTransform, M=_permutation(dimension) if published else _rotation(dimension))
+        network.append(FixedLinearTransform, M=_permutation(dimension) if paper_network else _rotation(dimension))
         network.append(
             GLOWCouplingBlock,
             cond=0 if condition else None,
             cond_shape=(condition,) if condition else None,
-            subnet_constructor=_published_subnet(hidden, depth) if published else _subnet(hidden, depth),
+            subnet_constructor=_paper_subnet(hidden, depth) if paper_network else _subnet(hidden, depth),
             clamp=clamp,
         )
     return network
@@ -72,11 +72,11 @@ def _subnet(hidden: int, depth: int) -> Callable[[int, int], nn.Module]:
     return lambda inputs, outputs: perceptron(inputs, outputs, hidden, depth, zero_last=True)
 
 
-def _published_subnet(hidden: int, depth: int) -> Callable[[int, int], nn.Module]:
+def _paper_subnet(hidden: int, depth: int) -> Callable[[int, int], nn.Module]:
     def make(inputs: int, outputs: int) -> nn.Module:
         subnet = perceptron(inputs, outputs, hidden, depth, activation=nn.ReLU)
         for parameter in subnet.parameters():
-            nn.init.normal_(parameter, std=_PUBLISHED_SPREAD)
+            nn.init.normal_(parameter, std=_PAPER_SPREAD)
         return subnet
 
     return make

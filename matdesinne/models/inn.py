@@ -40,11 +40,11 @@ class INN(InverseModel):
         lambda_x: weight of the backward discrepancy.
         lambda_padding: weight of the padding's squared size, forwards.
         scales: widths of the kernels of both discrepancies, in standardised units.
-        published: use the network of the paper's code, see `affine_network`.
+        paper_network: use the network of the paper's code, see `affine_network`.
         padding_noise: standard deviation of the noise on the padding.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label = "INN"
@@ -63,7 +63,7 @@ class INN(InverseModel):
         lambda_x: float = 1.0,
         lambda_padding: float = 1.0,
         scales: Sequence[float] = (0.45, 1.0, 2.0),
-        published: bool = False,
+        paper_network: bool = False,
         padding_noise: float = 0.05,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
@@ -79,7 +79,7 @@ class INN(InverseModel):
             )
         self.padding, self.padding_noise, self.scales = padding, padding_noise, tuple(scales)
         self.weights = {"y": lambda_y, "z": lambda_z, "x": lambda_x, "padding": lambda_padding}
-        self.network = affine_network(space.dimension + padding, 0, blocks, hidden, depth, published)
+        self.network = affine_network(space.dimension + padding, 0, blocks, hidden, depth, paper_network)
 
     @property
     def latent_dimension(self) -> int:

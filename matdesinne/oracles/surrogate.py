@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.learning import load_module, run_folder
+from matdesinne.network import load_network, run_folder
 from matdesinne.oracles.base import Column, Columns, Oracle
 from matdesinne.surrogates.base import Surrogate
 
@@ -21,7 +21,7 @@ class SurrogateOracle(Oracle):
 
     Args:
         run: folder that ``train.py`` wrote, or ``"pretrained"``.
-        part: which of its surrogates: ``"surrogate"``, or ``"finisher_band_gap"`` and the like.
+        part: which of its surrogates: ``"surrogate"``, or ``"accurate_band_gap"`` and the like.
         chunk: designs in one task.
     """
 
@@ -52,4 +52,4 @@ class SurrogateOracle(Oracle):
 @functools.cache
 def _load(path: Path) -> Surrogate:
     """Read the weights once a process: an oracle is sent to workers without its network."""
-    return load_module(Surrogate, path.parent, path.stem).eval()  # type: ignore[type-abstract]
+    return load_network(Surrogate, path.parent, path.stem).eval()  # type: ignore[type-abstract]

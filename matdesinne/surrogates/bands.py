@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matdesinne.bands import band_gap, edge_weights, relative_energies
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Linearization, Surrogate, huber_loss, spread_of
@@ -39,7 +39,7 @@ class BandSurrogate(Surrogate):
         hidden: width of each hidden layer.
         depth: number of hidden layers.
         huber: error at which the loss goes from quadratic to linear, in eV.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class BandSurrogate(Surrogate):
         if lacking:
             raise ConfigError(
                 f"Expected {batch.bands[0].name} with band energies in every row for surrogate=bands, got {lacking} of "
-                f"{len(batch.x)} rows without: use surrogate=tight_binding or taught/bands, or label with DFT on this grid."
+                f"{len(batch.x)} rows without: use surrogate=tight_binding or distilled/bands, or label with DFT on this grid."
             )
         self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
 

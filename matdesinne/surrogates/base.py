@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from matdesinne.errors import ConfigError
 from matdesinne.features import BoxFeatures, CellFeatures, Features
-from matdesinne.learning import Batch, Description, DesignModule
+from matdesinne.network import Batch, Description, DesignNetwork
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
@@ -46,7 +46,7 @@ class Linearization(NamedTuple):
     jacobian: Float[Tensor, "n dy dx"]
 
 
-class Surrogate(DesignModule):
+class Surrogate(DesignNetwork):
     """A differentiable model of y = f(x).
 
     A subclass fills `_members` (standardised designs to properties, for each member of an ensemble).
@@ -55,7 +55,7 @@ class Surrogate(DesignModule):
         space: the designs.
         properties: what they have.
         prototype: the atoms of a design; with it networks see the geometry of the cell, else the parameters.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     spread_offset: Tensor
@@ -142,7 +142,7 @@ class Surrogate(DesignModule):
         factor = self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)
         return std * factor.to(std)
 
-    def content(self, std: Float[Tensor, "n dy"], half_width: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+    def coverage(self, std: Float[Tensor, "n dy"], half_width: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Probability that the property lies within a distance of the prediction, the inverse of `half_width`.
 
         Args:

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.features import BoxFeatures
-from matdesinne.learning import Batch
 from matdesinne.models.base import Coordinates, check_coordinates
 from matdesinne.models.coupling import affine_network
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
@@ -36,9 +36,9 @@ class INNSurrogate(Surrogate):
         blocks: number of coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
-        published: use the network of the paper's code, see `affine_network`.
+        paper_network: use the network of the paper's code, see `affine_network`.
         coordinates: ``"box"`` or ``"physical"``: what the network sees and gives, see `InverseModel`.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class INNSurrogate(Surrogate):
         blocks: int = 6,
         hidden: int = 256,
         depth: int = 2,
-        published: bool = False,
+        paper_network: bool = False,
         coordinates: Coordinates = "box",
         optimization: Mapping[str, float] | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class INNSurrogate(Surrogate):
         if coordinates == "physical":
             self.features = BoxFeatures(space, PhysicalUnits(space.dimension))
             self.target_scale = PhysicalUnits(len(self.properties))
-        self.network = affine_network(space.dimension, 0, blocks, hidden, depth, published)
+        self.network = affine_network(space.dimension, 0, blocks, hidden, depth, paper_network)
 
     def _members(self, features: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
         output = self.network(features, jac=False)[0][:, : len(self.properties)]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Linearization, Surrogate, spread_of
@@ -38,7 +38,7 @@ class MLPSurrogate(Surrogate):
         depth: number of hidden layers.
         pieces: number of outputs under each extremum, for each property.
         huber: error at which the loss goes from quadratic to linear, in standard deviations of the property.
-        optimization: fields of `matdesinne.learning.Optimization`.
+        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     def __init__(

@@ -6,10 +6,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark import preparation
 from matdesinne.benchmark.parallel import Trainings
-from matdesinne.benchmark.preparation import _independent_surrogate, gather, prepare, train_models
+from matdesinne.benchmark.preparation import _evaluator, gather, prepare, train_models
 from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import write_json
-from matdesinne.learning import save_module
+from matdesinne.network import save_network
 
 from ..conftest import CONF, TINY, box, prop, rows, tiny_module, toy_data, trainer_config, yaml_files
 
@@ -27,7 +27,7 @@ def config(**changes: object) -> DictConfig:
         "data": {"source": "toy"},
         "surrogate": SURROGATE,
         "surrogates_folder": "kept",
-        "independent": {},
+        "evaluator": {},
     }
     return OmegaConf.merge(base, changes)
 
@@ -124,7 +124,7 @@ def test_a_training_that_was_cut_off_is_done_again(fitted, tmp_path, content):
 def test_a_run_is_taken_as_it_is(fitted, tmp_path):
     model = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()])
     model.fit_scales(rows(box()))
-    save_module(model, tmp_path / "run", "model")
+    save_network(model, tmp_path / "run", "model")
     trained, seconds = train_models(
         config(runs={"mdn": str(tmp_path / "run")}), chosen("mdn"), toy_data(), tmp_path, Trainings(1)
     )
@@ -151,8 +151,8 @@ def asked(monkeypatch) -> list[tuple]:
 
 
 def test_independent_surrogate_has_changes(asked):
-    settings = config(independent={"hidden": 99, "kpoints": 41}, seed=5)
-    _independent_surrogate(settings, toy_data())
+    settings = config(evaluator={"hidden": 99, "kpoints": 41}, seed=5)
+    _evaluator(settings, toy_data())
     # what the surrogate does not know is for another kind of it
     assert asked[0][0].surrogate == {**SURROGATE, "hidden": 99}
     assert settings.surrogate == SURROGATE
@@ -160,19 +160,19 @@ def test_independent_surrogate_has_changes(asked):
 
 def test_independent_surrogate_can_be_another_one(asked):
     other = {"_target_": "matdesinne.surrogates.inn.INNSurrogate", "blocks": 3}
-    _independent_surrogate(config(independent=other), toy_data())
+    _evaluator(config(evaluator=other), toy_data())
     assert asked[0][0].surrogate == other
 
 
 def test_independent_surrogate_has_its_own_seed_and_all_rows(asked):
-    _independent_surrogate(config(seed=5), toy_data())
+    _evaluator(config(seed=5), toy_data())
     _, data, seed, folder = asked[0]
     assert (len(data.training_rows), seed, folder) == (256, 1000, Path("kept"))
 
 
 def test_independent_surrogate_is_the_same_in_every_repeat(asked):
     for seed in (0, 1):
-        _independent_surrogate(config(seed=seed), toy_data(split_seed=seed, order_seed=seed))
+        _evaluator(config(seed=seed), toy_data(split_seed=seed, order_seed=seed))
     first, second = asked
     assert first[0].data == second[0].data and first[2:] == second[2:]
     assert all(torch.equal(getattr(first[1].split.train, name), getattr(second[1].split.train, name)) for name in ("x", "y"))
@@ -184,7 +184,7 @@ def test_independent_surrogate_is_not_trained_on_labels_of_the_other(asked):
         def make(self, space, surrogate):
             raise AssertionError
 
-    _independent_surrogate(config(), toy_data(labels=Labels()).labelled_by(None))
+    _evaluator(config(), toy_data(labels=Labels()).labelled_by(None))
     assert len(asked[0][1].training_rows) == 256
 
 

@@ -9,7 +9,7 @@ from matdesinne.benchmark.report import write_posterior, write_report, write_res
 from matdesinne.benchmark.table1 import Row
 
 SCORED = Row("cINN", 1.0, 0, 0.2, 0.3, 1.0, 100, 50, 0.5, 0.75, 6.0, 1.0, 2.0, 3.0, 12.0)
-BARE = replace(SCORED, mae_surrogate=None, mae_independent=None, inside_bounds=None, kept=0, diversity=None, coverage=None)
+BARE = replace(SCORED, mae_surrogate=None, mae_evaluator=None, inside_bounds=None, kept=0, diversity=None, coverage=None)
 SEARCH = replace(BARE, method="DFT search", seconds=630.0, seconds_sampling=0, seconds_selection=0, seconds_localization=0)
 COMPARED = PosteriorRow("MDN", 0.5, 0, 100, 200, 0.5, -0.001, 0.25, 1)
 
@@ -58,7 +58,7 @@ def test_cells_of_one_seed(report):
 
 
 def test_mean_and_deviation_over_seeds(report):
-    text = report(SCORED, replace(SCORED, seed=1, mae_independent=0.5, kept=70))
+    text = report(SCORED, replace(SCORED, seed=1, mae_evaluator=0.5, kept=70))
     cells = line(text, "cINN")
     assert cells[4] == "0.400 ± 0.141"  # of a sample: sqrt(2) / 10
     assert cells[6] == "60 / 100"

@@ -7,9 +7,9 @@ import torch
 from matdesinne.benchmark.speed import Floor, Speed, exponent
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.training_speed import TrainingRow, plain_loss, training_rows
-from matdesinne.learning import Batch
 from matdesinne.localization import GradientDescent, Newton
 from matdesinne.models.inn import INN
+from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import All
 
@@ -101,8 +101,8 @@ def test_straightforward_loss_is_the_same(trained):
     torch.manual_seed(0)
     expected = float(plain_loss(trained, batch).detach())
     torch.manual_seed(0)
-    blurred = Batch(batch.x, trained.blurred(batch.y))
-    u, v = trained.transform(batch.x), trained.target_scale(trained._merged(blurred.y))
+    add_target_noise = Batch(batch.x, trained.add_target_noise(batch.y))
+    u, v = trained.transform(batch.x), trained.target_scale(trained._clamp_at_floor(add_target_noise.y))
     # a training step of the cINN is that of one factor of its likelihood: all of them make the loss
     found = trained._terms_standard(u, v)["loss"] if isinstance(trained, INN) else -trained._log_prob(u, v).mean()
     assert float(found.detach()) == pytest.approx(expected, rel=1e-5)

@@ -10,8 +10,8 @@ import pytest
 from ..conftest import OWN, QUICK, script_config, write_table
 
 WORDS = [word for word in QUICK if not word.startswith(("model.", "logger="))]
-JUDGE = ["surrogate.members=1", "independent.members=1", "independent.hidden=8", "independent.depth=1"]
-TABLE = [*OWN, *WORDS, *JUDGE, "surrogate=mlp", "models=[mdn,cvae]"]
+EVALUATOR = ["surrogate.members=1", "evaluator.members=1", "evaluator.hidden=8", "evaluator.depth=1"]
+TABLE = [*OWN, *WORDS, *EVALUATOR, "surrogate=mlp", "models=[mdn,cvae]"]
 PROBLEM = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.source.count=2000"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
@@ -104,8 +104,8 @@ def test_resimulation(tmp_path, problem):
 def test_paper_experiment(tmp_path, published_folder, monkeypatch):
     monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
     small = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "surrogate.blocks=1"]
-    judge = ["surrogate.hidden=8", "independent.members=1", "independent.hidden=8", "independent.depth=1"]
-    benchmark(tmp_path, "experiment=paper", *small, *judge, "num_samples=40", "targets=[0.5]", "localization.steps=3")
+    evaluator = ["surrogate.hidden=8", "evaluator.members=1", "evaluator.hidden=8", "evaluator.depth=1"]
+    benchmark(tmp_path, "experiment=paper", *small, *evaluator, "num_samples=40", "targets=[0.5]", "localization.steps=3")
     found = content(tmp_path, "table1.json")
     assert found["data"] == "mos2_vasp"
     assert {"MDN", "cVAE", "INN", "cINN"} <= {row["method"] for row in found["rows"]}

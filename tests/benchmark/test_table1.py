@@ -29,12 +29,12 @@ def made(num_samples: int = COUNT, selection=None, **changes: object) -> Table1:
         "models": models,
         "training_seconds": {"MDN": 12.0},
         "refinement": Refinement(surrogate(), selection or All([InsideSpace(), Tolerance(0.5)]), Newton()),
-        "independent": surrogate((1.1, 1.0)),
+        "evaluator": surrogate((1.1, 1.0)),
         "reference": toy_data().split.train,
         "prior": rows(box(), 4096).y,
         "seconds_per_label": SECONDS,
         "num_samples": num_samples,
-        "judged": num_samples,
+        "evaluated": num_samples,
         "seed": 0,
         **changes,
     }
@@ -77,7 +77,7 @@ def test_localized_rows_are_on_the_target(table):
 def test_independent_surrogate_scores(table):
     """It never localizes: the difference of the two surrogates, x1 / 10, stays."""
     row = next(row for row in chosen(table, "uniform") if row.target == 1.0)
-    assert row.mae_independent > 10 * row.mae_surrogate
+    assert row.mae_evaluator > 10 * row.mae_surrogate
 
 
 def test_uniform_designs_are_not_selected(table):
@@ -99,7 +99,7 @@ def test_search_costs_labels_by_probability(table, target):
     expected = SECONDS * COUNT / float(near.float().mean())
     assert row.seconds == pytest.approx(expected, abs=SECONDS)  # whole labels
     assert row.seconds == pytest.approx(SECONDS * row.generated)
-    assert (row.mae_surrogate, row.mae_independent, row.kept) == (None, None, COUNT)
+    assert (row.mae_surrogate, row.mae_evaluator, row.kept) == (None, None, COUNT)
 
 
 def test_search_of_what_never_comes():
@@ -109,7 +109,7 @@ def test_search_of_what_never_comes():
 
 def test_nothing_left_is_a_row():
     rows_left = [row for row in made(selection=All([Tolerance(0.0)])).rows([1.0]) if row.method.startswith("MatDesINNe")]
-    assert rows_left and all((row.kept, row.mae_surrogate, row.mae_independent) == (0, None, None) for row in rows_left)
+    assert rows_left and all((row.kept, row.mae_surrogate, row.mae_evaluator) == (0, None, None) for row in rows_left)
 
 
 def test_seconds_are_the_sum_of_their_parts(table):
@@ -149,10 +149,10 @@ def test_designs_without_cell_are_no_score():
 
 def test_a_finisher_adds_a_row_that_ends_on_its_level_set():
     steep = Linear(box(), [prop("band_gap_fine", floor=0.0)], [[1.3, 1.3]]).eval()
-    refinement = Refinement(surrogate(), All([InsideSpace()]), Newton(), finisher=steep)
-    rows = list(made(refinement=refinement, judged=40).rows([0.5]))
-    found = [row for row in rows if row.method.endswith(", finished")]
+    refinement = Refinement(surrogate(), All([InsideSpace()]), Newton(), accurate_surrogate=steep)
+    rows = list(made(refinement=refinement, evaluated=40).rows([0.5]))
+    found = [row for row in rows if row.method.endswith(", refined")]
     assert len(found) == len(made().models)
     assert all(row.generated == 40 and row.mae_surrogate < 1e-3 for row in found)
     # scored by the other: 1.1 x1 + x2 on the line 1.3 (x1 + x2) = 0.5
-    assert all(row.mae_independent > 0.05 for row in found)
+    assert all(row.mae_evaluator > 0.05 for row in found)

@@ -6,8 +6,8 @@ from matdesinne.bands import BandLabels
 from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
-from matdesinne.fitting import LightningTask
 from matdesinne.space import DesignSpace, Parameter, Symmetry
+from matdesinne.training.base import LightningTask
 
 from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
 

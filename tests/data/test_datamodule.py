@@ -4,19 +4,19 @@ import pandas
 import pytest
 import torch
 
-from matdesinne.data.datamodule import DesignData
-from matdesinne.data.labels import SurrogateLabels
+from matdesinne.data.datamodule import DesignDataModule
+from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import DatasetError
-from matdesinne.fitting import LightningTask
 from matdesinne.space import DesignSpace, Symmetry
+from matdesinne.training.base import LightningTask
 
 from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data
 
 MIRROR = DesignSpace(box().parameters, [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]})])
 
 
-def attach(data: DesignData) -> DesignData:
+def attach(data: DesignDataModule) -> DesignDataModule:
     """What Lightning does before it asks for batches."""
     data.trainer = SimpleNamespace(
         global_rank=0,
@@ -27,8 +27,8 @@ def attach(data: DesignData) -> DesignData:
     return data
 
 
-def labels(**settings: object) -> SurrogateLabels:
-    return SurrogateLabels(**{"uniform": 20_000, "chains": 400, "steps": 3, **settings})
+def labels(**settings: object) -> SyntheticDesigns:
+    return SyntheticDesigns(**{"uniform": 20_000, "chains": 400, "steps": 3, **settings})
 
 
 def test_reads_once():
@@ -40,13 +40,13 @@ def test_bad_table_names_the_source():
     batch = rows(box(), 10)
     source = TableSource(DesignTable(2 * batch.x, batch.y, torch.arange(10)))
     with pytest.raises(DatasetError, match="memory"):
-        _ = DesignData(source, box(), [prop()]).split
+        _ = DesignDataModule(source, box(), [prop()]).split
 
 
 def test_duplicates_are_counted_and_do_not_leak():
     batch = rows(box(), 50)
     source = TableSource(DesignTable(batch.x.repeat(3, 1), batch.y.repeat(3, 1), torch.arange(150)))
-    data = DesignData(source, box(), [prop()], validation=0.2, test=0.2)
+    data = DesignDataModule(source, box(), [prop()], validation=0.2, test=0.2)
     ids = data.split.row_ids()
     assert data.duplicates == 100
     assert sorted(ids["train"] + ids["validation"] + ids["test"]) == list(range(50))
@@ -185,7 +185,7 @@ def test_root_reaches_the_source(tmp_path):
     source = TableSource(DesignTable(*rows(box(), 50)[:2], torch.arange(50)))
     load = source.load
     source.load = lambda space, properties, root: seen.append(root) or load(space, properties)
-    _ = DesignData(source, box(), [prop()], root=str(tmp_path)).split
+    _ = DesignDataModule(source, box(), [prop()], root=str(tmp_path)).split
     assert seen == [tmp_path]
 
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.data.table import DesignTable
 from matdesinne.exploration import embedding
-from matdesinne.exploration.subject import Exploration
-from matdesinne.learning import Batch
+from matdesinne.exploration.designs import Exploration
+from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property

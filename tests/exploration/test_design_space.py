@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from matdesinne.exploration.design_space import design_space
-from matdesinne.exploration.subject import Exploration
+from matdesinne.exploration.designs import Exploration
 
 from ..conftest import candidates, line, linear
 from .conftest import Linear, crystal, explored, fit

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from matdesinne.exploration.subject import gather
+from matdesinne.exploration.designs import gather
 
 from ..conftest import OWN, candidates, linear, script_config, write_table
 from ..test_scripts import write_run

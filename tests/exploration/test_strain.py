@@ -4,8 +4,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.strain import Kind, strain, strains
-from matdesinne.exploration.subject import Exploration
 from matdesinne.space import DesignSpace, Parameter
 
 from ..conftest import candidates, linear

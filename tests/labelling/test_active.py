@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from matdesinne.candidates import Candidates
-from matdesinne.config import config_folder
+from matdesinne.cli.config import config_folder
 from matdesinne.data.sources import LabelSource
 from matdesinne.errors import ConfigError
 from matdesinne.labelling.active import ActiveLearning, choose

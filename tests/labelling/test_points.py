@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.labelling.points import SobolPoints, read_points
-from matdesinne.learning import load_module, run_folder
+from matdesinne.network import load_network, run_folder
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
@@ -54,7 +54,7 @@ def test_reserved_points_are_passed_over(space, sequence, packaged):
 def test_min_gap_asks_the_surrogate(space, sequence):
     """Exactly those of the passed range that the network predicts to have the gap."""
     points = SobolPoints(40, 1024, SEED, min_gap=0.5).draw(space)
-    surrogate = load_module(Surrogate, run_folder("pretrained"), "surrogate").eval()
+    surrogate = load_network(Surrogate, run_folder("pretrained"), "surrogate").eval()
     passed = torch.arange(1024, int(points.index[-1]) + 1)
     wanted = surrogate.predict_many(sequence[passed].float())[0][:, 0] >= 0.5
     assert points.index.tolist() == passed[wanted].tolist()

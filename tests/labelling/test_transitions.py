@@ -4,11 +4,11 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.drawing import write_data
-from matdesinne.exploration.subject import Exploration
-from matdesinne.exploration.transitions import Levels, Transitions
+from matdesinne.exploration.designs import Exploration
+from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.labelling.transitions import check_transitions
 from matdesinne.oracles.base import Column, Oracle
+from matdesinne.reporting.drawing import write_data
 
 from ..conftest import Linear, box, prop
 
@@ -51,7 +51,7 @@ def subject(folder) -> Exploration:
     surrogate = Linear(box(), [prop("y", floor=0.0)], [[1.0, 0.0]]).eval()
     before = torch.tensor([[-0.1, 0.0], [0.3, 0.0], [-0.3, 0.9], [-0.5, 0.0]])
     after = before * torch.tensor([-1.0, 1.0])
-    found = Transitions.judged(surrogate, Levels(-0.05, 0.05), before, after, ["x1"] * 4)
+    found = Transitions.between(surrogate, Levels(-0.05, 0.05), before, after, ["x1"] * 4)
     write_data(folder / "transitions.parquet", found.columns())
     return Exploration((), surrogate, None, folder, 0)
 

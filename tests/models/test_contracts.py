@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from matdesinne.errors import ConfigError, TargetError
-from matdesinne.learning import DesignModule, load_module, save_module
 from matdesinne.models.base import DensityModel, InverseModel
+from matdesinne.network import DesignNetwork, load_network, save_network
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.targets import Target
 
@@ -131,7 +131,7 @@ def test_checkpoint_round_trip(path, tmp_path):
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "model.ckpt")
     torch.load(tmp_path / "model.ckpt", weights_only=True)
-    again = DesignModule.load_from_checkpoint(tmp_path / "model.ckpt")
+    again = DesignNetwork.load_from_checkpoint(tmp_path / "model.ckpt")
     y = torch.zeros(20, 1)
     assert torch.equal(again.sample(y, seeded()), made.eval().sample(y, seeded()))
 
@@ -140,8 +140,8 @@ def test_checkpoint_round_trip(path, tmp_path):
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_folder_round_trip(path, space, tmp_path):
     made = model(path, space)
-    save_module(made, tmp_path, "model")
-    again = load_module(InverseModel, tmp_path, "model")
+    save_network(made, tmp_path, "model")
+    again = load_network(InverseModel, tmp_path, "model")
     y = torch.zeros(20, 1)
     assert torch.equal(again.sample(y, seeded()), made.sample(y, seeded()))
 
@@ -149,8 +149,8 @@ def test_folder_round_trip(path, space, tmp_path):
 @y_files
 def test_folder_keeps_interval_targets(path, tmp_path):
     made = model(path)
-    save_module(made, tmp_path, "model")
-    again = load_module(InverseModel, tmp_path, "model")
+    save_network(made, tmp_path, "model")
+    again = load_network(InverseModel, tmp_path, "model")
     target = Target((-0.5,), (0.5,))
     assert torch.equal(again.draw_targets(target, 20, seeded()), made.draw_targets(target, 20, seeded()))
 
@@ -222,7 +222,7 @@ def test_settings_reach_the_description(path):
     made = tiny_module(path, box(), [prop()])
     described = made.describe()["settings"]
     assert {"optimization", "space", "properties"} <= set(described)
-    assert DesignModule.build(made.describe()).describe() == made.describe()
+    assert DesignNetwork.build(made.describe()).describe() == made.describe()
 
 
 @densities

@@ -7,8 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
-from matdesinne.learning import load_module, save_module
 from matdesinne.models.base import DensityModel, InverseModel
+from matdesinne.network import load_network, save_network
 from matdesinne.surrogates.base import Surrogate
 
 from ..conftest import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, yaml_files
@@ -69,8 +69,8 @@ def test_the_box_keeps_them(path):
 @paper
 def test_folder_round_trip(path, tmp_path):
     made = model(path)
-    save_module(made, tmp_path, "model")
-    again = load_module(InverseModel, tmp_path, "model")
+    save_network(made, tmp_path, "model")
+    again = load_network(InverseModel, tmp_path, "model")
     y = rows(SPACE, 20).y
     assert torch.equal(again.sample(y, seeded()), made.sample(y, seeded()))
 
@@ -160,7 +160,7 @@ def test_surrogate_jacobian_is_in_physical_units():
 
 def test_surrogate_folder_round_trip(tmp_path):
     made, x = surrogate(), rows(SPACE, 10).x
-    save_module(made, tmp_path, "surrogate")
-    again = load_module(Surrogate, tmp_path, "surrogate")
+    save_network(made, tmp_path, "surrogate")
+    again = load_network(Surrogate, tmp_path, "surrogate")
     assert torch.equal(again.predict_many(x)[0], made.predict_many(x)[0])
     assert torch.equal(again.features(x), x)

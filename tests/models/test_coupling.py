@@ -14,7 +14,7 @@ ROTATION = 1e5
 def network(condition: int, dimension: int = 3, size: float = 0.2, seed: int = 0, published: bool = False):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = affine_network(dimension, condition, blocks=3, hidden=8, depth=1, published=published).double()
+        made = affine_network(dimension, condition, blocks=3, hidden=8, depth=1, paper_network=published).double()
     perturb(made, size)
     return made
 
@@ -32,7 +32,7 @@ def rotations(made) -> list[torch.Tensor]:
 @pytest.mark.parametrize("condition", [0, 2])
 @pytest.mark.parametrize("published", [False, True], ids=["ours", "published"])
 def test_inverse(condition, published, close):
-    made = network(condition, published=published)
+    made = network(condition, paper_network=published)
     x, c = inputs(condition)
     z = made(x, c=c or None)[0]
     assert not torch.allclose(z, x, atol=1e-2)
@@ -93,7 +93,7 @@ def test_fresh_network_is_a_rotation(dimension, close):
 
 
 def test_published_network_permutes_and_starts_wide():
-    made = affine_network(6, 0, blocks=3, hidden=64, depth=1, published=True)
+    made = affine_network(6, 0, blocks=3, hidden=64, depth=1, paper_network=True)
     drawn = torch.cat([parameter.flatten() for parameter in made.parameters() if parameter.requires_grad])
     assert drawn.std().item() == pytest.approx(0.1, rel=0.1)
     assert abs(drawn.mean().item()) < 0.01

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matdesinne.errors import CheckpointError
-from matdesinne.learning import save_module
+from matdesinne.network import save_network
 from matdesinne.oracles.surrogate import SurrogateOracle
 
 from ..conftest import CONF, box, prop, rows, tiny_module
@@ -14,7 +14,7 @@ from ..conftest import CONF, box, prop, rows, tiny_module
 def surrogate(tmp_path):
     made = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()]).eval()
     made.fit_scales(rows(box()))
-    save_module(made, tmp_path, "surrogate")
+    save_network(made, tmp_path, "surrogate")
     return made
 
 
@@ -35,7 +35,7 @@ def test_travels_without_its_network(surrogate, tmp_path):
 
 def test_other_weights_are_another_oracle(surrogate, tmp_path):
     first = SurrogateOracle(str(tmp_path), "surrogate", 100).settings()
-    save_module(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed=1), tmp_path, "surrogate")
+    save_network(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed=1), tmp_path, "surrogate")
     assert SurrogateOracle(str(tmp_path), "surrogate", 100).settings() != first
 
 

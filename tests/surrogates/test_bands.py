@@ -4,10 +4,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.bands import BandLabels
-from matdesinne.data.datamodule import DesignData
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch, DesignModule
+from matdesinne.network import Batch, DesignNetwork
 from matdesinne.targets import Property
 
 from ..conftest import CONF, box, perturb, prop, rows, tiny_module, trainer
@@ -112,7 +112,7 @@ def test_one_property_only():
 
 
 def test_trains_on_the_packaged_set(space, tmp_path):
-    data = DesignData(PackagedSource("mos2_gpaw"), space, GAP)
+    data = DesignDataModule(PackagedSource("mos2_gpaw"), space, GAP)
     made = tiny_module(YAML, space, GAP, hidden=32, depth=2)
     made.fit_scales(data.training_batch())
     validation = data.split.validation
@@ -120,7 +120,7 @@ def test_trains_on_the_packaged_set(space, tmp_path):
     runner = trainer(tmp_path, max_epochs=60)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "bands.ckpt")
-    again = DesignModule.load_from_checkpoint(tmp_path / "bands.ckpt")
+    again = DesignNetwork.load_from_checkpoint(tmp_path / "bands.ckpt")
     after = (again.predict_many(validation.x)[0] - validation.y).abs().mean()
     assert after < 0.7 * before
 

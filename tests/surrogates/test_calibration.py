@@ -6,7 +6,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from matdesinne.learning import Batch, DesignModule, load_module, save_module
+from matdesinne.network import Batch, DesignNetwork, load_network, save_network
 from matdesinne.surrogates.base import Surrogate
 
 from ..conftest import CONF, Linear, box, prop, rows, tiny_module, toy_data, trainer
@@ -53,14 +53,14 @@ def test_content_is_the_inverse_of_the_half_width(level, calibrated, close):
     if calibrated:
         made.calibrate(labelled(made, 400))
     std = torch.tensor([[0.5, 0.1], [2.0, 0.3]])
-    close(made.content(std, made.half_width(std, level)), torch.full((2, 2), level), factor=10)
+    close(made.coverage(std, made.half_width(std, level)), torch.full((2, 2), level), factor=10)
 
 
 def test_content_is_at_most_what_calibration_has_seen():
     made = surrogate()
-    assert made.content(torch.tensor([[1.0]]), torch.tensor([[100.0]])).item() == pytest.approx(0.99)
-    assert made.content(torch.tensor([[1.0]]), torch.tensor([[0.0]])).item() == 0.0
-    assert made.content(torch.tensor([[0.0]]), torch.tensor([[0.0]])).item() == 0.0
+    assert made.coverage(torch.tensor([[1.0]]), torch.tensor([[100.0]])).item() == pytest.approx(0.99)
+    assert made.coverage(torch.tensor([[1.0]]), torch.tensor([[0.0]])).item() == 0.0
+    assert made.coverage(torch.tensor([[0.0]]), torch.tensor([[0.0]])).item() == 0.0
 
 
 def test_spread_is_that_of_the_members_at_first(close):
@@ -189,8 +189,8 @@ def calibrated() -> Surrogate:
 
 def test_folder_keeps_the_calibration(calibrated, tmp_path):
     x = rows(box(), 10).x
-    save_module(calibrated, tmp_path, "surrogate")
-    again = load_module(Surrogate, tmp_path, "surrogate")
+    save_network(calibrated, tmp_path, "surrogate")
+    again = load_network(Surrogate, tmp_path, "surrogate")
     assert (again.spread_offset > 0).all()
     assert torch.equal(again.predict_many(x)[1], calibrated.predict_many(x)[1])
 
@@ -199,5 +199,5 @@ def test_checkpoint_keeps_the_calibration(calibrated, tmp_path):
     runner = trainer(tmp_path, max_epochs=0)
     runner.fit(calibrated, datamodule=toy_data())
     runner.save_checkpoint(tmp_path / "surrogate.ckpt")
-    again = DesignModule.load_from_checkpoint(tmp_path / "surrogate.ckpt")
+    again = DesignNetwork.load_from_checkpoint(tmp_path / "surrogate.ckpt")
     assert torch.equal(again.spread_quantiles, calibrated.spread_quantiles)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from matdesinne.bands import BandLabels
 from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch, DesignModule, load_module, save_module
+from matdesinne.network import Batch, DesignNetwork, load_network, save_network
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate, huber_loss
 
@@ -166,8 +166,8 @@ def test_mae_is_that_of_the_prediction(path, close):
 @files
 def test_folder_round_trip(path, tmp_path):
     made, x = surrogate(path), labelled(path, 10).x
-    save_module(made, tmp_path, "surrogate")
-    again = load_module(Surrogate, tmp_path, "surrogate")
+    save_network(made, tmp_path, "surrogate")
+    again = load_network(Surrogate, tmp_path, "surrogate")
     assert all(torch.equal(a, b) for a, b in zip(made.predict_many(x), again.predict_many(x), strict=True))
 
 
@@ -181,7 +181,7 @@ def test_checkpoint_round_trip(path, tmp_path):
     runner = trainer(tmp_path)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "surrogate.ckpt")
-    again = DesignModule.load_from_checkpoint(tmp_path / "surrogate.ckpt")
+    again = DesignNetwork.load_from_checkpoint(tmp_path / "surrogate.ckpt")
     x = rows(box(), 10).x
     assert torch.equal(again.predict_many(x)[0], made.eval().predict_many(x)[0])
 

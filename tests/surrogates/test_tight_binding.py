@@ -6,16 +6,16 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.bands import BandLabels, band_gap
-from matdesinne.data.datamodule import DesignData
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
-from matdesinne.learning import Batch, DesignModule, load_module, save_module
+from matdesinne.network import Batch, DesignNetwork, load_network, save_network
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.surrogates.bonds import Layer
-from matdesinne.surrogates.slater_koster import SlaterKoster
+from matdesinne.surrogates.tight_binding.bonds import Layer
+from matdesinne.surrogates.tight_binding.slater_koster import SlaterKoster
 
 from ..conftest import CONF, TableSource, box, perturb, prop, rows, tiny_module, trainer
 
@@ -241,7 +241,7 @@ def test_jacobian_is_the_finite_difference(batch, x):
 def test_chunks_change_nothing(batch, x, monkeypatch, close):
     made = made_surrogate(batch)
     before = [*made.predict_many(x), *made.linearize(x)]
-    monkeypatch.setattr("matdesinne.surrogates.tight_binding._CHUNK_ROWS", 3)
+    monkeypatch.setattr("matdesinne.surrogates.tight_binding.surrogate._CHUNK_ROWS", 3)
     for apart, together in zip([*made.predict_many(x), *made.linearize(x)], before, strict=True):
         close(apart, together, factor=100)
 
@@ -254,8 +254,8 @@ def test_no_rows(batch):
 def test_folder_round_trip(batch, x, tmp_path, count):
     labels = batch.bands[0]
     made = made_surrogate(batch._replace(bands=(BandLabels(labels.energies[..., :count], labels.kpoints[:count]),)))
-    save_module(made, tmp_path, "surrogate")
-    again = load_module(Surrogate, tmp_path, "surrogate")
+    save_network(made, tmp_path, "surrogate")
+    again = load_network(Surrogate, tmp_path, "surrogate")
     assert again.kpoints.shape == (count, 2)
     assert all(torch.equal(a, b) for a, b in zip(made.predict_many(x), again.predict_many(x), strict=True))
 
@@ -271,7 +271,7 @@ def test_loads_over_another_grid(batch, x):
 
 
 def test_describes_its_prototype(batch):
-    again = DesignModule.build(made_surrogate(batch).describe())
+    again = DesignNetwork.build(made_surrogate(batch).describe())
     assert again.prototype == PROTOTYPE
 
 
@@ -293,12 +293,12 @@ def test_steps_lower_the_loss(batch):
 
 def test_checkpoint_round_trip(batch, x, tmp_path):
     table = DesignTable(batch.x, batch.y, torch.arange(len(batch.x)), batch.bands)
-    data = DesignData(TableSource(table), SPACE, GAP, PROTOTYPE, test=0.1, validation=0.2)
+    data = DesignDataModule(TableSource(table), SPACE, GAP, PROTOTYPE, test=0.1, validation=0.2)
     made = made_surrogate(batch).train()
     runner = trainer(tmp_path)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "surrogate.ckpt")
-    again = DesignModule.load_from_checkpoint(tmp_path / "surrogate.ckpt")
+    again = DesignNetwork.load_from_checkpoint(tmp_path / "surrogate.ckpt")
     assert torch.equal(again.predict_many(x)[0], made.eval().predict_many(x)[0])
 
 

@@ -1,0 +1,138 @@
+"""Training designs of the generative models: drawn from the box, labelled by the surrogate, flat in the property."""
+
+from __future__ import annotations
+
+__all__ = ["SyntheticDesigns"]
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from matdesinne.data.table import DesignTable
+from matdesinne.errors import ConfigError, TrainingError
+from matdesinne.space import DesignSpace
+from matdesinne.surrogates.base import Surrogate
+
+_BINS = 64
+_STEP = 0.12
+"""Typical length of a Metropolis step, in half-widths of the box."""
+
+
+@dataclass(frozen=True)
+class SyntheticDesigns:
+    r"""As many labelled designs as wanted, where the surrogate is as good as the labels.
+
+    p(x | y) does not depend on how often each y is shown. Uniform designs are therefore drawn again with weights w(y) that make
+    y flat above the floor, and Metropolis chains with the stationary density w(f(x)) go on from them: rare properties get
+    as many distinct designs as common ones. At fixed y the chains leave designs uniform, as the prior has them. With several
+    properties the uniform designs are used as they are.
+
+    References:
+        Metropolis et al., Equation of state calculations by fast computing machines, 1953, doi 10.1063/1.1699114.
+
+    Args:
+        uniform: designs drawn uniformly from the box.
+        chains: number of chains.
+        steps: steps of each chain; every state is a training design.
+        floor_share: share of training designs at or below the floor (less its margin) of the property.
+        seed: seed of all draws.
+    """
+
+    uniform: int = 1_500_000
+    chains: int = 150_000
+    steps: int = 8
+    floor_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not (self.uniform >= 1000 and self.chains >= 100 and self.steps >= 0 and 0 <= self.floor_share < 1):
+            raise ConfigError(
+                f"Expected uniform >= 1000, chains >= 100, steps >= 0 and 0 <= floor_share < 1, got {self.uniform}, "
+                f"{self.chains}, {self.steps} and {self.floor_share}: correct data.synthetic."
+            )
+
+    def make(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, Float[Tensor, "m dy"]]:
+        """Draw and label.
+
+        Args:
+            space: a bounded space.
+            surrogate: labels the designs.
+
+        Returns:
+            The training designs, and property values of the uniform draw (the prior of y).
+
+        Raises:
+            TrainingError: if the surrogate finds next to no design above the property's floor.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        x = space.sample(self.uniform, generator)
+        chunks = tqdm(x.split(1 << 16), desc="Labelling uniform designs", unit="chunk", leave=False)
+        prior = torch.cat([surrogate.predict_many(rows)[0] for rows in chunks])
+        if prior.shape[1] > 1:
+            return DesignTable(x, prior, torch.arange(len(x))), prior
+        log_weight = self._log_weights(prior[:, 0], surrogate)
+        weight = log_weight(prior[:, 0])
+        chosen = torch.multinomial((weight - weight.max()).exp(), self.chains, replacement=True, generator=generator)
+        xs, ys = self._chains(x[chosen], prior[chosen], space, surrogate, log_weight, generator)
+        # every state of a chain carries the number of the design that it started from: what is held out shares no chain
+        return DesignTable(xs, ys, chosen.repeat(self.steps + 1)), prior
+
+    def _log_weights(self, y: Float[Tensor, " m"], surrogate: Surrogate) -> _LogWeights:
+        prop = surrogate.properties[0]
+        top = float(y.topk(max(20, len(y) // 20_000)).values[-1])
+        lowest = float(y.min())
+        low = lowest if prop.floor is None else max(prop.floor - prop.margin, lowest)
+        if not top > low:
+            raise TrainingError(
+                f"Expected a surrogate that finds designs with {prop.name} above {low:g} {prop.unit}, got almost none of "
+                f"{len(y)}: train it longer, or correct the floor of the property."
+            )
+        edges = torch.linspace(low, top, _BINS + 1)
+        counts = torch.histc(y[(y > low) & (y < top)], _BINS, low, top).clamp_min(1)
+        table = -counts.log()
+        first = table[:1]  # of a single lowest value, where none is below a floor
+        if low > lowest:
+            ratio = self.floor_share / (1 - self.floor_share)
+            first = torch.tensor([ratio * _BINS / int((y <= low).sum())]).log()
+        return _LogWeights(torch.cat([first, table, table[-1:]]), edges)
+
+    def _chains(
+        self,
+        x: Float[Tensor, "c dx"],
+        y: Float[Tensor, "c 1"],
+        space: DesignSpace,
+        surrogate: Surrogate,
+        log_weight: _LogWeights,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n 1"]]:
+        width = space.upper - space.lower
+        weight = log_weight(y[:, 0])
+        xs, ys = [x], [y]
+        for _ in tqdm(range(self.steps), desc="Labelling flat in the property", unit="step", leave=False):
+            length = _STEP * (0.7 * torch.randn(len(x), 1, generator=generator)).exp()
+            unit = (x - space.lower) / width + 0.5 * length * torch.randn(x.shape, generator=generator)
+            unit = unit.remainder(2.0)  # reflected at the faces of the box
+            moved = space.lower + width * torch.where(unit > 1, 2 - unit, unit)
+            label = surrogate.predict_many(moved)[0]
+            proposed = log_weight(label[:, 0])
+            accepted = torch.rand(len(x), generator=generator).log() < proposed - weight
+            x, y = torch.where(accepted[:, None], moved, x), torch.where(accepted[:, None], label, y)
+            weight = torch.where(accepted, proposed, weight)
+            xs.append(x)
+            ys.append(y)
+        return torch.cat(xs), torch.cat(ys)
+
+
+@dataclass(frozen=True)
+class _LogWeights:
+    """Logarithm of w(y), constant on bins."""
+
+    table: Tensor
+    edges: Tensor
+
+    def __call__(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return self.table[torch.bucketize(y, self.edges)]

@@ -1,0 +1,1 @@
+"""Metal-insulator transitions among designs."""

@@ -1,0 +1,1 @@
+"""A surrogate of learnt Slater-Koster Hamiltonians."""
