@@ -1,3 +1,4 @@
+import copy
 import functools
 import itertools
 import math
@@ -134,7 +135,7 @@ def test_muon_state_survives_a_checkpoint():
     again, other = made()
     for parameter, value in zip(again, parameters, strict=True):
         parameter.data.copy_(value.data)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     step(parameters, optimizer)
     step(again, other)
     assert all(torch.equal(first, second) for first, second in zip(parameters, again, strict=True))
