@@ -6,6 +6,7 @@ __all__ = ["OutputFolder", "config_folder", "entry_point"]
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -109,11 +110,16 @@ def _file_error(error: OSError) -> str:
 
 
 def _instantiation_error(error: InstantiationException) -> str:
-    """Returns the message of this package's error that caused Hydra's error, or Hydra's message in one line."""
-    if isinstance(error.__cause__, MatDesINNeError):
-        return str(error.__cause__)
+    """Returns one line: the message of this package's error beneath Hydra's, or which object did not take its settings."""
+    cause = error.__cause__
+    if isinstance(cause, MatDesINNeError):
+        return str(cause)
     reason, _, key = _one_line(error).partition(" full_key: ")
-    return f"Expected settings that fit, got: {reason}" + (f": correct {key}." if key else "")
+    advice = f"correct {key.rstrip('0123456789') or 'them'}."  # Hydra appends the place in a list to its key
+    target = re.match(r"Error in call to target '(\S+)'", reason)
+    if target is None:
+        return f"Expected settings that fit, got: {reason.partition(', set env var')[0]}: {advice}"
+    return f"Expected settings that {target[1]} takes, got {type(cause).__name__} ({cause}): {advice}"
 
 
 def _one_line(error: Exception) -> str:
