@@ -5,7 +5,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from matdesinne.cli.config import by_name, check_numbers, config_folder, entry_point, verbatim
+from matdesinne.cli.arguments import by_name, check_numbers, verbatim
+from matdesinne.cli.config import config_folder, entry_point
 
 
 @verbatim("where")

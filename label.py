@@ -5,7 +5,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.cli.config import check_numbers, config_folder, entry_point
+from matdesinne.cli.arguments import check_numbers
+from matdesinne.cli.config import config_folder, entry_point
 
 
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="label")

@@ -10,9 +10,10 @@ from matdesinne import __version__
 project = "MatDesINNe"
 author = "The MatDesINNe developers"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinxcontrib.mermaid", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 exclude_patterns = ["figures/README.md"]
 myst_enable_extensions = ["dollarmath"]
+myst_fence_as_directive = ["mermaid"]  # so that GitHub, too, shows the pictures
 myst_heading_anchors = 3
 default_role = "py:obj"  # what is in single backticks in a docstring
 autodoc_member_order = "bysource"

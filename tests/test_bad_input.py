@@ -24,7 +24,7 @@ from matdesinne.errors import DatasetError
 from matdesinne.pipeline import InverseDesign
 from matdesinne.space import DesignSpace, Parameter
 
-from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_module, write_table
+from .conftest import CONF, OWN, PARAMETERS, QUICK, ROOT, box, prop, rows, script_config, tiny_module, write_table
 
 TRAIN = ["model=mdn", *OWN, *QUICK]
 LABEL = ["folder=out", "oracle=surrogate", "oracle.run=run", "executor.workers=1", "points=sobol"]
@@ -100,7 +100,7 @@ WRONG = {
         ("bounds=[0,1]", "bounds"),
         ("fixed={x1:abc}", "x1"),
         ("fixed=3", "fixed"),
-        ("refine_with=nothing", "finisher_nothing"),
+        ("refine_with=nothing", "accurate_nothing"),
         ("run=out", "model"),
         ("run=table.csv", "model"),
         ("accelerator=3", "accelerator"),
@@ -190,6 +190,24 @@ WORDS = {"generate": ["run=run", "target=0.5"], "train": TRAIN, "benchmark": [*O
 def test_wrong_setting(fails, script, word, named):
     words = [known for known in WORDS[script] if not known.startswith(word.split("=")[0].lstrip("+") + "=")]
     assert named in fails(script, *words, word)
+
+
+def test_missing_target_is_asked_for(fails):
+    assert "give target=" in fails("generate", "run=run")
+
+
+@pytest.mark.parametrize(
+    ("script", "word", "advice"),
+    [
+        ("train", f"data.space.parameters=[{PARAMETERS.replace('lower', 'low', 1)}]", "correct data.space.parameters."),
+        ("generate", "selection.rules=[{_target_:matdesinne.selection.Nothing}]", "correct selection.rules."),
+        ("generate", "+localization.nothing=3", "correct localization."),
+    ],
+    ids=["argument", "class", "setting"],
+)
+def test_wrong_argument_is_told_with_its_place(fails, script, word, advice):
+    said = fails(script, *WORDS[script], word)
+    assert said.endswith(advice) and "HYDRA_FULL_ERROR" not in said and "full_key" not in said
 
 
 def test_a_model_needs_a_surrogate(fails):

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.preparation import gather
-from matdesinne.cli.config import config_folder, entry_point, verbatim
+from matdesinne.cli.arguments import verbatim
+from matdesinne.cli.config import config_folder, entry_point
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.localization import Localizer
 from matdesinne.models.base import InverseModel

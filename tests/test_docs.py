@@ -27,7 +27,7 @@ CHECKOUT = {"own_model"}
 """Pages whose commands are given in the folder of the sources."""
 
 SHELLS = {"sh", "bash", "console"}
-OTHERS = {"{toctree}", "{warning}", "{note}", "{eval-rst}", "text", "json", "bibtex"}
+OTHERS = {"{toctree}", "{warning}", "{note}", "{eval-rst}", "mermaid", "text", "json", "bibtex"}
 """Blocks that are nothing to run; a block in any other language fails."""
 
 COMPOSE = "--cfg job"
@@ -266,7 +266,8 @@ def test_every_module_is_in_the_reference():
 
 
 @pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser")), reason="needs the extra docs"
+    any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_parser", "sphinxcontrib.mermaid")),
+    reason="needs the extra docs",
 )
 def test_guide_builds_without_warnings(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path / "html")]

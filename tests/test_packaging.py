@@ -85,7 +85,7 @@ def test_sdist_carries_what_its_tests_need(built, tmp_path):
 def test_wheel_carries_every_file(installed):
     """The package with its data, the configurations, the scripts."""
     [inside] = installed.glob("lib/python*/site-packages/matdesinne")
-    scripts = {Path("entry") / f"{name}.py" for name in SCRIPTS}
+    scripts = {Path("scripts") / f"{name}.py" for name in SCRIPTS}
     expected = (
         {path.relative_to("matdesinne") for path in files_below(ROOT, "matdesinne")} | files_below(ROOT, "conf") | scripts
     )
@@ -117,6 +117,14 @@ def test_installed_command(installed, trained, tmp_path, name, words, file):
 
 def test_installed_command_trains(trained):
     assert json.loads((trained / "run" / "metrics.json").read_text())["epochs"] == 1
+
+
+def test_installed_command_sweeps_in_other_processes(installed, trained, tmp_path):
+    """The launcher sends the script's task to processes that did not start as the command."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    settings = [f"run={trained / 'run'}", "target=[null,9]", "num_samples=50", "seed=1,2", "structures=false"]
+    command(installed, tmp_path, "matdesinne-generate", "-m", "hydra/launcher=cores", *settings, "hydra.sweep.dir=out")
+    assert {path.parent.name for path in (tmp_path / "out").glob("*/summary.json")} == {"0", "1"}
 
 
 @pytest.mark.parametrize("name", ["benchmark", "explore"])

@@ -4,8 +4,11 @@ import csv
 import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import ase.io
@@ -303,8 +306,16 @@ def test_weights_of_another_model(tmp_path, fails):
 
 
 @pytest.mark.parametrize("name", ["train", "generate", "benchmark", "label", "explore"])
-def test_command_of_a_checkout_that_is_installed_in_place(name):
-    assert Path(importlib.import_module(f"matdesinne.entry.{name}").__file__) == ROOT / f"{name}.py"
+def test_command_of_a_checkout_that_is_installed_in_place(monkeypatch, capsys, name):
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    entry = EntryPoint(f"matdesinne-{name}", scripts[f"matdesinne-{name}"], "console_scripts")
+    monkeypatch.setattr("sys.argv", [entry.name, "--cfg", "job", "--package", "seed"])
+    ran = []
+    plain = runpy.run_path
+    monkeypatch.setattr(runpy, "run_path", lambda path, **names: ran.append(Path(path)) or plain(path, **names))
+    entry.load()()
+    assert ran == [ROOT / f"{name}.py"]
+    assert capsys.readouterr().out.strip().isdigit()
 
 
 @pytest.mark.parametrize(("word", "wrong"), [("model=nothing", "nothing"), ("model.widht=3", "widht")])

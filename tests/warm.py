@@ -13,7 +13,15 @@ import traceback
 from pathlib import Path
 
 OURS = "matdesinne"
-USED = ["config", "runs", "logs", "sweeps", "exports", "labelling.tasks", "exploration.parts", "benchmark.suites"]
+USED = [
+    "cli.arguments",
+    "cli.config",
+    "training.sweeps",
+    "exports",
+    "labelling.tasks",
+    "exploration.sections",
+    "benchmark.suites",
+]
 
 
 def run(job: dict) -> int:

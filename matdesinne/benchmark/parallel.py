@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing
 from tqdm import tqdm
 
-from matdesinne.cli.config import silence_advice
+from matdesinne.training.advice import silence_advice
 
 Task = tuple[Callable[..., object], tuple[object, ...]]
 

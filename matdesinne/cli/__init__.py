@@ -1,1 +1,1 @@
-"""The command line: configurations, errors, installed commands."""
+"""The command line: configurations, settings, installed commands."""

@@ -1,0 +1,80 @@
+"""Settings as a user types them on the command line: checked numbers, values by name, text without quotes."""
+
+from __future__ import annotations
+
+__all__ = ["by_name", "check_numbers", "verbatim"]
+
+import functools
+import math
+import numbers
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from matdesinne.errors import ConfigError
+
+
+def check_numbers(config: DictConfig, minimum: Mapping[str, float], maximum: float = 2**32 - 1) -> None:
+    """Checks numbers that a user may have set, before any work starts.
+
+    Args:
+        config: the configuration that holds the numbers.
+        minimum: smallest allowed value by the name of a setting (dots lead into groups); a setting whose minimum is an ``int``
+            must be a whole number. A setting that is ``None`` is not checked.
+        maximum: largest allowed value of all settings.
+
+    Raises:
+        ConfigError: for the first setting that is not a number or is out of its range.
+    """
+    for name, lowest in minimum.items():
+        value = OmegaConf.select(config, name)
+        if value is None:
+            continue
+        kind = numbers.Integral if isinstance(lowest, int) else numbers.Real
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value) and lowest <= value <= maximum):
+            whole = "a whole number" if isinstance(lowest, int) else "a number"
+            raise ConfigError(f"Expected {name} as {whole} from {lowest:g} to {maximum:g}, got {value!r}: correct {name}=.")
+
+
+def by_name(config: DictConfig, name: str) -> dict[str, Any]:
+    """Returns a setting that maps names of parameters to values; an empty dictionary if it is null.
+
+    Raises:
+        ConfigError: if the setting is not a mapping.
+    """
+    content = {} if config[name] is None else config[name]
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"Expected {name} by the names of parameters, got {content!r}: e.g. {name}={{a: ...}}.")
+    return {str(key): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in content.items()}
+
+
+def verbatim(*keys: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets the values of some settings stand on the command line without quotes, as in ``where=a < 1``.
+
+    Hydra's grammar does not allow ``<`` and ``=`` in an unquoted value, so the values are quoted in ``sys.argv`` before Hydra
+    reads it.
+
+    Args:
+        keys: names of the settings, whose values are text. ``null`` and values in quotes are left as they are.
+    """
+
+    def decorate(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(*config: DictConfig) -> None:
+            sys.argv[1:] = [_quoted(word, keys) for word in sys.argv[1:]]
+            main(*config)
+
+        return run
+
+    return decorate
+
+
+def _quoted(word: str, keys: tuple[str, ...]) -> str:
+    key, _, value = word.partition("=")
+    if key not in keys or value in ("", "null") or value[0] in "'\"":
+        return word
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"

@@ -1,0 +1,12 @@
+"""Which of Lightning's messages a user does not see; this module does not import Lightning."""
+
+__all__ = ["silence_advice"]
+
+import logging
+import warnings
+
+
+def silence_advice() -> None:
+    """Hides Lightning's advice about data loaders and services that are not used here."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning.utilities._pytree")
