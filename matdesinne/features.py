@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BoxFeatures", "CellFeatures", "Features", "cell_vectors"]
+__all__ = ["BoxFeatures", "CellFeatures", "Features"]
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.space import DesignSpace
-from matdesinne.structures import CELL_PARAMETERS, Prototype
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 from matdesinne.transforms import BoxScaler, Standardizer
 
 
@@ -92,18 +92,6 @@ class CellFeatures(Features):
         if self.field_column is not None:
             columns.append(x[:, self.field_column : self.field_column + 1] * height)
         return torch.cat(columns, dim=1)
-
-
-def cell_vectors(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
-    """Cell vectors as rows: a along x, b in the xy plane; angles that enclose no volume give a flat cell."""
-    a, b, c = parameters[:, 0], parameters[:, 1], parameters[:, 2]
-    cos_alpha, cos_beta, cos_gamma = torch.deg2rad(parameters[:, 3:]).cos().unbind(dim=1)
-    sin_gamma = torch.deg2rad(parameters[:, 5]).sin()
-    zero = torch.zeros_like(a)
-    cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
-    cz = (1 - cos_beta.square() - cy.square()).clamp_min(1e-6).sqrt()
-    rows = [(a, zero, zero), (b * cos_gamma, b * sin_gamma, zero), (c * cos_beta, c * cy, c * cz)]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
 def _pair_vectors(prototype: Prototype, cell: Float[Tensor, "3 3"], cutoff: float) -> Float[Tensor, "p 3"]:

@@ -138,15 +138,15 @@ def _columns(candidates: Candidates) -> Columns:
             columns[name] = Column(values.double(), _ROUNDING * values.double().abs())
     strains, parameters = {}, {}
     for i, parameter in enumerate(candidates.space.parameters):
-        values, reference = candidates.designs[:, i].double(), parameter.reference
-        parameters[parameter.name] = Column(values, _ROUNDING * _scale(parameter, values))
-        if reference != 0:
-            strain = (values - reference) / reference
-            strains[f"strain_{parameter.name}"] = Column(strain, parameters[parameter.name].rounding / abs(reference))
+        values = candidates.designs[:, i].double()
+        rounding = _ROUNDING * _largest(parameter, values)
+        parameters[parameter.name] = Column(values, rounding)
+        if parameter.reference != 0:
+            strains[f"strain_{parameter.name}"] = Column(parameter.strain(values), rounding / abs(parameter.reference))
     return {**strains, **columns, **parameters}
 
 
-def _scale(parameter: Parameter, values: Tensor) -> Tensor:
+def _largest(parameter: Parameter, values: Tensor) -> Tensor:
     """Largest magnitude of a parameter, or that of each value where there are no bounds."""
     if not parameter.bounded:
         return values.abs()

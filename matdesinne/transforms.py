@@ -143,6 +143,5 @@ class BoxScaler(Standardizer):
         """Learn the scales of the unbounded parameters; take the others from the bounds."""
         super().fit(values)
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters], device=values.device)
-        lower, upper = self.space.lower.to(values), self.space.upper.to(values)
-        self.mean.copy_(torch.where(bounded, (lower + upper) / 2, self.mean))
-        self.std.copy_(torch.where(bounded, (upper - lower) / 2, self.std))
+        self.mean.copy_(torch.where(bounded, self.space.center.to(values), self.mean))
+        self.std.copy_(torch.where(bounded, self.space.half_width.to(values), self.std))

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.errors import ConfigError
-from matdesinne.features import cell_vectors
 from matdesinne.space import DesignSpace
-from matdesinne.structures import CELL_PARAMETERS, Prototype
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 
 _FIELD = "electric_field"
 _REACH = range(-3, 4)
