@@ -74,6 +74,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(entry))
 
 
+def load_space(name: str) -> DesignSpace:
+    """The design space of a file in conf/space with its defaults."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        return instantiate(compose(f"space/{name}").space, _convert_="all")
+
+
 def yaml_files(group: str) -> list[Path]:
     return sorted((CONF / group).glob("*.yaml"))
 

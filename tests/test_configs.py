@@ -26,7 +26,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.fit import build
 from matdesinne.training.sweeps import SweepTable
 
-from .conftest import CONF, ROOT, tiny_module
+from .conftest import CONF, ROOT, load_space, tiny_module
 
 GROUPS = {
     path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
@@ -198,6 +198,19 @@ def test_every_group_is_reached():
     assert set(GROUPS) <= reached
 
 
+@pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name not in ("monolayer", "ballistics", "kinematics")])
+def test_monolayers_share_their_symmetries(name):
+    symmetries = OmegaConf.load(ROOT / "matdesinne" / "pretrained" / "config.yaml").data.space.symmetries
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        space = compose(f"space/{name}").space
+    assert space.symmetries == symmetries and list(space) == ["_target_", "parameters", "symmetries"]
+    assert len(instantiate(space, _convert_="all").group()) == 4
+
+
+def test_space_of_the_packaged_weights():
+    assert composed("train").data.space == OmegaConf.load(ROOT / "matdesinne" / "pretrained" / "config.yaml").data.space
+
+
 @pytest.mark.parametrize("name", GROUPS["data"])
 def test_data(name):
     config = composed("train", f"data={name}")
@@ -230,7 +243,7 @@ def test_surrogate_on_the_command_line_wins():
 
 @pytest.mark.parametrize("group", ["model", "surrogate"])
 def test_modules(group):
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_space("mos2")
     config = composed("train")
     data = instantiate(config.data, _convert_="all")
     kind = {"model": InverseModel, "surrogate": Surrogate}[group]

@@ -2,19 +2,17 @@ import math
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.surrogates.mlp import MLPSurrogate
 
-from .conftest import CONF, box, line, prop
+from .conftest import box, line, load_space, prop
 
 
 @pytest.fixture(scope="module")
 def mos2() -> DesignSpace:
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    return load_space("mos2")
 
 
 @pytest.mark.parametrize(
