@@ -265,11 +265,16 @@ def test_module_at_its_full_size(override):
 
 @pytest.mark.parametrize(
     ("group", "kind"),
-    [("selection", Selection), ("localization", Localizer), ("space", DesignSpace), ("prototype", Prototype)],
+    [("selection", Selection), ("localization", Localizer), ("prototype", Prototype)],
 )
 def test_parts(group, kind):
     for name in GROUPS[group]:
         assert isinstance(instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"), _convert_="all"), kind)
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name != "monolayer"])
+def test_space(name):
+    assert isinstance(load_space(name), DesignSpace)
 
 
 @pytest.mark.parametrize("name", GROUPS["trainer"])
