@@ -191,7 +191,7 @@ def test_the_accurate_surrogate_is_saved_too(tmp_path):
 def test_an_accurate_surrogate_of_an_older_version(tmp_path):
     design().save(tmp_path)
     (tmp_path / "finisher_band_gap.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="finisher_band_gap.*train again"):
+    with pytest.raises(CheckpointError, match=r"finisher_band_gap.*train again"):
         InverseDesign.load(tmp_path, refine_with="band_gap")
 
 
