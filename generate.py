@@ -26,14 +26,13 @@ def main(config: DictConfig) -> None:
 
     check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0, "export_limit": 1})
     exports = Exports(list(config.export), config.export_limit)
-    rules = [instantiate(config.selection, _convert_="all")]
-    if config.where is not None:
-        rules.append(Expression(config.where))
+    rule = [] if config.where is None else [Expression(config.where)]
+    selection = All([instantiate(config.selection, _convert_="all"), *rule])
     localization = instantiate(config.localization, _convert_="all")
-    design = InverseDesign.load(config.run, All(rules), localization, config.accepted_error, config.refine_with)
-    design.to(config.accelerator)
+    design = InverseDesign.load(config.run, selection, localization, config.accepted_error, config.refine_with)
+    bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
     generator = torch.Generator().manual_seed(config.seed)
-    run = design.run(config.target, config.num_samples, generator, by_name(config, "bounds"), by_name(config, "fixed"))
+    run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed)
 
     folder, prototype = Path(config.folder), design.surrogate.prototype
     picture, report = folder / "candidates.png", folder / "report.html"
@@ -44,7 +43,7 @@ def main(config: DictConfig) -> None:
     exports.write(run.candidates, prototype, folder)
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
     draw_candidates(run, picture)
-    title = f"Candidates for {run.candidates.target.format(run.candidates.properties)}"
+    title = f"Candidates for {run.summary()['target']}"
     write_report(report, title, "", [run_section(run, picture)], OmegaConf.to_container(config, resolve=True))
     if config.get("logger") is not None:
         from matdesinne.training.loggers import closed_runs, log_results, make_loggers  # import Lightning, which takes seconds

@@ -337,7 +337,7 @@ def test_run_leaves_the_global_seed(untouched_seed):
     design(localization=Newton(), accepted_error=10.0).run([None, 5.0], 20, seeded())
 
 
-def finished(**settings: object):
+def refined_accurately(**settings: object):
     """A slope of 1 from the fast surrogate; the accurate one calls it a better property, 1.25 as steep."""
     accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
     refinement = Refinement(Linear(SPACE, GAP, [[1.0, 1.0]]), All([]), Newton(), accurate_surrogate=accurate, **settings)
@@ -346,7 +346,7 @@ def finished(**settings: object):
 
 
 def test_the_accurate_surrogate_has_the_last_word(close):
-    run, _ = finished()
+    run, _ = refined_accurately()
     assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized", "refined"]
     last = run.candidates
     assert [p.name for p in last.properties] == ["band_gap_fine"] and last.stage == "refined"
@@ -355,7 +355,7 @@ def test_the_accurate_surrogate_has_the_last_word(close):
 
 
 def test_the_accurate_surrogate_moves_what_was_localized(close):
-    run, _ = finished()
+    run, _ = refined_accurately()
     before, after = run.stages["localized"].designs, run.candidates.designs
     # from x1 + x2 = 0.5 to 0.4 by the shortest way
     close(after, before - 0.05, factor=1e2)
