@@ -74,10 +74,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(entry))
 
 
-def load_space(name: str) -> DesignSpace:
-    """The design space of a file in conf/space with its defaults."""
+def part_config(group: str, name: str = "mos2") -> DictConfig:
+    """What a file of conf/space or conf/prototype composes to with its defaults."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
-        return instantiate(compose(f"space/{name}").space, _convert_="all")
+        return compose(f"{group}/{name}")[group]
+
+
+def load_part(group: str, name: str = "mos2"):
+    return instantiate(part_config(group, name), _convert_="all")
 
 
 def yaml_files(group: str) -> list[Path]:

@@ -26,7 +26,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.fit import build
 from matdesinne.training.sweeps import SweepTable
 
-from .conftest import CONF, ROOT, load_space, tiny_module
+from .conftest import CONF, ROOT, load_part, part_config, tiny_module
 
 GROUPS = {
     path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
@@ -201,8 +201,7 @@ def test_every_group_is_reached():
 @pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name not in ("monolayer", "ballistics", "kinematics")])
 def test_monolayers_share_their_symmetries(name):
     symmetries = OmegaConf.load(ROOT / "matdesinne" / "pretrained" / "config.yaml").data.space.symmetries
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        space = compose(f"space/{name}").space
+    space = part_config("space", name)
     assert space.symmetries == symmetries and list(space) == ["_target_", "parameters", "symmetries"]
     assert len(instantiate(space, _convert_="all").group()) == 4
 
@@ -243,7 +242,7 @@ def test_surrogate_on_the_command_line_wins():
 
 @pytest.mark.parametrize("group", ["model", "surrogate"])
 def test_modules(group):
-    space = load_space("mos2")
+    space = load_part("space")
     config = composed("train")
     data = instantiate(config.data, _convert_="all")
     kind = {"model": InverseModel, "surrogate": Surrogate}[group]
@@ -274,7 +273,7 @@ def test_parts(group, kind):
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name != "monolayer"])
 def test_space(name):
-    assert isinstance(load_space(name), DesignSpace)
+    assert isinstance(load_part("space", name), DesignSpace)
 
 
 @pytest.mark.parametrize("name", GROUPS["trainer"])

@@ -14,7 +14,7 @@ from matdesinne.exports import Exports, structures
 from matdesinne.structures import write_extxyz
 from matdesinne.targets import Property, Target
 
-from .conftest import box, candidates, load_space, quadratic, rows
+from .conftest import box, candidates, load_part, quadratic, rows
 
 FORMATS = ["cif", "poscar", "ase_db", "chemiscope"]
 COUNT = 12
@@ -23,7 +23,7 @@ COUNT = 12
 @pytest.fixture(scope="module")
 def table() -> Candidates:
     """Designs from the whole box and from its most sheared corners, with a spread that falls from row to row."""
-    space = load_space("mos2")
+    space = load_part("space")
     x = space.sample(COUNT, torch.Generator().manual_seed(0))
     corners = torch.tensor([[72.0, 72.0, 140.0], [108.0, 108.0, 143.9], [72.0, 108.0, 96.0], [90.0, 90.0, 120.0]])
     x[:4, 3:6] = corners

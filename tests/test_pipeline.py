@@ -16,7 +16,7 @@ from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Expression, Tolerance
 from matdesinne.targets import Target
 
-from .conftest import CONF, Linear, box, linear, load_space, prop, rows, tiny_module, yaml_files
+from .conftest import CONF, Linear, box, linear, load_part, prop, rows, tiny_module, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
@@ -165,7 +165,7 @@ def test_save_and_load(tmp_path):
 
 @pytest.mark.parametrize("path", yaml_files("surrogate"), ids=lambda path: path.stem)
 def test_prototype_is_kept_with_the_surrogate(tmp_path, path):
-    space = load_space("mos2")
+    space = load_part("space")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
     surrogate = tiny_module(path, space, GAP, prototype=prototype)
     InverseDesign(tiny_module(CONF / "model" / "mdn.yaml", space, GAP), surrogate).save(tmp_path)

@@ -7,12 +7,12 @@ from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.surrogates.mlp import MLPSurrogate
 
-from .conftest import box, line, load_space, prop
+from .conftest import box, line, load_part, prop
 
 
 @pytest.fixture(scope="module")
 def mos2() -> DesignSpace:
-    return load_space("mos2")
+    return load_part("space")
 
 
 @pytest.mark.parametrize(

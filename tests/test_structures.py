@@ -9,12 +9,12 @@ from matdesinne.errors import ConfigError
 from matdesinne.structures import CELL_PARAMETERS, write_extxyz
 from matdesinne.targets import Property, Target
 
-from .conftest import box, candidates, load_space, quadratic, rows
+from .conftest import box, candidates, load_part, quadratic, rows
 
 
 @pytest.fixture(scope="module")
 def table() -> Candidates:
-    space = load_space("mos2")
+    space = load_part("space")
     x = torch.cat([space.reference.unsqueeze(0), space.sample(20, torch.Generator().manual_seed(0))])
     mean = torch.linspace(0.9, 1.1, 21).unsqueeze(1)
     gap = Property("band_gap", "eV", floor=0.0)

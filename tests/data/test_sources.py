@@ -11,7 +11,7 @@ from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import Ballistics, Kinematics
 from matdesinne.targets import Property
 
-from ..conftest import CONF, box, line, load_space, prop, rows
+from ..conftest import CONF, box, line, load_part, prop, rows
 
 GAP = [Property("band_gap", "eV", floor=0.0)]
 DECLARED = OmegaConf.load(CONF / "data" / "mos2_vasp.yaml").source
@@ -19,13 +19,13 @@ DECLARED = OmegaConf.load(CONF / "data" / "mos2_vasp.yaml").source
 
 @pytest.fixture(scope="module")
 def space():
-    return load_space("mos2")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")
 def wide_space():
     """The box of the published set."""
-    return load_space("mos2_vasp")
+    return load_part("space", "mos2_vasp")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
 
-from ..conftest import Linear, candidates, load_space
+from ..conftest import Linear, candidates, load_part
 
 GAP = Property("band_gap", "eV", floor=0.0)
 SLOPES = [1.0, -2.0, 0.5, 0.0, 0.0, -0.1, 0.0]
@@ -25,7 +25,7 @@ CONFIG = OmegaConf.create({"window": 0.1, "design": None})
 
 
 def mos2() -> DesignSpace:
-    return load_space("mos2")
+    return load_part("space")
 
 
 class Tilted(Linear):

@@ -10,14 +10,14 @@ from matdesinne.network import load_network, run_folder
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
-from ..conftest import ROOT, box, line, load_space
+from ..conftest import ROOT, box, line, load_part
 
 SEED = 20211209
 
 
 @pytest.fixture(scope="module")
 def space() -> DesignSpace:
-    return load_space("mos2")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.network import Batch, DesignNetwork
 from matdesinne.targets import Property
 
-from ..conftest import CONF, box, load_space, perturb, prop, rows, tiny_module, trainer
+from ..conftest import CONF, box, load_part, perturb, prop, rows, tiny_module, trainer
 
 YAML = CONF / "surrogate" / "bands.yaml"
 GAP = [Property("band_gap", "eV", floor=0.0)]
@@ -16,7 +16,7 @@ GAP = [Property("band_gap", "eV", floor=0.0)]
 
 @pytest.fixture(scope="module")
 def space():
-    return load_space("mos2")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")

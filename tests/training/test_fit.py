@@ -18,7 +18,7 @@ from matdesinne.training.base import LightningTask
 from matdesinne.training.fit import build, device_of, fit
 from matdesinne.training.runs import cached_surrogate, prepare_folder, train_design
 
-from ..conftest import CONF, TINY, box, load_space, prop, tiny_module, toy_data, trainer_config
+from ..conftest import CONF, TINY, box, load_part, prop, tiny_module, toy_data, trainer_config
 
 NAMES = ["x1", "x2", "y"]
 
@@ -322,7 +322,7 @@ def test_build_draws_the_weights_once():
 
 
 def test_build_gives_the_prototype_to_the_surrogate():
-    space = load_space("mos2")
+    space = load_part("space")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
     data = SimpleNamespace(space=space, properties=(prop(),), prototype=prototype)
     made = build(Surrogate, OmegaConf.load(CONF / "surrogate" / "mlp.yaml"), data)

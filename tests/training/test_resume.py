@@ -11,8 +11,6 @@ from types import MappingProxyType
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from matdesinne.bands import BandLabels
@@ -25,7 +23,7 @@ from matdesinne.training.base import LightningTask
 from matdesinne.training.checkpoints import RunCheckpoints
 from matdesinne.training.fit import fit
 
-from ..conftest import CONF, TableSource, box, prop, rows, tiny_module, trainer_config, yaml_files
+from ..conftest import CONF, TableSource, box, load_part, prop, rows, tiny_module, trainer_config, yaml_files
 
 FILES = [*yaml_files("model"), *yaml_files("surrogate")]
 EPOCHS, BATCHES, BATCH_SIZE = 3, 4, 8
@@ -38,7 +36,7 @@ class Killed(BaseException):
 
 @cache
 def crystal(group: str):
-    return instantiate(OmegaConf.load(CONF / group / "mos2.yaml"), _convert_="all")
+    return load_part(group)
 
 
 @cache

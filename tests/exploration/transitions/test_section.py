@@ -11,7 +11,7 @@ from matdesinne.exploration.transitions.files import ends, write_pairs
 from matdesinne.exploration.transitions.section import switching
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 
-from ...conftest import Linear, box, candidates, load_space, prop, rows
+from ...conftest import Linear, box, candidates, load_part, prop, rows
 
 TOLERANCE = 1e-6
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-6
 @pytest.fixture(scope="module")
 def pairs() -> Transitions:
     """Transitions of cells from the whole box and from its most sheared corners."""
-    space = load_space("mos2")
+    space = load_part("space")
     surrogate = Linear(space, [prop("band_gap", floor=0.0)], [[0.0] * 5 + [0.05, 1.0]]).eval()
     x = space.sample(6, torch.Generator().manual_seed(1))
     x[:2, 3:6] = torch.tensor([[72.0, 72.0, 140.0], [108.0, 108.0, 143.9]])
