@@ -13,7 +13,7 @@ from matdesinne.cli.config import config_folder, entry_point
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
 def main(config: DictConfig) -> None:
-    """Compose, sample, select, localize, write."""
+    """Load the networks, sample, select and localize, write the candidates and a report."""
     import torch
     from hydra.utils import instantiate
 
@@ -27,31 +27,31 @@ def main(config: DictConfig) -> None:
 
     check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0, "export_limit": 1})
     exports = Exports(list(config.export), config.export_limit)
-    rules = [instantiate(config.selection, _convert_="all")]
-    if config.where is not None:
-        rules.append(Expression(config.where))
-    design = InverseDesign.load(
-        config.run,
-        All(rules),
-        instantiate(config.localization, _convert_="all"),
-        config.accepted_error,
-        config.refine_with,
-    ).to(config.accelerator)
-    target = instantiate({"target": config.target}, _convert_="all")["target"]
+    rule = [] if config.where is None else [Expression(config.where)]
+    selection = All([instantiate(config.selection, _convert_="all"), *rule])
+    localization = instantiate(config.localization, _convert_="all")
+    design = InverseDesign.load(config.run, selection, localization, config.accepted_error, config.refine_with)
     bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
-    run = design.run(target, config.num_samples, torch.Generator().manual_seed(config.seed), bounds, fixed)
+    generator = torch.Generator().manual_seed(config.seed)
+    run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed)
 
-    folder = Path(config.folder)
+    folder, prototype = Path(config.folder), design.surrogate.prototype
+    picture, report = folder / "candidates.png", folder / "report.html"
     run.candidates.write_parquet(folder / "candidates.parquet")
     run.candidates.write_csv(folder / "candidates.csv")
-    if config.structures and design.surrogate.prototype is not None:
-        write_extxyz(run.candidates, design.surrogate.prototype, folder / "candidates.extxyz")
-    exports.write(run.candidates, design.surrogate.prototype, folder)
+    if config.structures and prototype is not None:
+        write_extxyz(run.candidates, prototype, folder / "candidates.extxyz")
+    exports.write(run.candidates, prototype, folder)
     write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
-    draw_candidates(run, folder / "candidates.png")
-    title = f"Candidates for {run.candidates.target.format(run.candidates.properties)}"
-    settings = OmegaConf.to_container(config, resolve=True)
-    write_report(folder / "report.html", title, "", [run_section(run, folder / "candidates.png")], settings)
+    draw_candidates(run, picture)
+    title = f"Candidates for {run.summary()['target']}"
+    write_report(report, title, "", [run_section(run, picture)], OmegaConf.to_container(config, resolve=True))
+    if config.get("logger") is not None:
+        from matdesinne.training.loggers import closed_runs, log_results, make_loggers  # import Lightning, which takes seconds
+
+        with closed_runs():
+            loggers = make_loggers(config.logger)
+            log_results(loggers, metrics=run.metrics(), images={"candidates": picture}, pages={"report": report})
     print(run.report())
     print(list_folder(folder))
 

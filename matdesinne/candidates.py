@@ -1,4 +1,4 @@
-"""The table that every stage takes and returns: designs, what was asked of them, what is predicted for them."""
+"""The table that every stage of the pipeline takes and returns: designs, their target and their predicted properties."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Frozen table of n candidate designs for one target, in physical units.
+    """Table of n candidate designs for one target, in physical units.
 
     Args:
         space: names, units and bounds of the columns of `designs`.
         properties: names and units of the columns of the predictions.
         designs: shape [n, dx].
-        target: what was asked for.
+        target: the target of all rows.
         mean: predicted properties, shape [n, dy].
         std: spread of the prediction (standard deviation over the ensemble), shape [n, dy].
-        stage: the last stage that these rows went through: ``"sampled"``, ``"selected"`` or ``"localized"``.
+        stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"`` or ``"refined"``.
     """
 
     space: DesignSpace
@@ -46,7 +46,7 @@ class Candidates:
     stage: str
 
     def __post_init__(self) -> None:
-        """Check that no two columns of the table have one name."""
+        """Check that the columns of the table have distinct names."""
         names = [*self.space.names, "stage", *self._target_columns()]
         names += [name for prop in self.properties for name in (prop.name, f"{prop.name}_std")]
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -82,13 +82,13 @@ class Candidates:
         return [f"{name}{suffix}" for suffix in suffixes for name in ("target", "target_lower", "target_upper")]
 
     def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
-        """The table as ``{name: (unit, values)}``, in the order in which files hold it."""
+        """Return the table as ``{name: (unit, values)}``, in the order of the columns in files."""
         table: dict[str, tuple[str, list[float] | list[str]]] = {}
         for i, parameter in enumerate(self.space.parameters):
             table[parameter.name] = (parameter.unit, self.designs[:, i].tolist())
         for j, prop in enumerate(self.properties):
-            wanted = (self.target.values[j], self.target.lower[j], self.target.upper[j])
-            for name, value in zip(self._target_columns()[3 * j : 3 * j + 3], wanted, strict=True):
+            edges = (self.target.values[j], self.target.lower[j], self.target.upper[j])
+            for name, value in zip(self._target_columns()[3 * j : 3 * j + 3], edges, strict=True):
                 table[name] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())
             table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
@@ -96,7 +96,7 @@ class Candidates:
         return table
 
     def to_arrow(self) -> pyarrow.Table:
-        """The table with each column's unit in its field metadata and the declarations in the schema's."""
+        """Return the table with units in the metadata of the columns and space, properties and target in that of the schema."""
         import pyarrow
 
         columns = self.columns()
@@ -114,14 +114,14 @@ class Candidates:
         return pyarrow.table([values for _, values in columns.values()], schema=schema)
 
     def write_parquet(self, path: str | Path) -> None:
-        """Write one row a candidate; units and declarations travel in the metadata."""
+        """Write one row for each candidate, with the metadata of `to_arrow`."""
         import pyarrow.parquet
 
         with atomic_path(path) as temporary:
             pyarrow.parquet.write_table(self.to_arrow(), temporary)
 
     def write_csv(self, path: str | Path) -> None:
-        """Write one row a candidate under a header of column names."""
+        """Write one row for each candidate below a header of column names."""
         import pyarrow.csv
 
         with atomic_path(path) as temporary:
@@ -155,7 +155,7 @@ class Candidates:
                 stack([f"{prop.name}_std" for prop in properties]),
                 declaration["stage"],
             )
-        except Exception as error:  # the parsers raise what they raise
+        except Exception as error:  # the parsers may raise anything
             raise DatasetError(
                 f"Expected a table of candidates at {path}, got something else ({error}): "
                 "give the candidates.parquet that generate.py wrote."
@@ -163,14 +163,14 @@ class Candidates:
 
 
 def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
-    """Read tables of candidates, one a target, the lowest target first.
+    """Read tables of candidates, one for each target, and sort them by target.
 
     Args:
-        places: files of ``generate.py``, or folders that have such files named ``candidates.parquet`` at any depth.
+        places: ``candidates.parquet`` files of ``generate.py``, or folders that contain them at any depth.
 
     Raises:
         DatasetError: if a file cannot be read, or there is none.
-        ConfigError: if the tables are of different properties or parameters.
+        ConfigError: if the tables have different properties or parameters.
     """
     files = [
         file
@@ -183,5 +183,7 @@ def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
     for table in tables[1:]:
         if table.properties != tables[0].properties or table.space.names != tables[0].space.names:
             names = [[*table.space.names, *(prop.name for prop in table.properties)] for table in tables]
-            raise ConfigError(f"Expected candidates of one material and property in all tables, got {names}: take them apart.")
+            raise ConfigError(
+                f"Expected candidates of one material and property in all tables, got {names}: give them one at a time."
+            )
     return sorted(tables, key=lambda table: table.target.values)

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: every message says what was expected, what came, and what to do."""
+"""Errors that a user can correct; every message says what was expected, what was found, and what to do."""
 
 __all__ = [
     "CheckpointError",
@@ -15,15 +15,15 @@ __all__ = [
 
 
 class MatDesINNeError(Exception):
-    """Base of every error that MatDesINNe raises on purpose."""
+    """Base class of the errors that MatDesINNe raises for wrong input."""
 
 
 class ConfigError(MatDesINNeError, ValueError):
-    """A setting is missing, unknown, or out of its range."""
+    """A setting is missing, unknown, or out of range."""
 
 
 class DatasetError(MatDesINNeError, ValueError):
-    """A data set cannot be read or breaks its own declaration."""
+    """A data set cannot be read, or does not agree with its declaration."""
 
 
 class TargetError(MatDesINNeError, ValueError):
@@ -31,24 +31,24 @@ class TargetError(MatDesINNeError, ValueError):
 
 
 class CheckpointError(MatDesINNeError, RuntimeError):
-    """A file of weights is missing, damaged, or belongs to something else."""
+    """A file of weights is missing, damaged, or of another kind of network."""
 
 
 class DeviceError(MatDesINNeError, RuntimeError):
-    """The requested accelerator is not there."""
+    """The requested accelerator is not available."""
 
 
 class TrainingError(MatDesINNeError, RuntimeError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class EmptyResultError(MatDesINNeError, RuntimeError):
-    """No candidate survived a stage of the pipeline."""
+    """No candidate is left after a stage of the pipeline."""
 
 
 class LabellingError(MatDesINNeError, RuntimeError):
-    """A labelling run cannot keep its records."""
+    """A labelling run cannot store its records."""
 
 
 class InterruptionError(MatDesINNeError, RuntimeError):
-    """A run was told to stop; what it has kept lets it go on."""
+    """A run was stopped by a signal; it can be continued from what it has saved."""

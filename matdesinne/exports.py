@@ -1,4 +1,4 @@
-"""Candidates in the formats of other programs: CIF, POSCAR, a database of ASE, a file for chemiscope."""
+"""Export of candidates to CIF, POSCAR, an ASE database and chemiscope."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Exports:
-    """Which files to write beside the table of candidates.
+    """Files to write beside the table of candidates.
 
     ===============  =============================================================================
     format           files
@@ -36,11 +36,11 @@ class Exports:
     ``chemiscope``   ``candidates.json.gz``: every candidate, to open at chemiscope.org
     ===============  =============================================================================
 
-    CIF and POSCAR say what is not the cell (an electric field, the target, the prediction and its spread) with units in
-    comments. They are written for the candidates of the smallest spread.
+    The comments of CIF and POSCAR give the parameters other than the cell (an electric field), the target, the prediction
+    and its spread with units. These files are written for the candidates with the smallest spread.
 
     Args:
-        formats: of those above.
+        formats: names out of this table.
         limit: largest number of CIF and of POSCAR files.
 
     Raises:
@@ -65,11 +65,11 @@ class Exports:
 
         Args:
             candidates: the designs.
-            prototype: their atoms.
+            prototype: their atoms, ``None`` for designs that are no crystals.
             folder: where to write.
 
         Raises:
-            ConfigError: if the designs are no crystals.
+            ConfigError: if there are formats but no prototype.
         """
         if not self.formats:
             return
@@ -80,14 +80,14 @@ class Exports:
 
 
 def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
-    """The candidates as atoms.
+    """Build the structure of every candidate.
 
     Args:
         candidates: the designs; their space must hold the six lattice parameters.
         prototype: atoms and fractional positions.
 
     Raises:
-        ConfigError: if a design has no cell.
+        ConfigError: if the space has no lattice parameters, or the angles of a design enclose no volume.
     """
     prototype.check(candidates.space)
     names = candidates.space.names
@@ -95,7 +95,7 @@ def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
 
 
 def cif_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
-    """A structure in the CIF format, to the last digit.
+    """Write a structure in the CIF format, with coordinates in full precision.
 
     Args:
         atoms: the structure.
@@ -118,7 +118,7 @@ def _write_poscar(candidates: Candidates, prototype: Prototype, folder: Path, li
     def text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
         buffer = io.StringIO()
         write_vasp(buffer, atoms, direct=True)
-        _, rest = buffer.getvalue().split("\n", 1)  # the first line is free
+        _, rest = buffer.getvalue().split("\n", 1)  # the first line is a comment
         return f"{atoms.get_chemical_formula()}; {'; '.join(remarks)}\n{rest}"
 
     _write_files(candidates, prototype, folder / "poscar", "POSCAR_{:05d}", limit, text)
@@ -132,7 +132,7 @@ def _write_files(
     limit: int,
     text: Callable[[ase.Atoms, Sequence[str]], str],
 ) -> None:
-    """One file a candidate; what an earlier run left there goes."""
+    """Write one file for each candidate; files of an earlier run are removed."""
     chosen = candidates.std.sum(dim=1).argsort(stable=True)[:limit]
     columns = {key: column for key, column in candidates.columns().items() if key not in CELL_PARAMETERS and column[0]}
     for old in folder.glob(name.replace("{:05d}", "*")):
@@ -189,7 +189,7 @@ def _write_chemiscope(candidates: Candidates, prototype: Prototype, folder: Path
 
 
 def _finite(candidates: Candidates) -> Mapping[str, tuple[str, Sequence[float | str]]]:
-    """Columns of the table but those of infinite edges of a target, for which these formats have no word."""
+    """Return the columns without those of infinite edges of a target, which these formats cannot store."""
     return {
         name: (unit, values)
         for name, (unit, values) in candidates.columns().items()

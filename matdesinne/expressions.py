@@ -1,4 +1,4 @@
-"""Rules on named columns, written as text: parsed, checked against a short grammar, never executed as Python."""
+"""Rules on named columns, written as text. They are parsed and checked against a grammar, never executed as Python."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torch import Tensor
 from matdesinne.errors import ConfigError
 
 _LONGEST = 1000
-"""Characters of a rule."""
+"""Largest number of characters of a rule."""
 _DEEPEST = 40
-"""Levels of a rule's tree."""
+"""Largest depth of the syntax tree of a rule."""
 _LARGEST_POWER = 16
 _TOKEN = re.compile(r"(?>\d+\.?\d*|\.\d+)(?>[eE][+-]?\d+)?(?![\w.])|[^\W\d]\w*|\*\*|[<>=!]=|[-+*/<>(), ]")
 _GRAMMAR = "comparisons of names and numbers by + - * / **, abs, sqrt, min, max, joined by and, or, not"
 
 
 class Column(NamedTuple):
-    """What a name stands for.
+    """The values that a name stands for.
 
     Args:
-        values: float64, one a row.
-        rounding: difference of two values that counts as rounding, in their unit.
+        values: float64, one for each row.
+        rounding: largest difference of two values that counts as rounding, in their unit.
     """
 
     values: Float[Tensor, " n"]
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
 
 class _Truth(NamedTuple):
-    """Rows for which a statement is true, and those for which it is false; the rest is undefined, as 0/0 < 1 is."""
+    """Rows for which a statement is true, and those for which it is false; for the others it is undefined, such as 0/0 < 1."""
 
     yes: Bool[Tensor, "*n"]
     no: Bool[Tensor, "*n"]
@@ -73,9 +73,9 @@ _COMPARISONS: dict[type[ast.AST], Callable[[Tensor, Tensor], Tensor]] = {
 class Rule:
     """A condition on the columns of a table, such as ``abs(strain_a) < 0.05 and electric_field == 0``.
 
-    Two sides are equal when they differ by no more than the rounding of the columns in them, carried through to first order;
-    all six comparisons agree on that. Where a side is undefined (the root of a negative number, 0/0) the rule does not hold,
-    nor does its negation.
+    Two sides are equal when they differ by no more than the rounding of their columns, propagated to first order; this holds
+    for all six comparisons. Where a side is undefined (the root of a negative number, 0/0) neither the rule nor its negation
+    holds.
 
     Args:
         text: comparisons (also chains of them) of names and numbers by ``+ - * / **``, ``abs``, ``sqrt``, ``min``, ``max``,
@@ -99,10 +99,10 @@ class Rule:
         self._statement = self._compiled_statement(_parse(self.text), 1)
 
     def holds(self, columns: Columns) -> Bool[Tensor, "*n"]:
-        """Tell for which rows the rule is true.
+        """Return a mask of the rows for which the rule is true.
 
         Args:
-            columns: what the names stand for.
+            columns: the columns by name.
 
         Raises:
             ConfigError: if a name has no column.
@@ -158,17 +158,17 @@ class Rule:
 
     def _compiled_call(self, node: ast.AST, name: str, arguments: list[_Number]) -> _Number:
         function, first = _FUNCTIONS[name], arguments[0] if arguments else None
-        wanted = "one argument" if name in ("abs", "sqrt") else "two or more arguments"
-        if first is None or (len(arguments) == 1) != (wanted == "one argument"):
-            raise self._error(node, f"{wanted} of {name}")
+        number = "one argument" if name in ("abs", "sqrt") else "two or more arguments"
+        if first is None or (len(arguments) == 1) != (number == "one argument"):
+            raise self._error(node, f"{number} of {name}")
         if len(arguments) == 1:
             return lambda columns: function(first(columns))
 
         def fold(columns: Columns) -> Tensor:
-            found = first(columns)
+            result = first(columns)
             for argument in arguments[1:]:
-                found = function(found, argument(columns))
-            return found
+                result = function(result, argument(columns))
+            return result
 
         return fold
 
@@ -197,13 +197,13 @@ class Rule:
         if depth > _DEEPEST:
             raise self._error(node, f"at most {_DEEPEST} levels")
 
-    def _error(self, node: ast.AST, wanted: str = _GRAMMAR) -> ConfigError:
+    def _error(self, node: ast.AST, expected: str = _GRAMMAR) -> ConfigError:
         part = ast.get_source_segment(self.text, node) if isinstance(node, ast.expr) else None
-        return ConfigError(f"Expected {wanted}, got {_short(part or self.text)} in the rule {_short(self.text)}: correct it.")
+        return ConfigError(f"Expected {expected}, got {_short(part or self.text)} in the rule {_short(self.text)}: correct it.")
 
 
 def _parse(text: str) -> ast.AST:
-    """Python's tree of a text that holds nothing but the tokens of our grammar."""
+    """Return the syntax tree of a text that contains only tokens of the grammar."""
     if len(text) > _LONGEST:
         raise ConfigError(f"Expected a rule of at most {_LONGEST} characters, got {len(text)}: shorten it.")
     place = 0
@@ -229,9 +229,9 @@ def _short(text: str) -> str:
 
 def _all(statements: list[_Statement]) -> _Statement:
     def evaluate(columns: Columns) -> _Truth:
-        found = [statement(columns) for statement in statements]
-        yes, no = found[0]
-        for other in found[1:]:
+        first, *others = (statement(columns) for statement in statements)
+        yes, no = first
+        for other in others:
             yes, no = yes & other.yes, no | other.no
         return _Truth(yes, no)
 
@@ -250,7 +250,7 @@ def _comparison(first: _Number, compare: Callable[[Tensor, Tensor], Tensor], sec
     def evaluate(columns: Columns) -> _Truth:
         left, right = first(columns), second(columns)
         difference = left - right
-        # equal infinite sides have no difference
+        # the difference of equal infinities is not a number, but they are equal
         difference = torch.where(left == right, 0.0 * difference.nan_to_num(), difference)
         defined, holds = ~difference.isnan(), compare(difference, _rounding(difference, columns))
         return _Truth(holds & defined, ~holds & defined)
@@ -259,7 +259,7 @@ def _comparison(first: _Number, compare: Callable[[Tensor, Tensor], Tensor], sec
 
 
 def _rounding(difference: Float[Tensor, "*n"], columns: Columns) -> Float[Tensor, "*n"]:
-    """Rounding of the columns, carried to a function of them by its derivatives."""
+    """Propagate the rounding of the columns to a function of them by its derivatives."""
     total = torch.zeros_like(difference)
     if not difference.requires_grad:
         return total

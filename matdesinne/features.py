@@ -1,8 +1,8 @@
-"""What a surrogate sees of a design: its coordinates, or the geometry of the cell that they make."""
+"""Inputs of a surrogate: the parameters of a design, or the geometry of its unit cell."""
 
 from __future__ import annotations
 
-__all__ = ["BoxFeatures", "CellFeatures", "Features", "cell_vectors"]
+__all__ = ["BoxFeatures", "CellFeatures", "Features"]
 
 import itertools
 import math
@@ -13,26 +13,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.space import DesignSpace
-from matdesinne.structures import CELL_PARAMETERS, Prototype
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 from matdesinne.transforms import BoxScaler, Standardizer
 
 
 class Features(nn.Module):
-    """Standardised inputs of a network from designs in physical units; `size` is their number."""
+    """Computes standardised inputs of a network from designs in physical units; `size` is their number."""
 
     size: int
 
     @abstractmethod
     def fit(self, x: Float[Tensor, "n dx"]) -> None:
-        """Learn the scales from designs."""
+        """Compute the scales from designs in physical units."""
 
 
 class BoxFeatures(Features):
     """The parameters themselves, the box scaled to [-1, 1].
 
     Args:
-        space: the designs.
-        scale: another scale than that of the box.
+        space: the design space.
+        scale: used instead of the scale of the box.
     """
 
     def __init__(self, space: DesignSpace, scale: Standardizer | None = None) -> None:
@@ -41,20 +41,20 @@ class BoxFeatures(Features):
         self.scale = BoxScaler(space) if scale is None else scale
 
     def fit(self, x: Float[Tensor, "n dx"]) -> None:
-        """Learn the scales of unbounded parameters."""
+        """Compute the scales of unbounded parameters."""
         self.scale.fit(x)
 
     def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
-        """Scaled designs."""
+        """Return the scaled designs."""
         return self.scale(x)
 
 
 class CellFeatures(Features):
-    r"""Logarithms of interatomic distances, of the height of the cell, the potential drop, and the other parameters.
+    """Logarithms of interatomic distances and of the cell height, the potential drop, and the other parameters.
 
-    A band structure depends on distances between atoms rather than on angles, and is smoother in them. The pairs are those
-    nearer than a cutoff in the reference cell; translations of one pair count once. The height is that of the cell over its
-    ab plane; the potential drop is the field times it.
+    A band structure depends on the distances between atoms, and is a smoother function of them than of the cell angles. The
+    pairs are those closer than a cutoff in the reference cell; pairs that differ by a translation count once. The height is
+    that of the cell over its ab plane; the potential drop is the electric field times the height.
 
     Args:
         space: designs with the six lattice parameters.
@@ -77,11 +77,11 @@ class CellFeatures(Features):
         self.scale = Standardizer(self.size)
 
     def fit(self, x: Float[Tensor, "n dx"]) -> None:
-        """Learn the mean and spread of every feature."""
+        """Compute mean and standard deviation of every feature."""
         self.scale.fit(self._geometry(x))
 
     def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
-        """Standardised features."""
+        """Return the standardised features."""
         return self.scale(self._geometry(x))
 
     def _geometry(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
@@ -94,28 +94,16 @@ class CellFeatures(Features):
         return torch.cat(columns, dim=1)
 
 
-def cell_vectors(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
-    """Cell vectors as rows: a along x, b in the xy plane; angles that enclose no volume give a flat cell."""
-    a, b, c = parameters[:, 0], parameters[:, 1], parameters[:, 2]
-    cos_alpha, cos_beta, cos_gamma = torch.deg2rad(parameters[:, 3:]).cos().unbind(dim=1)
-    sin_gamma = torch.deg2rad(parameters[:, 5]).sin()
-    zero = torch.zeros_like(a)
-    cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
-    cz = (1 - cos_beta.square() - cy.square()).clamp_min(1e-6).sqrt()
-    rows = [(a, zero, zero), (b * cos_gamma, b * sin_gamma, zero), (c * cos_beta, c * cy, c * cz)]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
 def _pair_vectors(prototype: Prototype, cell: Float[Tensor, "3 3"], cutoff: float) -> Float[Tensor, "p 3"]:
-    """Fractional vectors between atoms nearer than the cutoff, one of each vector and its negative."""
+    """Return fractional vectors between atoms closer than the cutoff; of a vector and its negative only one."""
     positions = torch.tensor(prototype.positions, dtype=torch.float64)
     reach = [math.ceil(cutoff / float(length)) for length in torch.linalg.vector_norm(cell, dim=1)]
-    found: list[Tensor] = []
+    vectors: list[Tensor] = []
     for first, second in itertools.combinations_with_replacement(range(len(positions)), 2):
         for image in itertools.product(*(range(-n, n + 1) for n in reach)):
             vector = positions[second] - positions[first] + torch.tensor(image, dtype=torch.float64)
             length = float(torch.linalg.vector_norm(vector @ cell))
-            known = any(min((vector - v).norm(), (vector + v).norm()) < 1e-6 for v in found)
+            known = any(min((vector - v).norm(), (vector + v).norm()) < 1e-6 for v in vectors)
             if 1e-6 < length <= cutoff and not known:
-                found.append(vector)
-    return torch.stack(found)
+                vectors.append(vector)
+    return torch.stack(vectors)

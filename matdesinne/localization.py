@@ -20,9 +20,9 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
 _CHUNK_ROWS = 1 << 16
-"""Rows of one search: many, so that the few late ones of many share an evaluation."""
+"""Rows that are localized together: many, so that the few that converge late still fill an evaluation."""
 _JITTER = 1e-10
-"""Squared slope below which a surrogate counts as flat, in squared units of the property per half-width of the box."""
+"""Squared slope below which a surrogate is taken as flat, in squared units of the property per half-width of the box."""
 
 
 class _Bounds(NamedTuple):
@@ -31,7 +31,7 @@ class _Bounds(NamedTuple):
 
 
 class LocalizedDesigns(NamedTuple):
-    """Designs in physical units, shape [n, dx], and what the surrogate says of them, shape [n, dy] each."""
+    """Designs in physical units, shape [n, dx], with the surrogate's predictions and their spread, shape [n, dy] each."""
 
     designs: Float[Tensor, "n dx"]
     mean: Float[Tensor, "n dy"]
@@ -39,10 +39,10 @@ class LocalizedDesigns(NamedTuple):
 
 
 class Localizer(ABC):
-    """A per-sample search for f(x) = y* that starts at each candidate; rows do not influence each other.
+    """A search for f(x) = y* that starts at each candidate; rows do not influence each other.
 
-    It stays inside the bounds of the candidates' space, which may be narrower than the surrogate's. A subclass
-    fills `_localize`.
+    The designs stay inside the bounds of the candidates' space, which may be narrower than the surrogate's. A subclass
+    implements `_localize`.
     """
 
     def localize(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
@@ -53,33 +53,31 @@ class Localizer(ABC):
             surrogate: the model whose gradients are followed.
 
         Returns:
-            The moved candidates with fresh predictions, stage ``"localized"``; a row that did not converge is still
-            there, its error tells.
+            The moved candidates with new predictions and stage ``"localized"``. Rows that did not converge are included; their
+            error is larger than the tolerance.
         """
         if len(candidates) == 0:
             return replace(candidates, stage="localized")
         edges = (candidates.space.lower, candidates.space.upper)
         bounds = _Bounds(*(edge.to(surrogate.device, candidates.designs.dtype) for edge in edges))
-        found = LocalizedDesigns(
-            *(torch.empty_like(column) for column in (candidates.designs, candidates.mean, candidates.std))
-        )
-        chunks = zip(*(column.split(_CHUNK_ROWS) for column in (candidates.designs, *found)), strict=True)
-        for rows, *places in chunks:
-            moved = self._localize(rows.to(surrogate.device), bounds, candidates.target, surrogate)
-            for place, part in zip(places, moved, strict=True):
-                place.copy_(part)
-        return replace(candidates, designs=found.designs, mean=found.mean, std=found.std, stage="localized")
+        chunks = [
+            self._localize(rows.to(surrogate.device), bounds, candidates.target, surrogate)
+            for rows in candidates.designs.split(_CHUNK_ROWS)
+        ]
+        designs, mean, std = (torch.cat(columns).to(candidates.designs) for columns in zip(*chunks, strict=True))
+        return replace(candidates, designs=designs, mean=mean, std=std, stage="localized")
 
     @abstractmethod
     def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        """LocalizedDesigns designs, from designs in physical units and their bounds."""
+        """Localize designs in physical units, all on the surrogate's device."""
 
 
 class Newton(Localizer):
     r"""Projection onto the level set, :math:`u \leftarrow u - J^T (J J^T)^{-1} (f(u) - y^*)`, in coordinates scaled by the box.
 
-    The step is the shortest one that solves the linearised problem, so each sample moves little and the diversity stays. A
-    step is clipped, halved where it did not help, and kept in the box: a coordinate at a bound that would leave is held.
+    The step is the shortest one that solves the linearised problem, so that samples move little and stay diverse. A step is
+    limited in length, halved where it did not reduce the error, and kept inside the box: a coordinate at a bound is held
+    where the step would leave the box.
 
     Args:
         tolerance: distance to the target at which a row stops, in the unit of each property.
@@ -95,25 +93,27 @@ class Newton(Localizer):
         self.tolerance, self.steps, self.longest_step = tolerance, steps, longest_step
 
     def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        unit = surrogate.scale.std
+        half_width = surrogate.scale.std
         trial = x.clamp(*bounds)
         unknown = x.new_full((len(x), len(surrogate.properties)), torch.nan)
         best = LocalizedDesigns(trial.clone(), unknown, unknown.clone())
         best_size, step = x.new_full((len(x),), torch.inf), torch.zeros_like(x)
         rows = torch.arange(len(x), device=x.device)
         for _ in range(self.steps):
-            at = surrogate.linearize(trial)
-            residual = target.residual(at.mean)
+            prediction = surrogate.linearize(trial)
+            residual = target.residual(prediction.mean)
             size = residual.abs().amax(dim=1)
             better = size < best_size[rows]
-            won = rows[better]
-            best.designs[won], best.mean[won], best.std[won] = trial[better], at.mean[better], at.std[better]
-            best_size[won] = size[better]
-            step[won] = self._newton_step(trial[better], residual[better], at.jacobian[better] * unit, bounds)
+            improved = rows[better]
+            for column, values in zip(best, (trial, prediction.mean, prediction.std), strict=True):
+                column[improved] = values[better]
+            best_size[improved] = size[better]
+            jacobian = prediction.jacobian[better] * half_width
+            step[improved] = self._newton_step(trial[better], residual[better], jacobian, bounds)
             step[rows[~better]] *= 0.5
             rows = rows[best_size[rows] > self.tolerance]
-            trial = (best.designs[rows] + unit * step[rows]).clamp(*bounds)
-            # a step that rounding swallows finds nothing, nor would a shorter one
+            trial = (best.designs[rows] + half_width * step[rows]).clamp(*bounds)
+            # a step that is lost in rounding changes nothing, nor would a shorter one
             moving = (trial != best.designs[rows]).any(dim=1)
             rows, trial = rows[moving], trial[moving]
             if rows.numel() == 0:
@@ -124,7 +124,7 @@ class Newton(Localizer):
         self, x: Float[Tensor, "n dx"], residual: Float[Tensor, "n dy"], jacobian: Float[Tensor, "n dy dx"], bounds: _Bounds
     ) -> Float[Tensor, "n dx"]:
         step = _shortest_solution(jacobian, residual)
-        # a held coordinate stays so: each pass takes at least one more, a parameter that is fixed among the first
+        # a held coordinate stays held, so each pass holds at least one more and the loop ends; fixed parameters are held first
         while (held := ((x <= bounds.lower) & (step < 0)) | ((x >= bounds.upper) & (step > 0))).any():
             jacobian = jacobian.masked_fill(held.unsqueeze(1), 0.0)
             step = _shortest_solution(jacobian, residual)
@@ -135,7 +135,7 @@ class Newton(Localizer):
 class GradientDescent(Localizer):
     r"""The paper's localization, :math:`u \leftarrow u - \eta \nabla \|f(u) - y^*\|^2`, for each sample on its own.
 
-    The paper averages the loss over the batch, so that its step depends on the number of samples; here it does not.
+    In the paper the loss is the mean over the batch, so that its step depends on the number of samples; here it does not.
 
     References:
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
@@ -150,16 +150,16 @@ class GradientDescent(Localizer):
         self.rate, self.steps = rate, steps
 
     def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        unit = surrogate.scale.std
+        half_width = surrogate.scale.std
         for _ in range(self.steps):
-            x = (x - self.rate * unit * _slope(x, target, surrogate, unit)).clamp(*bounds)
+            x = (x - self.rate * half_width * _gradient(x, target, surrogate, half_width)).clamp(*bounds)
         return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
 class Adam(Localizer):
     r"""Adam on :math:`\|f(u) - y^*\|^2` for each sample on its own, in coordinates scaled by the box.
 
-    The rate falls to zero along half a cosine. A row stops within the tolerance, so that it does not leave the target again.
+    The step size falls to zero along half a cosine. A row that is within the tolerance stops, so that it stays on target.
 
     References:
         Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, arXiv 1412.6980.
@@ -167,7 +167,7 @@ class Adam(Localizer):
     Args:
         rate: first step size, in half-widths of the box.
         steps: number of steps.
-        decay: of the running means of the gradient and of its square.
+        decay: decay rates of the running means of the gradient and of its square.
         tolerance: distance to the target at which a row stops, in the unit of each property.
     """
 
@@ -182,32 +182,33 @@ class Adam(Localizer):
         self.rate, self.steps, self.decay, self.tolerance = rate, steps, tuple(decay), tolerance
 
     def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        unit = surrogate.scale.std
+        half_width = surrogate.scale.std
         first, second = self.decay
         x = x.clamp(*bounds)
         rows = torch.arange(len(x), device=x.device)
         mean, square = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(self.steps):
-            at = surrogate.linearize(x[rows])
-            residual = target.residual(at.mean)
+            prediction = surrogate.linearize(x[rows])
+            residual = target.residual(prediction.mean)
             far = residual.abs().amax(dim=1) > self.tolerance
             rows = rows[far]
             if rows.numel() == 0:
                 break
-            slope = 2 * torch.einsum("nj,nji->ni", residual[far], at.jacobian[far] * unit)
-            mean[rows] = mean[rows].lerp(slope, 1 - first)
-            square[rows] = square[rows].lerp(slope.square(), 1 - second)
+            gradient = 2 * torch.einsum("nj,nji->ni", residual[far], prediction.jacobian[far] * half_width)
+            mean[rows] = mean[rows].lerp(gradient, 1 - first)
+            square[rows] = square[rows].lerp(gradient.square(), 1 - second)
             size = (square[rows] / (1 - second ** (step + 1))).sqrt() + 1e-8
             rate = 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
-            x[rows] = (x[rows] - rate * unit * mean[rows] / (1 - first ** (step + 1)) / size).clamp(*bounds)
+            x[rows] = (x[rows] - rate * half_width * mean[rows] / (1 - first ** (step + 1)) / size).clamp(*bounds)
         return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
 class MeanGradientDescent(Localizer):
     r"""The published code's localization, :math:`x \leftarrow x - \eta \nabla_x \frac{1}{n} \sum_i (f(x_i) - y^*)^2`.
 
-    In physical units, on the mean over all n candidates: a candidate moves by a step of :math:`\eta / n`, so many candidates
-    hardly move. There are no bounds, but a parameter that is fixed stays. It is here to reproduce the paper; use `Newton`.
+    It works in physical units on the mean over all n candidates: the step of each candidate is proportional to
+    :math:`\eta / n`, so that many candidates hardly move. There are no bounds, but fixed parameters keep their value. It
+    serves to reproduce the paper; use `Newton` otherwise.
 
     References:
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x; its public repository, commit 2c7ab5e.
@@ -222,7 +223,7 @@ class MeanGradientDescent(Localizer):
         self.rate, self.steps = rate, steps
 
     def localize(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
-        """Move all candidates together; see the class."""
+        """Move all candidates together; see `Localizer`."""
         self._count = len(candidates)
         return super().localize(candidates, surrogate)
 
@@ -230,7 +231,7 @@ class MeanGradientDescent(Localizer):
         fixed = bounds.lower == bounds.upper
         x = torch.where(fixed, bounds.lower, x)
         for _ in range(self.steps):
-            x = x - self.rate / self._count * _slope(x, target, surrogate).masked_fill(fixed, 0.0)
+            x = x - self.rate / self._count * _gradient(x, target, surrogate).masked_fill(fixed, 0.0)
         return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
@@ -239,17 +240,17 @@ def _check(rate: float, steps: int) -> None:
         raise ConfigError(f"Expected rate > 0 and steps >= 1, got {rate} and {steps}: correct them.")
 
 
-def _slope(
+def _gradient(
     x: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate, unit: Float[Tensor, " dx"] | float = 1.0
 ) -> Float[Tensor, "n dx"]:
-    """Gradient of each row's squared distance to the target, in coordinates whose unit is `unit`."""
-    at = surrogate.linearize(x)
-    return 2 * torch.einsum("nj,nji->ni", target.residual(at.mean), at.jacobian * unit)
+    """Gradient of each row's squared distance to the target with respect to x / unit."""
+    prediction = surrogate.linearize(x)
+    return 2 * torch.einsum("nj,nji->ni", target.residual(prediction.mean), prediction.jacobian * unit)
 
 
 def _shortest_solution(jacobian: Float[Tensor, "n dy dx"], residual: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
     """Minimal-norm s with J s = -r; zero where J vanishes."""
-    if residual.shape[1] == 1:  # a division
+    if residual.shape[1] == 1:  # a division, faster than the general case
         row = jacobian.squeeze(1)
         return -row * (residual / (row.square().sum(dim=1, keepdim=True) + _JITTER))
     gram = jacobian @ jacobian.mT

@@ -1,4 +1,4 @@
-"""Down-selection: which candidates are worth refining."""
+"""Down-selection: rules that keep or drop candidates."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from matdesinne.expressions import Column, Columns, Rule
 from matdesinne.space import Parameter
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
-"""Part of a parameter's largest bound, or of a prediction, within which two of its values are equal."""
+"""Two values are equal when they differ by less than this fraction of the parameter's largest bound, or of the prediction."""
 
 
 class Selection(ABC):
-    """A rule that keeps or drops each candidate on its own."""
+    """A rule that keeps or drops each candidate independently of the others."""
 
     @abstractmethod
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """Tell which rows to keep."""
+        """Return a mask of the rows to keep."""
 
     def rules_after_localization(self) -> Sequence[Selection]:
-        """Those of its rules that must hold for the moved candidates, too; none unless a subclass says so."""
+        """Return the rules that are applied again after localization; none by default."""
         return ()
 
 
 class InsideSpace(Selection):
-    """Keep designs inside the bounds."""
+    """Keeps designs inside the bounds."""
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """True where every parameter is within its bounds."""
+        """Return true where every parameter is within its bounds."""
         return candidates.space.contains(candidates.designs)
 
 
 class Tolerance(Selection):
-    """Keep designs whose predicted properties are near the target.
+    """Keeps designs whose predicted properties are near the target.
 
     Args:
         tolerance: largest distance to the target, in the unit of each property.
@@ -53,12 +53,12 @@ class Tolerance(Selection):
         self.tolerance = tolerance
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """True where the distance is within the tolerance for every property."""
+        """Return true where the distance is within the tolerance for every property."""
         return (candidates.error <= self.tolerance).all(dim=1)
 
 
 class Spread(Selection):
-    """Keep designs on which the surrogate's ensemble agrees.
+    """Keeps designs on which the surrogate's ensemble agrees.
 
     Args:
         largest: largest standard deviation over the ensemble, in the unit of each property.
@@ -70,18 +70,17 @@ class Spread(Selection):
         self.largest = largest
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """True where the spread is small enough for every property."""
+        """Return true where the spread is small enough for every property."""
         return (candidates.std <= self.largest).all(dim=1)
 
 
 class Expression(Selection):
-    """Keep what a rule on named columns holds for, before the localization and after it.
+    """Keeps designs for which a rule on named columns holds, before and after localization.
 
-    Names are those of the parameters (``a``, ``electric_field``); of their strains (``strain_a``: deviation from the reference
-    divided by the reference, also of angles; only where the reference is not 0); of the predicted properties (``band_gap``)
-    and their spread (``band_gap_std``). Values are in the units of the table. Two values of a parameter are equal when they
-    differ by no more than four units of rounding in float32 at its largest bound, 1.8e-6 angstrom for a lattice constant that
-    may reach 3.8 angstrom.
+    The names are those of the parameters (``a``, ``electric_field``), of their strains (``strain_a``, see `Parameter.strain`;
+    only where the reference is not 0), of the predicted properties (``band_gap``) and of their spread (``band_gap_std``).
+    Values are in the units of the table. Two values of a parameter are equal when they differ by no more than four units of
+    rounding in float32 at its largest bound: 1.8e-6 angstrom for a lattice constant of up to 3.8 angstrom.
 
     Args:
         text: see `Rule`.
@@ -97,38 +96,38 @@ class Expression(Selection):
         self.rule = Rule(text)
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """True where the rule holds.
+        """Return true where the rule holds.
 
         Raises:
-            ConfigError: if it has a name that the candidates have not.
+            ConfigError: if the rule uses a name that is no column.
         """
         return self.rule.holds(_columns(candidates)).expand(len(candidates))
 
     def rules_after_localization(self) -> Sequence[Selection]:
-        """The rule itself: a design that has left it is not what was asked for."""
+        """Return the rule itself: localization may move a design so that the rule no longer holds."""
         return (self,)
 
 
 class All(Selection):
-    """Keep what every one of several rules keeps.
+    """Keeps the designs that all of several rules keep.
 
     Args:
-        rules: the rules; none keeps everything.
+        rules: the rules; without any, all designs are kept.
     """
 
     def __init__(self, rules: Sequence[Selection] = ()) -> None:
         self.rules = tuple(rules)
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """True where all rules agree."""
+        """Return true where all rules hold."""
         keep = torch.ones(len(candidates), dtype=torch.bool)
         for rule in self.rules:
             keep &= rule.mask(candidates)
         return keep
 
     def rules_after_localization(self) -> Sequence[Selection]:
-        """Those of the rules that must hold after localization."""
-        return [kept for rule in self.rules for kept in rule.rules_after_localization()]
+        """Return those of the rules that are applied again after localization."""
+        return [again for rule in self.rules for again in rule.rules_after_localization()]
 
 
 def _columns(candidates: Candidates) -> Columns:
@@ -138,16 +137,16 @@ def _columns(candidates: Candidates) -> Columns:
             columns[name] = Column(values.double(), _ROUNDING * values.double().abs())
     strains, parameters = {}, {}
     for i, parameter in enumerate(candidates.space.parameters):
-        values, reference = candidates.designs[:, i].double(), parameter.reference
-        parameters[parameter.name] = Column(values, _ROUNDING * _scale(parameter, values))
-        if reference != 0:
-            strain = (values - reference) / reference
-            strains[f"strain_{parameter.name}"] = Column(strain, parameters[parameter.name].rounding / abs(reference))
+        values = candidates.designs[:, i].double()
+        rounding = _ROUNDING * _largest(parameter, values)
+        parameters[parameter.name] = Column(values, rounding)
+        if parameter.reference != 0:
+            strains[f"strain_{parameter.name}"] = Column(parameter.strain(values), rounding / abs(parameter.reference))
     return {**strains, **columns, **parameters}
 
 
-def _scale(parameter: Parameter, values: Tensor) -> Tensor:
-    """Largest magnitude of a parameter, or that of each value where there are no bounds."""
+def _largest(parameter: Parameter, values: Tensor) -> Tensor:
+    """Return the largest magnitude that the bounds allow, or that of each value where there are no bounds."""
     if not parameter.bounded:
         return values.abs()
     return torch.full_like(values, max(abs(parameter.lower), abs(parameter.upper)))

@@ -1,4 +1,4 @@
-"""The design space: named parameters with units and bounds, and the symmetries that leave a property unchanged."""
+"""The design space: named parameters with units, bounds and symmetries."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from matdesinne.bounds import narrower_edges, read_edges
 from matdesinne.errors import ConfigError
+from matdesinne.symmetry import GroupElement, Symmetry, generate_group
 
-_EQUAL = 1e-6
-"""Two values of a parameter that differ by less, as a fraction of its width, are one."""
+_EQUAL = 2e-6
+"""Two values of a parameter are equal when they differ by less than this many half-widths of the box."""
 
 
 class SpaceDict(TypedDict):
@@ -31,14 +32,14 @@ class SpaceDict(TypedDict):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One physical knob of a design.
+    """One physical parameter of a design.
 
     Args:
         name: the field's term, e.g. ``"electric_field"``; it names the column of every table.
         unit: e.g. ``"angstrom"``; ``"1"`` for a number without unit.
         lower: smallest allowed value in `unit`; ``-inf`` where there is none.
-        upper: largest allowed value in `unit`; ``inf`` where there is none; the smallest for a parameter that is fixed.
-        reference: the value of the unmodified material in `unit`, from which strains are counted.
+        upper: largest allowed value in `unit`; ``inf`` where there is none; equal to `lower` for a fixed parameter.
+        reference: value in the unmodified material, in `unit`; strains are relative to it.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Parameter:
     reference: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the bounds enclose something, if only one value."""
+        """Check the name and the order of the bounds."""
         if not self.name.isidentifier():
             raise ConfigError(f"Expected a parameter name made of letters, digits and _, got {self.name!r}: rename it.")
         if not self.lower <= self.upper:
@@ -61,41 +62,12 @@ class Parameter:
         """Whether both bounds are finite."""
         return math.isfinite(self.lower) and math.isfinite(self.upper)
 
+    def strain(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Relative deviation of values in `unit` from the reference, ``(value - reference) / reference``, also of angles.
 
-@dataclass(frozen=True)
-class Symmetry:
-    """An operation x -> A x + b on designs that leaves the property unchanged.
-
-    Args:
-        substitutions: for each parameter that changes, ``[factor, source, offset]``: new value = factor * source + offset.
-        reciprocal: integer 2 x 2 matrix that maps fractional k-points under the operation.
-    """
-
-    substitutions: Mapping[str, Sequence[float | str]]
-    reciprocal: Sequence[Sequence[int]] = ((1, 0), (0, 1))
-
-    def __post_init__(self) -> None:
-        """Check the rules and make lists tuples, so that equal operations compare equal."""
-        for name, rule in self.substitutions.items():
-            if len(rule) != 3 or not isinstance(rule[0], int | float) or not isinstance(rule[2], int | float):
-                raise ConfigError(
-                    f"Expected [factor, source, offset] for {name!r} in a symmetry, got {list(rule)}: e.g. [-1, alpha, 180]."
-                )
-        object.__setattr__(self, "substitutions", {name: tuple(rule) for name, rule in self.substitutions.items()})
-        object.__setattr__(self, "reciprocal", tuple(tuple(row) for row in self.reciprocal))
-
-
-@dataclass(frozen=True)
-class GroupElement:
-    """One element of the symmetry group in matrix form: x -> x A^T + b, k -> k M^T."""
-
-    matrix: Float[Tensor, "dx dx"]
-    offset: Float[Tensor, " dx"]
-    reciprocal: Float[Tensor, "2 2"]
-
-    def __call__(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """Apply the operation to designs in physical units."""
-        return x @ self.matrix.to(x).T + self.offset.to(x)
+        It is not finite where the reference is 0.
+        """
+        return (values - self.reference) / self.reference
 
 
 @dataclass(frozen=True)
@@ -103,10 +75,10 @@ class DesignSpace:
     """The set of allowed designs: a box over named parameters, with its symmetry group.
 
     Args:
-        parameters: the knobs, in the order of the columns of every design tensor.
-        symmetries: generators of the group that leaves the property unchanged.
-        order: all names, those that decide the property given the others last, for models that take one parameter after
-            another; empty where the data are to tell.
+        parameters: in the order of the columns of every design tensor.
+        symmetries: generators of the group of operations that leave the properties unchanged.
+        order: all names in the order in which an autoregressive model draws them; those that determine the property given
+            the others come last. Empty: the model determines the order from the data.
 
     Example:
         >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
@@ -121,7 +93,7 @@ class DesignSpace:
     order: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Check the names and that symmetries and order speak of them."""
+        """Check the names, and that the symmetries and the order use no others."""
         object.__setattr__(self, "order", tuple(self.order))
         if self.order and sorted(self.order) != sorted(self.names):
             raise ConfigError(f"Expected an order of {list(self.names)}, got {list(self.order)}: name each once.")
@@ -168,6 +140,42 @@ class DesignSpace:
         """The unmodified material in physical units."""
         return torch.tensor([p.reference for p in self.parameters], dtype=torch.get_default_dtype())
 
+    @property
+    def center(self) -> Float[Tensor, " dx"]:
+        """Middle of the box in physical units; 0 for a parameter without two finite bounds."""
+        return ((self.lower + self.upper) / 2).nan_to_num(0.0, posinf=0.0, neginf=0.0)
+
+    @property
+    def half_width(self) -> Float[Tensor, " dx"]:
+        """Half the width of the box in physical units; 1 for a parameter that is fixed or has no two finite bounds."""
+        width = self.upper - self.lower
+        return torch.where((width > 0) & width.isfinite(), width / 2, 1.0)
+
+    def to_unit(self, x: Float[Tensor, "*n dx"]) -> Float[Tensor, "*n dx"]:
+        """Express designs in half-widths of the box, counted from its centre: the box becomes [-1, 1].
+
+        A parameter without two finite bounds keeps its value in physical units; a fixed one becomes 0.
+
+        Args:
+            x: designs in physical units.
+        """
+        return (x - self.center.to(x)) / self.half_width.to(x)
+
+    def strains(self, x: Float[Tensor, "n dx"], names: Sequence[str]) -> Float[Tensor, "n s"]:
+        """Strains of some parameters, one column for each name; see `Parameter.strain`.
+
+        Args:
+            x: designs in physical units.
+            names: parameters whose references are not 0.
+
+        Example:
+            >>> space = DesignSpace([Parameter("a", "angstrom", reference=2.0), Parameter("b", "angstrom", reference=4.0)])
+            >>> space.strains(torch.tensor([[2.5, 4.0]]), ["b", "a"]).tolist()
+            [[0.0, 0.25]]
+        """
+        columns = [self.index(name) for name in names]
+        return torch.stack([self.parameters[i].strain(x[:, i]) for i in columns], dim=1)
+
     def index(self, name: str) -> int:
         """Column of a parameter.
 
@@ -179,11 +187,11 @@ class DesignSpace:
         return self.names.index(name)
 
     def contains(self, x: Float[Tensor, "n dx"], tolerance: float = 1e-5) -> Bool[Tensor, " n"]:
-        """Tell which designs lie inside the bounds.
+        """Return a mask of the designs that lie inside the bounds.
 
         Args:
             x: designs in physical units.
-            tolerance: slack as a fraction of the width, for rounding in float32.
+            tolerance: how far outside a value may lie by rounding in float32, as a fraction of the width.
         """
         lower, upper = self.lower.to(x), self.upper.to(x)
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)
@@ -192,42 +200,31 @@ class DesignSpace:
     def narrowed(
         self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float] | None = None
     ) -> DesignSpace:
-        """The part of the space within narrower bounds, with some parameters fixed.
+        """Return the part of the space within narrower bounds, with some parameters fixed.
 
-        A bound that no float32 number equals is rounded inwards, so that it holds for the number as it was given.
+        A bound that is no float32 number is rounded inwards, so that designs in float32 satisfy the bound as it was given.
 
         Args:
-            bounds: ``[lower, upper]`` by the name of a parameter in its unit, ``None`` for the bound that it has.
-            fixed: the value by the name of a parameter in its unit.
+            bounds: ``[lower, upper]`` in the unit of the parameter, by its name; ``None`` keeps the bound of the space.
+            fixed: value in the unit of the parameter, by its name.
 
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
         """
-        wanted = {name: read_edges(name, edges) for name, edges in (bounds or {}).items()}
-        twice = sorted(set(wanted) & set(fixed or {}))
-        if twice:
-            raise ConfigError(f"Expected bounds or a fixed value, got both for {twice}: drop one.")
-        for name, value in (fixed or {}).items():
-            if value is None:
-                raise ConfigError(f"Expected a number to fix {name} at, got none: give one, or drop it.")
-            wanted[name] = (value, value)
         parameters = list(self.parameters)
-        for name, (low, high) in wanted.items():
-            place = self.index(name)
-            known = parameters[place]
-            first, last = narrower_edges(name, known.unit, (known.lower, known.upper), (low, high))
-            parameters[place] = replace(known, lower=first, upper=last)
+        for name, pair in read_edges(bounds or {}, fixed or {}).items():
+            column = self.index(name)
+            old = parameters[column]
+            lower, upper = narrower_edges(name, old.unit, (old.lower, old.upper), pair)
+            parameters[column] = replace(old, lower=lower, upper=upper)
         return replace(self, parameters=parameters)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
-        """Draw designs uniformly from the box.
+        """Draw designs in physical units uniformly from the box.
 
         Args:
             count: number of designs.
             generator: source of randomness; torch's global one when omitted.
-
-        Returns:
-            Designs in physical units, shape [count, dx].
 
         Raises:
             ConfigError: if a bound is infinite.
@@ -244,46 +241,32 @@ class DesignSpace:
 
     @cached_property
     def _group(self) -> tuple[GroupElement, ...]:
-        identity = GroupElement(torch.eye(self.dimension), torch.zeros(self.dimension), torch.eye(2))
-        elements, generators = [identity], [self._element(symmetry) for symmetry in self.symmetries]
-        frontier = [identity]
-        while frontier:
-            fresh = []
-            for element in frontier:
-                for generator in generators:
-                    product = _compose(generator, element)
-                    if not any(_same(product, known) for known in elements):
-                        elements.append(product)
-                        fresh.append(product)
-            frontier = fresh
-            if len(elements) > 200:
-                raise ConfigError("Expected symmetries of a finite group, got over 200 operations: correct them.")
-        return tuple(elements)
+        return generate_group(self.names, self.symmetries)
 
     def images(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n g dx"]:
-        """Every design under all operations of `group`, the design itself first."""
+        """Return the images of every design under all operations of `group`, the design itself first."""
         return torch.stack([element(x) for element in self.group()], dim=1)
 
     def canonicalize(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """One image for all designs that the symmetries make equal.
+        """Return the same image for all designs that the symmetries make equivalent.
 
-        Of those inside the bounds it is the last in lexicographic order: the one with the largest first parameter that differs.
+        It is the largest of the images inside the bounds: the one with the larger value of the first parameter that differs.
 
         Args:
             x: designs in physical units, inside the bounds.
         """
-        width = torch.nan_to_num(self.upper - self.lower, posinf=1.0).to(x)
+        half_width = self.half_width.to(x)
         best = x
         for element in self.group()[1:]:
             image = element(x)
-            ahead = (image - best) / width
+            ahead = (image - best) / half_width
             first = (ahead.abs() > _EQUAL).int().argmax(dim=1, keepdim=True)
             better = (ahead.gather(1, first).squeeze(1) > _EQUAL) & self.contains(image)
             best = torch.where(better.unsqueeze(1), image, best)
         return best
 
     def random_images(self, x: Float[Tensor, "n dx"], level: Float[Tensor, " n"]) -> Float[Tensor, "n dx"]:
-        """For each design one of its images inside the bounds, all of them equally likely.
+        """Choose for each design one of its images inside the bounds, all of them equally likely.
 
         Args:
             x: designs in physical units, inside the bounds.
@@ -292,24 +275,18 @@ class DesignSpace:
         images = self.images(x)
         inside = self.contains(images)
         inside[:, 0] = True
-        place = (level * inside.sum(dim=1)).long().unsqueeze(1)
-        chosen = (inside.cumsum(dim=1) > place).int().argmax(dim=1)
+        number = (level * inside.sum(dim=1)).long().unsqueeze(1)
+        chosen = (inside.cumsum(dim=1) > number).int().argmax(dim=1)
         return images[torch.arange(len(x)), chosen]
 
     def to_dict(self) -> SpaceDict:
-        """Plain containers, for checkpoints and JSON; an infinite bound is left out."""
+        """Return plain containers for checkpoints and JSON; infinite bounds are left out."""
         return {
             "parameters": [
                 {key: value for key, value in asdict(parameter).items() if value not in (-math.inf, math.inf)}
                 for parameter in self.parameters
             ],
-            "symmetries": [
-                {
-                    "substitutions": {name: list(rule) for name, rule in symmetry.substitutions.items()},
-                    "reciprocal": [list(row) for row in symmetry.reciprocal],
-                }
-                for symmetry in self.symmetries
-            ],
+            "symmetries": [symmetry.to_dict() for symmetry in self.symmetries],
             "order": list(self.order),
         }
 
@@ -321,24 +298,3 @@ class DesignSpace:
             [Symmetry(**entry) for entry in plain["symmetries"]],  # type: ignore[arg-type]
             plain.get("order", ()),
         )
-
-    def _element(self, symmetry: Symmetry) -> GroupElement:
-        matrix, offset = torch.eye(self.dimension), torch.zeros(self.dimension)
-        for name, (factor, source, shift) in symmetry.substitutions.items():
-            row = self.index(name)
-            matrix[row] = 0.0
-            matrix[row, self.index(str(source))] = float(factor)
-            offset[row] = float(shift)
-        return GroupElement(matrix, offset, torch.tensor(symmetry.reciprocal, dtype=torch.float32))
-
-
-def _compose(second: GroupElement, first: GroupElement) -> GroupElement:
-    return GroupElement(
-        second.matrix @ first.matrix,
-        second.matrix @ first.offset + second.offset,
-        second.reciprocal @ first.reciprocal,
-    )
-
-
-def _same(left: GroupElement, right: GroupElement) -> bool:
-    return torch.allclose(left.matrix, right.matrix) and torch.allclose(left.offset, right.offset, atol=1e-4)

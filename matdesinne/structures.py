@@ -1,10 +1,9 @@
-"""From a design to atoms: the physics of the unit cell."""
+"""Cell vectors and atomic structures of designs."""
 
 from __future__ import annotations
 
-__all__ = ["CELL_PARAMETERS", "Prototype", "draw_structure", "write_extxyz"]
+__all__ = ["CELL_PARAMETERS", "Prototype", "cell_vectors", "draw_structure", "write_extxyz"]
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
-"""Names under which a design carries its cell: lengths in angstrom, angles in degree."""
+"""Names of the lattice parameters in a design space: lengths in angstrom, angles in degree."""
 
 
 @dataclass(frozen=True)
 class Prototype:
-    """Atoms at fixed fractional positions in a cell that the design sets.
+    """Atoms at fixed fractional positions in the cell that a design describes.
 
     Args:
         symbols: chemical symbols.
@@ -46,7 +45,7 @@ class Prototype:
     positions: Sequence[Sequence[float]]
 
     def check(self, space: DesignSpace) -> None:
-        """Check that designs of a space carry a whole cell.
+        """Check that the designs of a space describe a cell.
 
         Raises:
             ConfigError: if a lattice parameter is not among the parameters.
@@ -56,7 +55,7 @@ class Prototype:
             raise ConfigError(f"Expected the parameters {list(CELL_PARAMETERS)} for a structure, got no {missing}: add them.")
 
     def atoms(self, design: dict[str, float]) -> ase.Atoms:
-        """Build the structure of one design; what is not a lattice parameter goes to ``Atoms.info``.
+        """Build the structure of one design; parameters other than the cell are stored in ``Atoms.info``.
 
         Args:
             design: value of each parameter by name, lengths in angstrom, angles in degree.
@@ -65,43 +64,73 @@ class Prototype:
             ConfigError: if the three angles enclose no volume.
         """
         import ase
-        from ase.geometry import cellpar_to_cell
 
-        lengths_angles = [design[name] for name in CELL_PARAMETERS]
-        if not _encloses_volume(*lengths_angles[3:]):
-            raise ConfigError(f"Expected angles that enclose a volume, got {lengths_angles[3:]} degree: drop this design.")
-        # a along x, b in the xy plane, as the labels were computed
-        cell = cellpar_to_cell(lengths_angles, ab_normal=(0, 0, 1), a_direction=(1, 0, 0))
+        [cell] = _checked_cells(torch.tensor([[design[name] for name in CELL_PARAMETERS]], dtype=torch.float64)).numpy()
         info = {name: value for name, value in design.items() if name not in CELL_PARAMETERS}
         return ase.Atoms(list(self.symbols), scaled_positions=self.positions, cell=cell, pbc=True, info=info)
+
+
+def cell_vectors(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+    """Compute cell vectors from lattice parameters in the order of `CELL_PARAMETERS`.
+
+    Angles that enclose no volume give a flat cell.
+
+    Returns:
+        The vectors a, b, c as rows in angstrom: a along x, b in the xy plane, c with a positive z component.
+    """
+    a, b, c = parameters[:, 0], parameters[:, 1], parameters[:, 2]
+    cos_alpha, cos_beta, cos_gamma = torch.deg2rad(parameters[:, 3:]).cos().unbind(dim=1)
+    sin_gamma = torch.deg2rad(parameters[:, 5]).sin()
+    zero = torch.zeros_like(a)
+    cy = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    cz = (1 - cos_beta.square() - cy.square()).clamp_min(1e-6).sqrt()
+    rows = [(a, zero, zero), (b * cos_gamma, b * sin_gamma, zero), (c * cos_beta, c * cy, c * cz)]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def _checked_cells(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
+    """Compute `cell_vectors` to 1e-12 angstrom, so that a right angle gives an exact 0.
+
+    Raises:
+        ConfigError: if the angles of a design enclose no volume.
+    """
+    cosines = torch.deg2rad(parameters[:, 3:]).cos()
+    flat = 1 - cosines.square().sum(dim=1) + 2 * cosines.prod(dim=1) <= 0
+    if flat.any():
+        example = parameters[flat][0, 3:].tolist()
+        raise ConfigError(
+            f"Expected angles that enclose a volume, got none in {int(flat.sum())} designs (e.g. {example} degree): drop these."
+        )
+    return cell_vectors(parameters).round(decimals=12) + 0.0  # turns -0.0 into 0.0
 
 
 def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path) -> None:
     """Write every candidate as a structure in the extended XYZ format (angstrom).
 
-    ``info`` holds the parameters that are not the cell, the target, the prediction and its spread, and a key ``units``.
+    The comment line of each frame (``Atoms.info`` in ASE) holds the other parameters, the target, the prediction, its
+    spread, and their units under ``units``.
 
     Args:
         candidates: the designs; their space must hold the six lattice parameters.
         prototype: atoms and fractional positions.
         path: the file to write.
+
+    Raises:
+        ConfigError: if a lattice parameter is missing, or the angles of a design enclose no volume.
     """
     prototype.check(candidates.space)
     columns = candidates.columns()
     names = candidates.space.names
     units = ", ".join(f"{name}: {unit}" for name, (unit, _) in columns.items() if unit and name not in CELL_PARAMETERS)
-    cells = _cells(candidates.designs[:, [names.index(name) for name in CELL_PARAMETERS]].double())
-    flat = cells.isnan().flatten(start_dim=1).any(dim=1)
-    if flat.any():
-        raise ConfigError(f"Expected angles that enclose a volume, got none in {int(flat.sum())} designs: drop these.")
+    cells = _checked_cells(candidates.designs[:, [names.index(name) for name in CELL_PARAMETERS]].double())
     positions = torch.tensor(prototype.positions, dtype=torch.float64) @ cells
     info = {name: values for name, (_, values) in columns.items() if name not in CELL_PARAMETERS}
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for cell, atoms, *values in zip(cells.flatten(start_dim=1).tolist(), positions.tolist(), *info.values(), strict=True):
-            words = " ".join(f"{name}={value}" for name, value in zip(info, values, strict=True))
+            entries = " ".join(f"{name}={value}" for name, value in zip(info, values, strict=True))
             lattice = " ".join(map(str, cell))
             file.write(
-                f'{len(atoms)}\nLattice="{lattice}" Properties=species:S:1:pos:R:3 {words} units="{units}" pbc="T T T"\n'
+                f'{len(atoms)}\nLattice="{lattice}" Properties=species:S:1:pos:R:3 {entries} units="{units}" pbc="T T T"\n'
             )
             file.writelines(
                 f"{symbol:2s} {x:16.8f} {y:16.8f} {z:16.8f}\n"
@@ -109,25 +138,8 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
             )
 
 
-def _cells(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
-    """Cell vectors as rows, a along x, b in the xy plane; NaN for angles that enclose no volume."""
-    a, b, c = parameters[:, :3].unbind(dim=1)
-    cosine = torch.where(parameters[:, 3:] == 90, 0.0, torch.deg2rad(parameters[:, 3:]).cos())
-    sine, zero = (1 - cosine[:, 2].square()).sqrt(), torch.zeros_like(a)
-    y = (cosine[:, 0] - cosine[:, 1] * cosine[:, 2]) / sine
-    z = (1 - cosine[:, 1].square() - y.square()).sqrt()
-    rows = [(a, zero, zero), (b * cosine[:, 2], b * sine, zero), (c * cosine[:, 1], c * y, c * z)]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
 def draw_structure(atoms: ase.Atoms, axis: Axes) -> None:
-    """Draw three by three cells of a layer as seen from above, with the borders of all."""
+    """Draw three by three cells of a layer, seen from above, with the borders of all cells."""
     from ase.visualize.plot import plot_atoms
 
     plot_atoms(atoms.repeat((3, 3, 1)), axis, radii=0.4, show_unit_cell=2)
-
-
-def _encloses_volume(alpha: float, beta: float, gamma: float) -> bool:
-    cosines = [math.cos(math.radians(angle)) for angle in (alpha, beta, gamma)]
-    squares = sum(cosine * cosine for cosine in cosines)
-    return 1 - squares + 2 * math.prod(cosines) > 0

@@ -1,4 +1,4 @@
-"""What is asked for: a property with a unit and a floor, and a target that is a value or an interval."""
+"""Properties with units and floors, and targets: values or intervals of properties."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Property:
     Args:
         name: the field's term, e.g. ``"band_gap"``; it names the column of every table.
         unit: e.g. ``"eV"``; ``"1"`` for a number without unit.
-        floor: value at and below which the physical quantity does not change: a metal has gap 0, however far its bands
-            overlap. A target at the floor means "at or below". ``None`` where there is none.
-        margin: how far below the floor the generative models still tell values apart, in `unit`; lower ones are one class.
-        censored: whether the labels were cut at the floor, so that a label at the floor only says "at or below".
-        resolution: difference that does not matter, in `unit`: the standard deviation of the noise that the generative models
-            add to y in training, which gives the thin shell f(x) = y a width.
+        floor: smallest physical value, ``None`` where there is none: the gap of a metal is 0, however far its bands overlap,
+            although labels may be lower. A target at the floor means "at or below".
+        margin: how far below the floor the generative models distinguish values, in `unit`; they treat lower ones as equal.
+        censored: whether labels below the floor were set to it, so that a label at the floor means "at or below".
+        resolution: difference that does not matter, in `unit`: the standard deviation of the noise that is added to y in the
+            training of generative models, so that the designs with f(x) = y form a layer of finite width.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Property:
     resolution: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the declaration is consistent."""
+        """Check the name, the ranges and the floor."""
         if not self.name.isidentifier():
             raise ConfigError(f"Expected a property name made of letters, digits and _, got {self.name!r}: rename it.")
         if not (self.margin >= 0 and self.resolution >= 0):
@@ -53,11 +53,11 @@ class Property:
 
 @dataclass(frozen=True)
 class Target:
-    """A wanted value or closed interval for each property.
+    """A value or closed interval for each property.
 
     Args:
-        lower: lower edge for each property in its unit, ``-inf`` where open.
-        upper: upper edge for each property in its unit, ``inf`` where open; equal to `lower` for a value.
+        lower: lower edge for each property in its unit; ``-inf`` for an interval without one.
+        upper: upper edge for each property in its unit; ``inf`` for an interval without one; equal to `lower` for a value.
 
     Example:
         >>> gap = Property("band_gap", "eV", floor=0.0)
@@ -79,10 +79,10 @@ class Target:
         Args:
             value: for one property a number or ``[lower, upper]`` (``null``: open); for several a list with one such entry
                 each. A value at a property's floor becomes "at or below".
-            properties: what the target speaks of.
+            properties: the properties, in order.
 
         Raises:
-            TargetError: if it is not a number or an interval.
+            TargetError: if `value` is anything else.
         """
         entries = [value] if len(properties) == 1 else value
         if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) != len(properties):
@@ -92,13 +92,13 @@ class Target:
         return cls(tuple(e[0] for e in edges), tuple(e[1] for e in edges))
 
     def to_list(self) -> list[list[float | None]]:
-        """Plain containers for JSON: ``[lower, upper]`` for each property, an open edge as ``None``."""
+        """Return ``[lower, upper]`` for each property, for JSON; an infinite edge is ``None``."""
         edges = zip(self.lower, self.upper, strict=True)
         return [[None if math.isinf(edge) else edge for edge in pair] for pair in edges]
 
     @classmethod
     def from_list(cls, plain: Sequence[Sequence[float | None]]) -> Target:
-        """Rebuild what `to_list` gave."""
+        """Rebuild a target from the result of `to_list`."""
         lower = tuple(-math.inf if low is None else low for low, _ in plain)
         return cls(lower, tuple(math.inf if high is None else high for _, high in plain))
 
@@ -126,7 +126,7 @@ class Target:
         return y - torch.maximum(torch.minimum(y, upper), lower)
 
     def format(self, properties: Sequence[Property]) -> str:
-        """Say the target in words with units, e.g. ``band_gap = 1 eV``."""
+        """Write the target with units, e.g. ``band_gap = 1 eV``."""
         return ", ".join(_words(prop, low, high) for prop, low, high in zip(properties, self.lower, self.upper, strict=True))
 
 

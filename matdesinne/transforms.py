@@ -1,4 +1,4 @@
-"""The one boundary between physical units and the standardised coordinates in which every model works."""
+"""Transforms between physical units and the standardised coordinates in which the networks work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from matdesinne.space import DesignSpace
 
 _EDGE = 1e-6
-"""Relative distance to a bound at which the probit is cut: |u| <= 4.75."""
+"""Relative distance to a bound below which the normal quantile is cut off, at |u| = 4.75."""
 
 
 class Standardizer(nn.Module):
@@ -32,7 +32,7 @@ class Standardizer(nn.Module):
         self.register_buffer("std", torch.ones(dimension))
 
     def fit(self, values: Float[Tensor, "n d"]) -> None:
-        """Learn mean and standard deviation of the rows without NaN; a constant column keeps its unit."""
+        """Compute mean and standard deviation over the rows without NaN; a constant column gets the standard deviation 1."""
         values = values[values.isfinite().all(dim=1)]
         self.mean.copy_(values.mean(dim=0))
         std = values.std(dim=0, correction=0)
@@ -41,22 +41,22 @@ class Standardizer(nn.Module):
         self.std.copy_(torch.where(varies, std, torch.ones_like(std)))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Physical to standardised."""
+        """Convert physical to standardised values."""
         return (x - self.mean) / self.std
 
     def inverse(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Standardised to physical."""
+        """Convert standardised to physical values."""
         return u * self.std + self.mean
 
 
 class DesignTransform(nn.Module):
-    r"""Map the design space to R^d: the normal quantile of each bounded coordinate, standardisation of the others.
+    r"""Maps the design space to R^d: bounded parameters by the normal quantile, the others by standardisation.
 
-    For a bounded parameter :math:`u = \Phi^{-1}((x - l) / (h - l))`: a uniform prior on the box becomes the standard
-    normal, and no sample can leave the box.
+    For a bounded parameter :math:`u = \Phi^{-1}((x - l) / (h - l))`. A uniform prior on the box becomes the standard normal
+    distribution, and no sample can leave the box.
 
     Args:
-        space: the design space; its bounds become buffers.
+        space: the design space; its bounds are stored as buffers.
     """
 
     lower: Tensor
@@ -72,43 +72,43 @@ class DesignTransform(nn.Module):
         self.standardize = Standardizer(space.dimension)
 
     def fit(self, x: Float[Tensor, "n dx"]) -> None:
-        """Learn the scales of the unbounded parameters from designs in physical units."""
+        """Compute the scales of the unbounded parameters from designs in physical units."""
         self.standardize.fit(x)
 
     def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """Physical units to R^d."""
+        """Map designs in physical units to R^d."""
         unit = ((x - self.lower) / (self.upper - self.lower)).clamp(_EDGE, 1 - _EDGE)
         return torch.where(self.bounded, torch.special.ndtri(unit), self.standardize(x))
 
     def inverse(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """R^d to physical units, inside the bounds."""
+        """Map R^d to designs in physical units, inside the bounds."""
         boxed = self.lower + (self.upper - self.lower) * torch.special.ndtr(u)
         boxed = torch.minimum(torch.maximum(boxed, self.lower), self.upper)
         return torch.where(self.bounded, boxed, self.standardize.inverse(u))
 
     def log_det(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, " n"]:
-        r"""Log-determinant :math:`\sum_i \log |du_i / dx_i|` at designs in physical units."""
+        r"""Return the log-determinant :math:`\sum_i \log |du_i / dx_i|` at designs in physical units."""
         u = self.forward(x)
         boxed = 0.5 * u.square() + 0.5 * math.log(2 * math.pi) - (self.upper - self.lower).log()
         return torch.where(self.bounded, boxed, -self.standardize.std.log()).sum(dim=1)
 
 
 class PhysicalUnits(Standardizer):
-    """No change of coordinates: designs and properties as they are, samples wherever they fall (the paper's choice)."""
+    """The identity: networks work in physical units and samples may leave the box, as in the paper."""
 
     def fit(self, values: Float[Tensor, "n d"]) -> None:
-        """Learn nothing."""
+        """Do nothing: the scales stay 0 and 1."""
 
     def log_det(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """Zero for every row."""
+        """Return zero for every row."""
         return x.new_zeros(len(x))
 
 
 class TargetFeatures(nn.Module):
     r"""Fourier features of a standardised target: :math:`(y, \sin 2^j y, \cos 2^j y)_{j < J}`.
 
-    A narrow dependence on y is easier to learn from them than from y alone (Tancik et al., Fourier features let networks
-    learn high frequency functions, 2020, arXiv 2006.10739).
+    A network learns a sharp dependence on y more easily from them than from y alone (Tancik et al., Fourier features let
+    networks learn high frequency functions, 2020, arXiv 2006.10739).
 
     Args:
         dimension: number of properties.
@@ -123,13 +123,13 @@ class TargetFeatures(nn.Module):
         self.register_buffer("octaves", 2.0 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n f"]:
-        """Features of a standardised target."""
+        """Compute the features of a standardised target."""
         phase = (y.unsqueeze(-1) * self.octaves).flatten(start_dim=1)
         return torch.cat([y, phase.sin(), phase.cos()], dim=1)
 
 
 class BoxScaler(Standardizer):
-    """Coordinates in which the design box is [-1, 1]^d; unbounded parameters are standardised.
+    """Scales the design box to [-1, 1]^d as `DesignSpace.to_unit` does, and standardises the unbounded parameters.
 
     Args:
         space: the design space.
@@ -140,9 +140,8 @@ class BoxScaler(Standardizer):
         self.space = space
 
     def fit(self, values: Float[Tensor, "n dx"]) -> None:
-        """Learn the scales of the unbounded parameters; take the others from the bounds."""
+        """Compute the scales of the unbounded parameters; take the others from the bounds."""
         super().fit(values)
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters], device=values.device)
-        lower, upper = self.space.lower.to(values), self.space.upper.to(values)
-        self.mean.copy_(torch.where(bounded, (lower + upper) / 2, self.mean))
-        self.std.copy_(torch.where(bounded, (upper - lower) / 2, self.std))
+        self.mean.copy_(torch.where(bounded, self.space.center.to(values), self.mean))
+        self.std.copy_(torch.where(bounded, self.space.half_width.to(values), self.std))

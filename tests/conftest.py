@@ -73,6 +73,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings(entry))
 
 
+def part_config(group: str, name: str = "mos2") -> DictConfig:
+    """What a file of conf/space or conf/prototype composes to with its defaults."""
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        return compose(f"{group}/{name}")[group]
+
+
+def load_part(group: str, name: str = "mos2"):
+    return instantiate(part_config(group, name), _convert_="all")
+
+
 def yaml_files(group: str) -> list[Path]:
     return sorted((CONF / group).glob("*.yaml"))
 

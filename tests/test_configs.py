@@ -27,7 +27,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.fit import build
 from matdesinne.training.sweeps import SweepTable
 
-from .conftest import CONF, ROOT, tiny_module
+from .conftest import CONF, ROOT, load_part, part_config, tiny_module
 
 GROUPS = {
     path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
@@ -201,6 +201,18 @@ def test_every_group_is_reached():
     assert set(GROUPS) <= reached
 
 
+@pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name not in ("monolayer", "ballistics", "kinematics")])
+def test_monolayers_share_their_symmetries(name):
+    symmetries = OmegaConf.load(ROOT / "matdesinne" / "pretrained" / "config.yaml").data.space.symmetries
+    space = part_config("space", name)
+    assert space.symmetries == symmetries and list(space) == ["_target_", "parameters", "symmetries"]
+    assert len(instantiate(space, _convert_="all").group()) == 4
+
+
+def test_space_of_the_packaged_weights():
+    assert composed("train").data.space == OmegaConf.load(ROOT / "matdesinne" / "pretrained" / "config.yaml").data.space
+
+
 @pytest.mark.parametrize("name", GROUPS["data"])
 def test_data(name):
     config = composed("train", f"data={name}")
@@ -233,7 +245,7 @@ def test_surrogate_on_the_command_line_wins():
 
 @pytest.mark.parametrize("group", ["model", "surrogate"])
 def test_modules(group):
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_part("space")
     config = composed("train")
     data = instantiate(config.data, _convert_="all")
     kind = {"model": InverseModel, "surrogate": Surrogate}[group]
@@ -255,11 +267,16 @@ def test_module_at_its_full_size(override):
 
 @pytest.mark.parametrize(
     ("group", "kind"),
-    [("selection", Selection), ("localization", Localizer), ("space", DesignSpace), ("prototype", Prototype)],
+    [("selection", Selection), ("localization", Localizer), ("prototype", Prototype)],
 )
 def test_parts(group, kind):
     for name in GROUPS[group]:
         assert isinstance(instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"), _convert_="all"), kind)
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name != "monolayer"])
+def test_space(name):
+    assert isinstance(load_part("space", name), DesignSpace)
 
 
 @pytest.mark.parametrize("name", GROUPS["trainer"])

@@ -7,8 +7,6 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
@@ -16,7 +14,7 @@ from matdesinne.exports import Exports, structures
 from matdesinne.structures import write_extxyz
 from matdesinne.targets import Property, Target
 
-from .conftest import CONF, box, candidates, quadratic, rows
+from .conftest import box, candidates, load_part, quadratic, rows
 
 FORMATS = ["cif", "poscar", "ase_db", "chemiscope"]
 COUNT = 12
@@ -25,7 +23,7 @@ COUNT = 12
 @pytest.fixture(scope="module")
 def table() -> Candidates:
     """Designs from the whole box and from its most sheared corners, with a spread that falls from row to row."""
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_part("space")
     x = space.sample(COUNT, torch.Generator().manual_seed(0))
     corners = torch.tensor([[72.0, 72.0, 140.0], [108.0, 108.0, 143.9], [72.0, 108.0, 96.0], [90.0, 90.0, 120.0]])
     x[:4, 3:6] = corners

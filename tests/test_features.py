@@ -2,31 +2,25 @@ import ase.neighborlist
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
 from matdesinne.features import BoxFeatures, CellFeatures
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import CELL_PARAMETERS, Prototype
 
-from .conftest import CONF, box, line, rows
+from .conftest import box, line, load_part, rows
 
 CUTOFF = 3.2
 
 
-def load(group: str, name: str):
-    return instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"), _convert_="all")
-
-
 @pytest.fixture(scope="module")
 def space() -> DesignSpace:
-    return load("space", "mos2")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")
 def prototype() -> Prototype:
-    return load("prototype", "mos2")
+    return load_part("prototype")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
 from matdesinne.localization import MeanGradientDescent, Newton
+from matdesinne.models.base import InverseModel
+from matdesinne.network import load_network, save_network
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Expression, Tolerance
 from matdesinne.targets import Target
 
-from .conftest import CONF, Linear, box, linear, prop, rows, tiny_module, yaml_files
+from .conftest import CONF, Linear, box, linear, load_part, prop, rows, tiny_module, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
@@ -163,7 +165,7 @@ def test_save_and_load(tmp_path):
 
 @pytest.mark.parametrize("path", yaml_files("surrogate"), ids=lambda path: path.stem)
 def test_prototype_is_kept_with_the_surrogate(tmp_path, path):
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_part("space")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
     surrogate = tiny_module(path, space, GAP, prototype=prototype)
     InverseDesign(tiny_module(CONF / "model" / "mdn.yaml", space, GAP), surrogate).save(tmp_path)
@@ -174,6 +176,31 @@ def test_a_folder_holds_four_files(tmp_path):
     design().save(tmp_path)
     names = [f"{part}.{suffix}" for part in ("model", "surrogate") for suffix in ("json", "safetensors")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_the_accurate_surrogate_is_saved_too(tmp_path):
+    _, accurate = parts(properties=[prop("band_gap_fine", floor=0.0)])
+    made = design(accurate_surrogate=accurate)
+    made.save(tmp_path)
+    again = InverseDesign.load(tmp_path, refine_with="band_gap_fine")
+    x = rows(SPACE, 20).x
+    assert torch.equal(again.accurate_surrogate.predict_many(x)[0], made.accurate_surrogate.predict_many(x)[0])
+    assert InverseDesign.load(tmp_path).accurate_surrogate is None
+
+
+def test_an_accurate_surrogate_of_an_older_version(tmp_path):
+    design().save(tmp_path)
+    (tmp_path / "finisher_band_gap.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"finisher_band_gap.*train again"):
+        InverseDesign.load(tmp_path, refine_with="band_gap")
+
+
+def test_a_run_without_a_surrogate(tmp_path):
+    made = design()
+    save_network(made.model, tmp_path, "model")
+    with pytest.raises(CheckpointError, match="surrogate=null"):
+        InverseDesign.load(tmp_path)
+    assert isinstance(load_network(InverseModel, tmp_path, "model"), InverseModel)
 
 
 def test_load_localizes_by_default(tmp_path):
@@ -310,7 +337,7 @@ def test_run_leaves_the_global_seed(untouched_seed):
     design(localization=Newton(), accepted_error=10.0).run([None, 5.0], 20, seeded())
 
 
-def finished(**settings: object):
+def refined_accurately(**settings: object):
     """A slope of 1 from the fast surrogate; the accurate one calls it a better property, 1.25 as steep."""
     accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
     refinement = Refinement(Linear(SPACE, GAP, [[1.0, 1.0]]), All([]), Newton(), accurate_surrogate=accurate, **settings)
@@ -318,8 +345,8 @@ def finished(**settings: object):
     return refinement.refine(designs, Target.parse(0.5, GAP)), designs
 
 
-def test_the_finisher_has_the_last_word(close):
-    run, _ = finished()
+def test_the_accurate_surrogate_has_the_last_word(close):
+    run, _ = refined_accurately()
     assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized", "refined"]
     last = run.candidates
     assert [p.name for p in last.properties] == ["band_gap_fine"] and last.stage == "refined"
@@ -327,14 +354,14 @@ def test_the_finisher_has_the_last_word(close):
     assert "band_gap_fine" in run.report() and "band_gap_fine [eV]" in json.dumps(run.summary()["mae"]["refined"])
 
 
-def test_the_finisher_moves_what_was_localized(close):
-    run, _ = finished()
+def test_the_accurate_surrogate_moves_what_was_localized(close):
+    run, _ = refined_accurately()
     before, after = run.stages["localized"].designs, run.candidates.designs
     # from x1 + x2 = 0.5 to 0.4 by the shortest way
     close(after, before - 0.05, factor=1e2)
 
 
-def test_what_the_finisher_cannot_reach_is_dropped():
+def test_what_the_accurate_surrogate_cannot_reach_is_dropped():
     steep = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[0.01, 0.01]])
     with pytest.raises(EmptyResultError, match="refined"):
         Refinement(linear_gap(), All([]), Newton(), accurate_surrogate=steep).refine(
@@ -352,7 +379,7 @@ def test_a_rule_holds_for_the_moved_designs():
     assert torch.equal(ruled.candidates.designs, free.candidates.designs[~crossed])
 
 
-def test_a_rule_on_the_property_is_asked_of_the_finisher():
+def test_a_rule_on_the_property_is_asked_of_the_accurate_surrogate():
     accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
     kept = Refinement(linear_gap(), Expression("0.4999 < band_gap < 0.5001"), Newton(), accurate_surrogate=accurate)
     designs = torch.tensor([[0.25, 0.25], [0.3, 0.2]])
@@ -364,14 +391,14 @@ def linear_gap() -> Linear:
 
 
 @pytest.mark.parametrize("name", ["band_gap", "band_gap_fine"])
-def test_pretrained_finishers(name):
+def test_pretrained_accurate_surrogates(name):
     run = InverseDesign.load("pretrained", refine_with=name).run(1.0, 6, seeded())
     assert run.candidates.properties[0].name == name
     assert run.candidates.error.max() < 1e-3
 
 
-def test_no_such_finisher(tmp_path):
-    with pytest.raises(CheckpointError, match="finisher_wrong"):
+def test_no_such_accurate_surrogate(tmp_path):
+    with pytest.raises(CheckpointError, match="accurate_wrong"):
         InverseDesign.load("pretrained", refine_with="wrong")
 
 

@@ -2,19 +2,17 @@ import math
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.surrogates.mlp import MLPSurrogate
 
-from .conftest import CONF, box, line, prop
+from .conftest import box, line, load_part, prop
 
 
 @pytest.fixture(scope="module")
 def mos2() -> DesignSpace:
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    return load_part("space")
 
 
 @pytest.mark.parametrize(
@@ -268,3 +266,29 @@ def test_narrowed_rejects(bounds, fixed, words):
 def test_nothing_is_trained_on_a_fixed_parameter():
     with pytest.raises(ConfigError, match="x2"):
         MLPSurrogate(box().narrowed(fixed={"x2": 0.5}), [prop()], hidden=4)
+
+
+MIXED = DesignSpace(
+    [Parameter("a", "m", 2.0, 6.0), Parameter("b", "m", 3.0, 3.0), Parameter("c", "m", lower=1.0), Parameter("d", "m")]
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_to_unit_maps_the_box_to_one(close, dtype):
+    x = torch.tensor([[2.0, 3.0, 5.0, -7.0], [5.0, 3.0, 1.0, 7.0]], dtype=dtype)
+    close(MIXED.to_unit(x), torch.tensor([[-1.0, 0.0, 5.0, -7.0], [0.5, 0.0, 1.0, 7.0]], dtype=dtype))
+
+
+def test_to_unit_takes_rows_in_groups(mos2, close):
+    corners = torch.stack([mos2.lower, mos2.upper]).unsqueeze(1)
+    close(mos2.to_unit(corners), torch.tensor([-1.0, 1.0]).reshape(2, 1, 1).expand(2, 1, 7), factor=10)
+
+
+def test_strains_are_relative_to_the_reference(mos2, close):
+    x = mos2.reference * torch.tensor([1.1, 1.0, 1.0, 1.0, 1.0, 0.9, 1.0])
+    close(mos2.strains(x.unsqueeze(0), ["gamma", "a", "b"])[0], [-0.1, 0.1, 0.0])
+
+
+def test_strains_of_an_unknown_parameter(mos2):
+    with pytest.raises(ConfigError, match="'z'"):
+        mos2.strains(mos2.reference.unsqueeze(0), ["z"])

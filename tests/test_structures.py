@@ -3,20 +3,18 @@ import dataclasses
 import ase.io
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.structures import CELL_PARAMETERS, write_extxyz
 from matdesinne.targets import Property, Target
 
-from .conftest import CONF, box, candidates, quadratic, rows
+from .conftest import box, candidates, load_part, quadratic, rows
 
 
 @pytest.fixture(scope="module")
 def table() -> Candidates:
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_part("space")
     x = torch.cat([space.reference.unsqueeze(0), space.sample(20, torch.Generator().manual_seed(0))])
     mean = torch.linspace(0.9, 1.1, 21).unsqueeze(1)
     gap = Property("band_gap", "eV", floor=0.0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch
-from matdesinne.space import GroupElement
+from matdesinne.symmetry import GroupElement
 
 
 class TensorBatches:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 __all__ = [
     "add_synthetic_rows",
+    "make_callbacks",
     "prepare_folder",
+    "resumable",
     "save_accurate_surrogates",
+    "save_design",
     "train_surrogate",
     "trained_surrogate",
+    "was_started",
 ]
 
 import hashlib
@@ -22,15 +26,18 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 import matdesinne
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.synthetic import held_out
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import CheckpointError, ConfigError
+from matdesinne.errors import CheckpointError, ConfigError, InterruptionError
 from matdesinne.files import atomic_path, write_json
+from matdesinne.models.base import InverseModel
 from matdesinne.network import Batch, load_network, save_network
+from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.training.build import build_module
@@ -126,8 +133,8 @@ def train_surrogate(
             instantiate(config.trainer),
             folder,
             loggers=loggers,
-            callbacks=[instantiate(callback) for callback in (config.get("callbacks") or {}).values()],
-            resume=resume and (folder / "checkpoints" / "last.ckpt").is_file(),
+            callbacks=make_callbacks(config),
+            resume=resume and was_started(folder),
         )
     if not isinstance(trained, Surrogate):
         raise ConfigError(f"Expected the configuration of a surrogate, got one of a {type(trained).__name__}: correct it.")
@@ -135,6 +142,33 @@ def train_surrogate(
     trained.calibrate(Batch(unseen.x, unseen.y))
     save_network(trained, folder, "surrogate")
     return trained
+
+
+def make_callbacks(config: DictConfig) -> list[Callback]:
+    """The callbacks of a configuration group, by their names; none of ``null``."""
+    return [instantiate(callback) for callback in (config.get("callbacks") or {}).values()]
+
+
+def was_started(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from; a run that was killed before it wrote one starts again."""
+    return (folder / "checkpoints" / "last.ckpt").is_file()
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Let an interruption say by which command the run goes on."""
+    try:
+        yield
+    except InterruptionError as error:
+        raise InterruptionError(f"{error} Go on with: python train.py resume={folder}") from error
+
+
+def save_design(folder: Path, model: InverseModel, surrogate: Surrogate | None) -> None:
+    """Write a generative model, and the surrogate where there is one, so that `InverseDesign.load` reads both."""
+    if surrogate is None:
+        save_network(model, folder, "model")
+    else:
+        InverseDesign(model, surrogate).save(folder)
 
 
 def save_accurate_surrogates(config: DictConfig, data: DesignDataModule, folder: Path) -> None:

@@ -3,7 +3,6 @@ import hashlib
 import pooch
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.data.sources import AnalyticSource, FileSource, LabelSource, PackagedSource, PublishedSource
@@ -12,7 +11,7 @@ from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import Ballistics, Kinematics
 from matdesinne.targets import Property
 
-from ..conftest import CONF, box, line, prop, rows
+from ..conftest import CONF, box, line, load_part, prop, rows
 
 GAP = [Property("band_gap", "eV", floor=0.0)]
 DECLARED = OmegaConf.load(CONF / "data" / "mos2_vasp.yaml").source
@@ -20,13 +19,13 @@ DECLARED = OmegaConf.load(CONF / "data" / "mos2_vasp.yaml").source
 
 @pytest.fixture(scope="module")
 def space():
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")
 def wide_space():
     """The box of the published set."""
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2_vasp.yaml"), _convert_="all")
+    return load_part("space", "mos2_vasp")
 
 
 @pytest.fixture(scope="module")

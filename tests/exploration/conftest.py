@@ -5,7 +5,6 @@ from pathlib import Path
 import matplotlib.figure
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.data.table import DesignTable
@@ -16,7 +15,7 @@ from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
 
-from ..conftest import CONF, Linear, candidates
+from ..conftest import Linear, candidates, load_part
 
 GAP = Property("band_gap", "eV", floor=0.0)
 SLOPES = [1.0, -2.0, 0.5, 0.0, 0.0, -0.1, 0.0]
@@ -26,7 +25,7 @@ CONFIG = OmegaConf.create({"window": 0.1, "design": None})
 
 
 def mos2() -> DesignSpace:
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    return load_part("space")
 
 
 class Tilted(Linear):

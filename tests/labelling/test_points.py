@@ -3,8 +3,6 @@ import pandas
 import pyarrow.parquet
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.labelling.points import SobolPoints, read_points
@@ -12,14 +10,14 @@ from matdesinne.network import load_network, run_folder
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
-from ..conftest import CONF, ROOT, box, line
+from ..conftest import ROOT, box, line, load_part
 
 SEED = 20211209
 
 
 @pytest.fixture(scope="module")
 def space() -> DesignSpace:
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")

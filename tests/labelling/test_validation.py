@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from scipy import stats
 
 from matdesinne.candidates import Candidates, read_candidates
@@ -17,7 +15,7 @@ from matdesinne.oracles.base import Column, Oracle
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
 
-from ..conftest import CONF, box
+from ..conftest import box, load_part
 
 GAP = Property("y", "eV", floor=0.0)
 
@@ -142,9 +140,7 @@ def test_files(tmp_path):
 
 
 def test_picture_with_structures(tmp_path):
-    space, prototype = (
-        instantiate(OmegaConf.load(CONF / name / "mos2.yaml"), _convert_="all") for name in ("space", "prototype")
-    )
+    space, prototype = (load_part(name) for name in ("space", "prototype"))
     assert isinstance(prototype, Prototype)
     x = space.sample(6, torch.Generator().manual_seed(0))
     row = torch.full((6, 1), 0.5)

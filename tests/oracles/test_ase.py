@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.ase import ASEOracle
 
-from ..conftest import CONF
+from ..conftest import CONF, load_part
 
 KPOINTS = [[0.0, 0.0, 0.0], [0.25, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0]]
 FREE = {"_target_": "ase.calculators.test.FreeElectrons", "nvalence": 6, "nbands": 8, "kpts": KPOINTS}
@@ -46,7 +46,7 @@ class InField(FreeElectrons):
 
 @pytest.fixture(scope="module")
 def parts():
-    return {name: instantiate(OmegaConf.load(CONF / name / "mos2.yaml"), _convert_="all") for name in ("space", "prototype")}
+    return {name: load_part(name) for name in ("space", "prototype")}
 
 
 def oracle(parts, calculator=FREE, **changes) -> ASEOracle:

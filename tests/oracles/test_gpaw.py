@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.gpaw import GPAWOracle, half_grid
 
-from ..conftest import CONF, ROOT
+from ..conftest import CONF, ROOT, part_config
 
 needs_gpaw = pytest.mark.skipif(importlib.util.find_spec("gpaw") is None, reason="needs GPAW: make gpaw installs it")
 BANDS = ["valence_energies", "conduction_energies"]
@@ -22,7 +22,7 @@ BANDS = ["valence_energies", "conduction_energies"]
 def oracle(**changes) -> GPAWOracle:
     config = OmegaConf.load(CONF / "oracle" / "gpaw.yaml")
     config.update(changes)
-    parts = {name: OmegaConf.load(CONF / name / "mos2.yaml") for name in ("space", "prototype")}
+    parts = {name: part_config(name) for name in ("space", "prototype")}
     return instantiate(OmegaConf.create({"material": parts, "oracle": config}).oracle, _convert_="all")
 
 

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.bands import BandLabels
 from matdesinne.data.datamodule import DesignDataModule
@@ -10,7 +8,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.network import Batch, DesignNetwork
 from matdesinne.targets import Property
 
-from ..conftest import CONF, box, perturb, prop, rows, tiny_module, trainer
+from ..conftest import CONF, box, load_part, perturb, prop, rows, tiny_module, trainer
 
 YAML = CONF / "surrogate" / "bands.yaml"
 GAP = [Property("band_gap", "eV", floor=0.0)]
@@ -18,7 +16,7 @@ GAP = [Property("band_gap", "eV", floor=0.0)]
 
 @pytest.fixture(scope="module")
 def space():
-    return instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    return load_part("space")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.bands import BandLabels
 from matdesinne.data.sources import PackagedSource
@@ -15,7 +13,7 @@ from matdesinne.network import Batch, DesignNetwork, load_network, save_network
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate, huber_loss
 
-from ..conftest import CONF, box, line, perturb, prop, rows, tiny_module, toy_data, trainer, yaml_files
+from ..conftest import CONF, box, line, load_part, perturb, prop, rows, tiny_module, toy_data, trainer, yaml_files
 
 FILES = yaml_files("surrogate")
 KPOINTS = 5
@@ -34,7 +32,7 @@ def with_bands(batch: Batch) -> Batch:
 
 @cache
 def crystal(group: str):
-    return instantiate(OmegaConf.load(CONF / group / "mos2.yaml"), _convert_="all")
+    return load_part(group)
 
 
 @cache

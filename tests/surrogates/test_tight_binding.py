@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.bands import BandLabels, band_gap
 from matdesinne.data.datamodule import DesignDataModule
@@ -17,7 +15,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.bonds import Layer
 from matdesinne.surrogates.tight_binding.slater_koster import SlaterKoster
 
-from ..conftest import CONF, TableSource, box, perturb, prop, rows, tiny_module, trainer
+from ..conftest import CONF, TableSource, box, load_part, perturb, prop, rows, tiny_module, trainer
 
 YAML = CONF / "surrogate" / "tight_binding.yaml"
 GAP = [prop("band_gap", floor=0.0)]
@@ -25,11 +23,7 @@ SYMMETRIC = 1e-3
 """eV; what rounding in float32 leaves of an exact symmetry."""
 
 
-def load(group: str, name: str):
-    return instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"), _convert_="all")
-
-
-SPACE, PROTOTYPE = load("space", "mos2"), load("prototype", "mos2")
+SPACE, PROTOTYPE = load_part("space"), load_part("prototype")
 OPERATIONS = SPACE.group()[1:]
 KPOINTS = torch.rand(7, 2, generator=torch.Generator().manual_seed(3)) - 0.5
 

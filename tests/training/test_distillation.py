@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from matdesinne.bands import band_gap
 from matdesinne.data.datamodule import DesignDataModule
@@ -12,12 +10,10 @@ from matdesinne.data.synthetic import held_out
 from matdesinne.network import Batch
 from matdesinne.training.distillation import distilled_rows
 
-from ..conftest import CONF, perturb, prop, tiny_network
+from ..conftest import CONF, load_part, perturb, prop, tiny_network
 
 GAP = [prop("band_gap", floor=0.0)]
-SPACE, PROTOTYPE = (
-    instantiate(OmegaConf.load(CONF / group / "mos2.yaml"), _convert_="all") for group in ("space", "prototype")
-)
+SPACE, PROTOTYPE = (load_part(group) for group in ("space", "prototype"))
 
 
 @pytest.fixture(scope="module")

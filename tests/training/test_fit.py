@@ -20,7 +20,7 @@ from matdesinne.training.mdn import LightningMDN
 from matdesinne.training.module import DesignModule
 from matdesinne.training.runs import add_synthetic_rows, prepare_folder, train_surrogate, trained_surrogate
 
-from ..conftest import CONF, TINY, box, make_trainer, prop, tiny_module, toy_data, trainer_config
+from ..conftest import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
 
 NAMES = ["x1", "x2", "y"]
 
@@ -399,7 +399,7 @@ def test_build_draws_the_weights_once():
 
 
 def test_build_gives_the_prototype_to_the_surrogate():
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_part("space")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
     made = tiny_module(CONF / "surrogate" / "mlp.yaml", space, [prop()], prototype=prototype).network
     assert made.prototype == prototype and isinstance(made.features, CellFeatures)

@@ -11,8 +11,6 @@ from types import MappingProxyType
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 
 from matdesinne.bands import BandLabels
@@ -26,7 +24,7 @@ from matdesinne.training.fit import fit
 from matdesinne.training.module import DesignModule
 from matdesinne.training.surrogates import LightningMLP, SurrogateModule
 
-from ..conftest import CONF, TableSource, box, make_trainer, prop, rows, tiny_module, yaml_files
+from ..conftest import CONF, TableSource, box, load_part, make_trainer, prop, rows, tiny_module, yaml_files
 
 FILES = [*yaml_files("model"), *yaml_files("surrogate")]
 EPOCHS, BATCHES, BATCH_SIZE = 3, 4, 8
@@ -39,7 +37,7 @@ class Killed(BaseException):
 
 @cache
 def crystal(group: str):
-    return instantiate(OmegaConf.load(CONF / group / "mos2.yaml"), _convert_="all")
+    return load_part(group)
 
 
 @cache

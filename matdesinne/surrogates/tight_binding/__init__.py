@@ -1,1 +1,1 @@
-"""A surrogate of learnt Slater-Koster Hamiltonians."""
+"""A surrogate made of Slater-Koster Hamiltonians with learned integrals."""

@@ -1,4 +1,4 @@
-"""Bonds of a monolayer MX2: which atoms are neighbours over a design space, and where they are in a design."""
+"""Bonds of a monolayer MX2: the list of neighbours in a design space, and their vectors in each design."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.errors import ConfigError
-from matdesinne.features import cell_vectors
 from matdesinne.space import DesignSpace
-from matdesinne.structures import CELL_PARAMETERS, Prototype
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 
 _FIELD = "electric_field"
 _REACH = range(-3, 4)
-"""Cells along a and b in which neighbours are sought."""
+"""Cells along a and b that are searched for neighbours."""
 _LEVELS = 3
-"""Values of each lattice parameter, bounds included, for which neighbours are sought."""
+"""Number of values of each lattice parameter, bounds included, for which neighbours are searched."""
 _PLANE_EXTRA = 0.7
-"""Angstrom by which bonds between equal atoms may be longer than the others."""
+"""Angstrom by which the cutoff is larger for bonds between equal atoms."""
 
 
 class Layer(NamedTuple):
-    """Where the atoms of a monolayer MX2 sit in the cell.
+    """Positions of the atoms of a monolayer MX2 in the cell.
 
     Args:
         offset: fractional vector in the plane from the metal to both chalcogens.
-        height: fractional height of the upper chalcogen over the metal; the lower one is as far below.
+        height: fractional height of the upper chalcogen over the metal; the lower one is at the same distance below.
     """
 
     offset: tuple[float, float]
@@ -39,7 +38,7 @@ class Layer(NamedTuple):
 
     @classmethod
     def of(cls, prototype: Prototype) -> Layer:
-        """Find the layer in a prototype.
+        """Determine the layer of a prototype.
 
         Raises:
             ConfigError: if the atoms are not one metal and two chalcogens that z -> 1 - z maps onto each other.
@@ -50,18 +49,18 @@ class Layer(NamedTuple):
             raise _no_layer(prototype)
         metal = prototype.positions[singles[0]]
         first, second = (
-            [_wrapped(entry - centre) for entry, centre in zip(position, metal, strict=True)]
+            [_to_nearest(entry - centre) for entry, centre in zip(position, metal, strict=True)]
             for i, position in enumerate(prototype.positions)
             if i != singles[0]
         )
-        apart = [_wrapped(first[0] - second[0]), _wrapped(first[1] - second[1]), _wrapped(first[2] + second[2])]
-        if max(map(abs, apart)) > 1e-6 or abs(first[2]) < 1e-6:
+        mirrored = [_to_nearest(p - q) for p, q in zip(first, (second[0], second[1], -second[2]), strict=True)]
+        if max(map(abs, mirrored)) > 1e-6 or abs(first[2]) < 1e-6:
             raise _no_layer(prototype)
         return cls((first[0], first[1]), abs(first[2]))
 
 
 class Bonds(NamedTuple):
-    """Bonds of one kind; s is 2 where the upper and the lower chalcogen have their own, else 1.
+    """Bonds of one kind; s is 2 for kinds in which the upper and the lower chalcogen have separate bonds, else 1.
 
     Args:
         lengths: in angstrom, shape [n, s, b].
@@ -77,7 +76,7 @@ class LayerGeometry(NamedTuple):
 
     Args:
         metal_chalcogen: from the metal to the upper (0) and to the lower chalcogen (1).
-        plane: between equal atoms; one of each vector and its negative.
+        plane: between equal atoms in a plane; of a vector and its negative only one.
         cross: from the lower to the upper chalcogen.
         height: of the cell over its ab plane in angstrom, shape [n].
         area: of the ab plane in square angstrom, shape [n].
@@ -93,17 +92,18 @@ class LayerGeometry(NamedTuple):
 
 
 class LayerBonds(nn.Module):
-    """Bonds shorter than a cutoff in some design of the space; the list is the same for all designs.
+    """Bonds that are shorter than a cutoff in some design of the space.
 
-    So energies are smooth functions of the design. The list is closed under the symmetries of the box.
+    The list is the same for all designs, so that energies are smooth functions of the design, and is closed under the
+    symmetries of the box.
 
     Args:
-        space: designs with the six lattice parameters, bounded, and no more than an electric field beside them.
+        space: has the six lattice parameters with bounds, and no other parameter except an electric field.
         prototype: one metal and two chalcogens.
-        cutoff: in angstrom; bonds between equal atoms may be 0.7 longer.
+        cutoff: in angstrom; for bonds between equal atoms it is 0.7 larger.
 
     Raises:
-        ConfigError: if space or prototype do not fit.
+        ConfigError: if the space or the prototype is not of this kind.
     """
 
     metal_chalcogen: Tensor
@@ -137,7 +137,7 @@ class LayerBonds(nn.Module):
         self.register_buffer("mirror", torch.tensor([1.0, 1.0, -1.0]), persistent=False)
 
     def forward(self, x: Float[Tensor, "n dx"]) -> LayerGeometry:
-        """Bonds of designs in physical units."""
+        """Compute the bonds of designs in physical units."""
         cell = cell_vectors(x[:, self.cell_columns])
         height = cell[:, 2, 2]
         drop = torch.zeros_like(height) if self.field_column is None else x[:, self.field_column] * height
@@ -152,7 +152,7 @@ class LayerBonds(nn.Module):
         )
 
     def angles(self, name: str, kpoints: Float[Tensor, "... k 2"]) -> Float[Tensor, "... k b"]:
-        """Bloch phase of the cell that each bond of a kind leads to, in radians.
+        """Compute the Bloch phase, in radians, of the cell in which each bond of a kind ends.
 
         Args:
             name: ``metal_chalcogen``, ``plane`` or ``cross``.
@@ -167,10 +167,10 @@ def _check_space(space: DesignSpace, prototype: Prototype) -> None:
     unbounded = [name for name in CELL_PARAMETERS if not space.parameters[space.index(name)].bounded]
     if unbounded:
         raise ConfigError(f"Expected finite bounds of the cell to list its bonds, got none for {unbounded}: declare them.")
-    unseen = [name for name in space.names if name not in (*CELL_PARAMETERS, _FIELD)]
-    if unseen:
+    others = [name for name in space.names if name not in (*CELL_PARAMETERS, _FIELD)]
+    if others:
         raise ConfigError(
-            f"Expected the parameters {[*CELL_PARAMETERS, _FIELD]} for surrogate=tight_binding, got also {unseen}: "
+            f"Expected the parameters {[*CELL_PARAMETERS, _FIELD]} for surrogate=tight_binding, got also {others}: "
             "use surrogate=bands or surrogate=mlp."
         )
 
@@ -183,12 +183,13 @@ def _no_layer(prototype: Prototype) -> ConfigError:
     )
 
 
-def _wrapped(difference: float) -> float:
+def _to_nearest(difference: float) -> float:
+    """Return a fractional difference to the nearest periodic image."""
     return difference - round(difference)
 
 
 def _extreme_cells(space: DesignSpace) -> Float[Tensor, "m 3 3"]:
-    """Cells on a regular grid over the box, its corners included: symmetric where the box is."""
+    """Return cells on a regular grid over the box, corners included, so that the grid has the symmetries of the box."""
     columns = [space.index(name) for name in CELL_PARAMETERS]
     lower, upper = space.lower.double()[columns], space.upper.double()[columns]
     steps = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)

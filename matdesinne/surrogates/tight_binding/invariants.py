@@ -1,4 +1,4 @@
-"""What the networks of a tight-binding model see of a layer: numbers that no rotation of the crystal changes."""
+"""Inputs of the networks of the tight-binding model: numbers that are invariant under rotations of the crystal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from matdesinne.surrogates.tight_binding.bonds import Bonds, LayerGeometry
 
 CELL_INVARIANTS, BOND_INVARIANTS = 18, 8
-"""Numbers for each side of the layer, and for each bond on each side."""
+"""Number of invariants for each side of the layer, and for each bond on each side."""
 _DECAY = 5.0
-"""Relative decay of a neighbour's weight with its distance."""
+"""Decay of the weight of a neighbour with its relative distance."""
 _COORDINATION = 3.0
-"""Neighbours of one kind in the undeformed layer, by half the number in the plane: of order one suffices."""
+"""Sums over neighbours are divided by this typical number of neighbours of one kind, so that they are of order one."""
 
 
 class Moments(NamedTuple):
@@ -36,24 +36,24 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, bonds: Bonds, length: float) -> Moments:
-        """Sum over bonds whose length in the reference cell is given, in angstrom."""
+        """Sum over bonds; `length` is their length in the reference cell in angstrom."""
         weight = (-_DECAY * (bonds.lengths / length - 1)).exp()
         sums = [(part.sum(dim=2) / _COORDINATION).log() for part in (weight, weight.square())]
         weighted = weight.unsqueeze(3) * bonds.directions / _COORDINATION
         return cls(torch.stack(sums, dim=2), weighted.sum(dim=2), weighted.mT @ bonds.directions)
 
     def flipped(self) -> Moments:
-        """Those of the other side."""
+        """Return the moments with the two sides exchanged."""
         return Moments(*(part.flip(1) for part in self))
 
 
 class LayerInvariants(NamedTuple):
-    """Invariants for the upper (0) and the lower side (1); that side's own numbers first.
+    """Invariants for the upper (0) and the lower side (1); those of the side itself come before those of the other side.
 
     Args:
         cell: shape [n, 2, 18].
         bonds: for each kind of bond, shape [n, 2, b, 8].
-        dipole: of the metal's bonds to each side; it turns with the crystal, shape [n, 2, 3].
+        dipole: of the bonds of the metal to each side, shape [n, 2, 3]; a vector that rotates with the crystal.
     """
 
     cell: Float[Tensor, "n 2 18"]
@@ -65,42 +65,41 @@ def layer_invariants(geometry: LayerGeometry, lengths: Mapping[str, float]) -> L
     """Compute all invariants of a batch of designs.
 
     Args:
-        geometry: bonds, field and cell.
-        lengths: of each kind of bond in the reference cell, in angstrom.
+        geometry: bonds, potential drop and cell.
+        lengths: length of each kind of bond in the reference cell, in angstrom.
     """
-    own = Moments.of(geometry.metal_chalcogen, lengths["metal_chalcogen"])
+    side = Moments.of(geometry.metal_chalcogen, lengths["metal_chalcogen"])
     plane = Moments.of(geometry.plane, lengths["plane"])
     cross = Moments.of(geometry.cross, lengths["cross"])
-    other, sides = own.flipped(), _sides(geometry.height)
-    along, against = (own.dipole, other.dipole)
+    other, signs = side.flipped(), _signs(geometry.height)
     bonds = {}
     for name, kind in (("metal_chalcogen", geometry.metal_chalcogen), ("plane", geometry.plane), ("cross", geometry.cross)):
-        dipoles = [_projection(kind.directions, vector) for vector in (along, against)]
+        dipoles = [_projection(kind.directions, vector) for vector in (side.dipole, other.dipole)]
         if name == "plane":
-            # a bond and its reverse are one
+            # a bond and its reverse have the same invariants
             dipoles = [part.square() for part in dipoles]
         elif name == "cross":
-            dipoles = [part * sides.unsqueeze(1) for part in dipoles]
-        tensors = (own.quadrupole, other.quadrupole, plane.quadrupole)
+            dipoles = [part * signs.unsqueeze(1) for part in dipoles]
+        tensors = (side.quadrupole, other.quadrupole, plane.quadrupole)
         logarithm = (kind.lengths / lengths[name]).log()
         both = [logarithm, logarithm.square(), kind.directions[..., 2].abs()]
         bonds[name] = _joined([*both, *(_stretch(kind.directions, tensor) for tensor in tensors), *dipoles])
-    return LayerInvariants(_cell_invariants(geometry, own, plane, cross), bonds, own.dipole)
+    return LayerInvariants(_cell_invariants(geometry, side, plane, cross), bonds, side.dipole)
 
 
-def _cell_invariants(geometry: LayerGeometry, own: Moments, plane: Moments, cross: Moments) -> Float[Tensor, "n 2 18"]:
-    other, drop = own.flipped(), geometry.drop.unsqueeze(1)
-    sums = [moments.sums.expand(-1, 2, -1) for moments in (own, other, plane, cross)]
+def _cell_invariants(geometry: LayerGeometry, side: Moments, plane: Moments, cross: Moments) -> Float[Tensor, "n 2 18"]:
+    other, drop = side.flipped(), geometry.drop.unsqueeze(1)
+    sums = [moments.sums.expand(-1, 2, -1) for moments in (side, other, plane, cross)]
     columns = [
-        own.quadrupole[..., 2, 2],
+        side.quadrupole[..., 2, 2],
         other.quadrupole[..., 2, 2],
-        _overlap(own, plane),
+        _overlap(side, plane),
         _overlap(other, plane),
-        _overlap(own, other),
+        _overlap(side, other),
         _overlap(plane, plane),
         geometry.height.log().unsqueeze(1),
         geometry.area.log().unsqueeze(1),
-        _sides(drop) * drop,
+        _signs(drop) * drop,
         drop.square(),
     ]
     return torch.cat([*sums, _joined(columns)], dim=2)
@@ -110,8 +109,8 @@ def _joined(columns: list[Tensor]) -> Tensor:
     return torch.stack([column.expand(-1, 2, *column.shape[2:]) for column in columns], dim=-1)
 
 
-def _sides(like: Tensor) -> Float[Tensor, " 2"]:
-    """1 for the upper, -1 for the lower side."""
+def _signs(like: Tensor) -> Float[Tensor, " 2"]:
+    """Return 1 for the upper and -1 for the lower side."""
     return 1 - 2 * torch.arange(2, dtype=like.dtype, device=like.device)
 
 

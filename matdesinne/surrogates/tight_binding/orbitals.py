@@ -1,6 +1,6 @@
-r"""Two-centre matrices between s, p and d orbitals, as Slater and Koster have them, without angles.
+r"""Two-centre matrices of Slater and Koster between s, p and d orbitals, written without angles.
 
-A p orbital is a unit vector, a d orbital a symmetric traceless matrix :math:`D_a` with :math:`\mathrm{tr} D_a D_b =
+A p orbital is a unit vector and a d orbital a symmetric traceless matrix :math:`D_a` with :math:`\mathrm{tr} D_a D_b =
 \delta_{ab}`. Along a bond u every matrix is a polynomial: with :math:`t_a = u^T D_a u` and :math:`w_a = D_a u` the
 projector on d sigma is :math:`\frac{3}{2} t t^T`, that on d pi is :math:`2 (w w^T - t t^T)`.
 
@@ -25,13 +25,13 @@ _DS, _PD_PI = math.sqrt(1.5), math.sqrt(2.0)
 
 
 class Angular(NamedTuple):
-    """Polynomials of the directions of bonds.
+    """Polynomials in the components of the bond directions.
 
     Args:
         u: unit vectors, shape [n, s, b, 3].
         uu: u u^T, flat, shape [n, s, b, 9].
-        t: d orbitals along u, shape [n, s, b, 5].
-        w: their products with u, shape [n, s, b, 5, 3].
+        t: u^T D u for each d orbital D, shape [n, s, b, 5].
+        w: D u for each d orbital D, shape [n, s, b, 5, 3].
         tt: t t^T, flat, shape [n, s, b, 25].
         ww: w w^T, flat, shape [n, s, b, 25].
     """
@@ -45,7 +45,7 @@ class Angular(NamedTuple):
 
     @classmethod
     def of(cls, directions: Float[Tensor, "n s b 3"], matrices: Float[Tensor, "5 3 3"]) -> Angular:
-        """Evaluate them, given `d_matrices`."""
+        """Evaluate the polynomials, given `d_matrices`."""
         w = d_products(directions, matrices)
         t = (w * directions.unsqueeze(-2)).sum(dim=-1)
         return cls(
@@ -54,7 +54,7 @@ class Angular(NamedTuple):
 
 
 def d_matrices() -> Float[Tensor, "5 3 3"]:
-    """The orbitals xy, yz, xz, x2-y2 and z2 as orthonormal matrices."""
+    """Return the orbitals xy, yz, xz, x2-y2 and z2 as orthonormal matrices."""
     matrices = torch.zeros(5, 3, 3)
     half = math.sqrt(0.5)
     for row, (i, j) in enumerate(((0, 1), (1, 2), (0, 2))):
@@ -65,25 +65,25 @@ def d_matrices() -> Float[Tensor, "5 3 3"]:
 
 
 def d_products(vectors: Float[Tensor, "... 3"], matrices: Float[Tensor, "5 3 3"]) -> Float[Tensor, "... 5 3"]:
-    """D v for each d orbital."""
+    """Return D v for each d orbital D."""
     return (vectors @ matrices.flatten(0, 1).T).unflatten(-1, (5, 3))
 
 
 def dd_block(angular: Angular, sigma: Float[Tensor, "n s b"], pi: Float[Tensor, "n s b"]) -> Float[Tensor, "n s b 25"]:
-    """Sum of the projectors on d sigma and d pi along each bond, flat."""
+    """Return sigma and pi times the projectors on d sigma and d pi along each bond, summed and flattened."""
     return (1.5 * sigma - 2 * pi).unsqueeze(-1) * angular.tt + (2 * pi).unsqueeze(-1) * angular.ww
 
 
 def metal_chalcogen_block(
     angular: Angular, dipole: Float[Tensor, "n 2 3"], matrices: Float[Tensor, "5 3 3"], integrals: Mapping[str, Tensor]
 ) -> Float[Tensor, "n 2 b 24"]:
-    r"""Matrix between a chalcogen (rows p, s) and the metal (columns d, s) for each bond, flat.
+    r"""Return the flattened matrix between a chalcogen (rows p, s) and the metal (columns d, s) for each bond.
 
-    Beside the two-centre integrals there are three that the dipole v of the metal's surroundings allows:
+    Beside the two-centre integrals there are three that depend on the dipole v of the metal's neighbours:
     :math:`v t^T`, :math:`u (D v \cdot u)^T` and :math:`(D v)^T`.
 
     Args:
-        angular: of the bonds from the metal.
+        angular: polynomials of the bonds from the metal.
         dipole: v for each side.
         matrices: `d_matrices`.
         integrals: in eV, shape [n, 2, b] each.
@@ -105,7 +105,7 @@ def metal_chalcogen_block(
 def symmetric_block(
     square: Float[Tensor, "... l*l"], vector: Float[Tensor, "... l"], scalar: Float[Tensor, ...], sign: float = 1.0
 ) -> Float[Tensor, "... l+1 l+1"]:
-    """Matrix of an l orbital and an s orbital on one kind of atom; sign -1 makes the s row that of an odd function."""
+    """Return the matrix of p or d orbitals and an s orbital on one kind of atom; sign -1 makes their block antisymmetric."""
     width = vector.shape[-1]
     upper = torch.cat([square.unflatten(-1, (width, width)), vector.unsqueeze(-1)], dim=-1)
     lower = torch.cat([sign * vector, scalar.unsqueeze(-1)], dim=-1)
@@ -113,7 +113,7 @@ def symmetric_block(
 
 
 def bond_sum(integral: Float[Tensor, "... b"], matrices: Float[Tensor, "... b c"]) -> Float[Tensor, "... c"]:
-    """Sum over bonds of an integral times a flat matrix."""
+    """Sum an integral times a flattened matrix over bonds."""
     return (integral.unsqueeze(-2) @ matrices).squeeze(-2)
 
 

@@ -1,4 +1,4 @@
-"""Tight-binding Hamiltonian of a monolayer MX2 whose two-centre integrals are learnt."""
+"""Tight-binding Hamiltonian of a monolayer MX2 with learned two-centre integrals."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from matdesinne.surrogates.tight_binding.orbitals import (
 )
 
 _OCCUPIED = 9
-"""Valence bands of the 14 orbitals: 18 valence electrons of a group-6 metal and two chalcogens without their core."""
+"""Number of valence bands of the 14 orbitals: a group-6 metal and two chalcogens have 18 valence electrons."""
 _FADE_LENGTH, _FADE_WIDTH = 5.4, 0.35
-"""Angstrom; where integrals go to zero, and over what width."""
+"""Bond length at which integrals decay to zero, and the width of the decay, in angstrom."""
 _FAR = 4.0
-"""Largest standardised invariant of a bond that a network sees."""
+"""Standardised invariants of a bond are cut off at this absolute value."""
 _INTEGRALS: dict[str, dict[str, float]] = {
     "metal_chalcogen": {
         "pd_sigma": 3.689, "pd_pi": -1.241, "p_dipole_d": 0.0, "pd_along_dipole": 0.0, "pd_dipole": 0.0, "sd_sigma": -2.0,
@@ -44,20 +44,20 @@ _INTEGRALS: dict[str, dict[str, float]] = {
     "chalcogen_chalcogen": {"pp_sigma": 1.225, "pp_pi": -0.467, "ss_sigma": -0.3, "sp_sigma": 0.3, "chalcogen_pp": 0.0},
     "cross": {"pp_sigma": 1.2, "pp_pi": -0.4, "ss_sigma": -0.3, "sp_sigma": 0.5, "chalcogen_pp": 0.0, "chalcogen_ps": 0.0},
 }  # fmt: skip
-"""First values in eV at the length of the reference cell: those of MoS2 for p and d, rounded guesses for s. A name that
-begins with an atom is that of an on-site energy which the bond adds (crystal field)."""
+"""Initial values in eV at the bond length of the reference cell: for p and d those of MoS2, for s rounded guesses. A name that
+begins with an atom denotes the contribution of the bond to an on-site energy of that atom (crystal field)."""
 _KIND = {"metal_chalcogen": "metal_chalcogen", "metal_metal": "plane", "chalcogen_chalcogen": "plane", "cross": "cross"}
-"""The bonds over which each group of integrals runs."""
+"""Kind of bonds of each group of integrals."""
 _DECAY = {"metal_chalcogen": 4.0, "metal_metal": 5.0, "chalcogen_chalcogen": 5.0, "cross": 5.0}
-"""First relative decay with the length."""
+"""Initial decay of the integrals with the relative bond length."""
 _METAL = (-0.6, 0.6, 0.0, 6.0)
-"""First on-site energies in eV: d, d sigma and d pi along the normal, s."""
+"""Initial on-site energies of the metal in eV: d, d sigma and d pi along the normal, s."""
 _CHALCOGEN = (-3.5, -0.8, -13.0, 0.0)
-"""The same: p, p along the normal, s, s-p along the normal."""
+"""Initial on-site energies of the chalcogens in eV: p, p along the normal, s, s-p along the normal."""
 
 
 class Surroundings(NamedTuple):
-    """All that the Hamiltonians of a batch of designs share; it depends on no parameter."""
+    """What the Hamiltonians of a batch of designs depend on, apart from learned parameters."""
 
     geometry: LayerGeometry
     invariants: LayerInvariants
@@ -73,9 +73,9 @@ class SlaterKoster(nn.Module):
 
     .. math:: V(d) = e^{-q (d / d_0 - 1)} \left(V_0 (1 + \alpha) + \beta\right) s(d)
 
-    with the length d of the bond, learnt :math:`V_0` and q, networks :math:`\alpha, \beta` of invariants of bond and cell, and
-    a smooth end s. So the energies have the exact symmetries of the layer: E(g k; g x) = E(k; x). Their gradient is that of
-    the Hellmann-Feynman theorem, :math:`dE = v^\dagger\, dH\, v`: exact to first order, no derivative of eigenvectors.
+    with the bond length d, learned :math:`V_0` and q, networks :math:`\alpha, \beta` of invariants of bond and cell, and a
+    smooth cutoff s. The energies therefore have the exact symmetries of the layer: E(g k; g x) = E(k; x). Their gradient
+    follows from the Hellmann-Feynman theorem, :math:`dE = v^\dagger\, dH\, v`, without derivatives of eigenvectors.
 
     References:
         Slater and Koster, Physical Review 94, 1498 (1954), doi 10.1103/PhysRev.94.1498. Feynman, Forces in molecules,
@@ -83,13 +83,13 @@ class SlaterKoster(nn.Module):
         DeePTB: Gu et al., Nature Communications 15, 6772 (2024), doi 10.1038/s41467-024-51006-4.
 
     Args:
-        space: designs with the six lattice parameters, and no more than an electric field beside them.
+        space: has the six lattice parameters, and no other parameter except an electric field.
         prototype: one metal and two chalcogens.
         hidden: width of each network.
         cutoff: of bonds, in angstrom.
 
     Raises:
-        ConfigError: if space or prototype do not fit.
+        ConfigError: if the space or the prototype is not of this kind.
     """
 
     matrices: Tensor
@@ -120,37 +120,37 @@ class SlaterKoster(nn.Module):
 
     @torch.no_grad()
     def fit_scales(self, x: Float[Tensor, "n dx"]) -> None:
-        """Learn mean and spread of the invariants; bonds count by how near they are."""
+        """Compute mean and standard deviation of the invariants; bonds are weighted by their closeness."""
         invariants = layer_invariants(self.bonds(x), self.bonds.reference_lengths)
         self.mean_cell.copy_(invariants.cell.mean(dim=(0, 1)))
         spread = invariants.cell.std(dim=(0, 1))
         self.std_cell.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
         for name, kind in _KIND.items():
-            seen = invariants.bonds[kind]
-            weight = (-5 * seen[..., :1].exp() + 5).exp().clamp_max(1.0)
-            mean = (weight * seen).sum(dim=(0, 1, 2)) / weight.sum()
-            variance = (weight * (seen - mean).square()).sum(dim=(0, 1, 2)) / weight.sum()
+            values = invariants.bonds[kind]
+            weight = (-5 * values[..., :1].exp() + 5).exp().clamp_max(1.0)
+            mean = (weight * values).sum(dim=(0, 1, 2)) / weight.sum()
+            variance = (weight * (values - mean).square()).sum(dim=(0, 1, 2)) / weight.sum()
             self.get_buffer(f"mean_{name}").copy_(mean)
             self.get_buffer(f"std_{name}").copy_(variance.sqrt() + 1e-3)
 
     def forward(self, x: Float[Tensor, "n dx"], kpoints: Float[Tensor, "*n k 2"]) -> Float[Tensor, "n 2 k"]:
-        """Highest valence (0) and lowest conduction energy (1) in eV.
+        """Compute the highest valence (0) and the lowest conduction energy (1) in eV.
 
         Args:
             x: designs in physical units, shape [n, dx].
-            kpoints: fractional coordinates, shape [k, 2], or [n, k, 2] with those of each design.
+            kpoints: fractional coordinates, shape [k, 2], or [n, k, 2] for different k-points in each design.
         """
         return self.energies(self.surroundings(x), kpoints)
 
     def surroundings(self, x: Float[Tensor, "n dx"]) -> Surroundings:
-        """What does not depend on parameters: the members of an ensemble share it."""
+        """Compute what does not depend on learned parameters, so that the members of an ensemble can share it."""
         geometry = self.bonds(x)
         kinds = (geometry.metal_chalcogen, geometry.plane, geometry.cross)
         angular = [Angular.of(bonds.directions, self.matrices) for bonds in kinds]
         return Surroundings(geometry, layer_invariants(geometry, self.bonds.reference_lengths), *angular)
 
     def energies(self, around: Surroundings, kpoints: Float[Tensor, "*n k 2"]) -> Float[Tensor, "n 2 k"]:
-        """`forward` of designs whose surroundings are known."""
+        """Do the same as `forward` for designs whose surroundings are known."""
         hamiltonian = self.hamiltonian(around, kpoints)
         edges = slice(_OCCUPIED - 1, _OCCUPIED + 1)
         if not hamiltonian.requires_grad:
@@ -159,7 +159,7 @@ class SlaterKoster(nn.Module):
         return (vectors.conj() * (hamiltonian @ vectors)).real.sum(dim=2).mT
 
     def hamiltonian(self, around: Surroundings, kpoints: Float[Tensor, "*n k 2"]) -> Complex[Tensor, "n k 14 14"]:
-        """Hermitian matrices in eV; rows: metal d and s, upper chalcogen p and s, lower chalcogen p and s."""
+        """Build Hermitian matrices in eV; rows: metal d and s, upper chalcogen p and s, lower chalcogen p and s."""
         cell = (around.invariants.cell - self.mean_cell) / self.std_cell
         integrals = {name: self._integrals(name, around, cell) for name in _INTEGRALS}
         kpoints = kpoints.to(cell)
@@ -181,8 +181,8 @@ class SlaterKoster(nn.Module):
     def _integrals(self, name: str, around: Surroundings, cell: Float[Tensor, "n 2 18"]) -> dict[str, Float[Tensor, "n 2 b"]]:
         kind = _KIND[name]
         bonds = getattr(around.geometry, kind)
-        seen = (around.invariants.bonds[kind] - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
-        scale, shift = self.corrections[name](cell, seen.clamp(-_FAR, _FAR)).chunk(2, dim=3)
+        inputs = (around.invariants.bonds[kind] - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"std_{name}")
+        scale, shift = self.corrections[name](cell, inputs.clamp(-_FAR, _FAR)).chunk(2, dim=3)
         length = bonds.lengths.unsqueeze(3)
         decay = (-self.decay[name] * (length / self.bonds.reference_lengths[kind] - 1)).exp()
         fade = torch.sigmoid((_FADE_LENGTH - length) / _FADE_WIDTH)
@@ -199,9 +199,9 @@ class SlaterKoster(nn.Module):
         flat = torch.eye(5, dtype=cell.dtype, device=cell.device).flatten()
         projected = dd_block(normal, site[:, 1, None, None], site[:, 2, None, None])[:, 0, 0]
         on_site = torch.cat([site[:, :1] * flat + projected, torch.zeros_like(site[:, :1]).expand(-1, 5), site[:, 3:]], dim=1)
-        for angular, found, count in ((around.metal_chalcogen, near, 1), (around.plane, plane, 2)):
-            dd = _dd_sum(angular, found["metal_dd_sigma"], found["metal_dd_pi"])
-            sd = math.sqrt(1.5) * bond_sum(found["metal_sd"], angular.t)
+        for angular, energies, count in ((around.metal_chalcogen, near, 1), (around.plane, plane, 2)):
+            dd = _dd_sum(angular, energies["metal_dd_sigma"], energies["metal_dd_pi"])
+            sd = math.sqrt(1.5) * bond_sum(energies["metal_sd"], angular.t)
             on_site = on_site + count * functional.pad(torch.cat([dd, sd], dim=2).sum(dim=1), (0, 1))
         delta = plane["dd_delta"]
         dd = delta.unsqueeze(3) * flat + dd_block(around.plane, plane["dd_sigma"] - delta, plane["dd_pi"] - delta)
@@ -236,7 +236,7 @@ class SlaterKoster(nn.Module):
         return torch.complex(real, imaginary)
 
     def _cross_block(self, around: Surroundings, integrals: dict[str, Tensor], kpoints: Tensor) -> Complex[Tensor, "n k 4 4"]:
-        """Rows of the lower, columns of the upper chalcogen."""
+        """Build the block with the rows of the lower and the columns of the upper chalcogen."""
         mean = {name: value.mean(dim=1, keepdim=True) for name, value in integrals.items()}
         upper, lower = integrals["sp_sigma"].split(1, dim=1)
         u = around.cross.u
@@ -250,10 +250,10 @@ class SlaterKoster(nn.Module):
 
 
 class _Correction(nn.Module):
-    """A perceptron on the invariants of a cell, and of a bond where there is one; small at first.
+    """A perceptron of the invariants of a cell and optionally of a bond; its initial output is small.
 
     Args:
-        bond_inputs: invariants of a bond, or 0.
+        bond_inputs: number of invariants of a bond, or 0.
         outputs: width of the output.
         hidden: width of both hidden layers.
     """
@@ -268,7 +268,7 @@ class _Correction(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, cell: Float[Tensor, "n s c"], bond: Float[Tensor, "n s b i"] | None = None) -> Float[Tensor, "n s *b o"]:
-        """Corrections for each side, or for each bond on each side."""
+        """Compute corrections for each side, or for each bond on each side."""
         of_bond, of_cell = self.first.weight.split([self.bond_inputs, CELL_INVARIANTS], dim=1)
         h = functional.linear(cell, of_cell, self.first.bias)
         if bond is not None:

@@ -3,7 +3,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import Exploration
@@ -12,7 +11,7 @@ from matdesinne.exploration.transitions.files import ends, write_pairs
 from matdesinne.exploration.transitions.section import switching
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 
-from ...conftest import CONF, Linear, box, candidates, prop, rows
+from ...conftest import Linear, box, candidates, load_part, prop, rows
 
 TOLERANCE = 1e-6
 
@@ -20,7 +19,7 @@ TOLERANCE = 1e-6
 @pytest.fixture(scope="module")
 def pairs() -> Transitions:
     """Transitions of cells from the whole box and from its most sheared corners."""
-    space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
+    space = load_part("space")
     surrogate = Linear(space, [prop("band_gap", floor=0.0)], [[0.0] * 5 + [0.05, 1.0]]).eval()
     x = space.sample(6, torch.Generator().manual_seed(1))
     x[:2, 3:6] = torch.tensor([[72.0, 72.0, 140.0], [108.0, 108.0, 143.9]])

@@ -1,0 +1,28 @@
+"""What `generate.py` logs to Weights & Biases: a real offline run is read back."""
+
+import os
+
+import pytest
+import wandb
+
+import generate
+
+from .conftest import script_config
+
+
+@pytest.mark.parametrize("words", [[], ["logger=default"]], ids=["silent", "logged"])
+def test_results_of_a_generation(tmp_path, monkeypatch, words):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = script_config("generate", tmp_path, "target=1.0", "num_samples=50", "structures=false", *words)
+    generate.main(config)
+    assert wandb.run is None
+    assert (tmp_path / "wandb").is_dir() is bool(words)
+    if words:
+        [run] = tmp_path.glob("wandb/offline-run-*")
+        [log], [picture], [report] = (run.rglob(name) for name in ("*.wandb", "candidates*.png", "report*.html"))
+        assert picture.read_bytes() == (tmp_path / "candidates.png").read_bytes()
+        assert "Candidates for band_gap = 1 eV" in report.read_text()
+        assert all(name in log.read_bytes() for name in (b"localized/mae_band_gap", b"share_kept"))
+        assert "localized/mae_band_gap" in (tmp_path / "logs" / "version_0" / "metrics.csv").read_text()
