@@ -5,10 +5,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import check_numbers
+from matdesinne.cli.arguments import check_numbers, null_groups
 from matdesinne.cli.config import config_folder, entry_point
 
 
+@null_groups("model", "surrogate", "callbacks", "logger")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
 @entry_point
 def main(config: DictConfig) -> float:
@@ -37,13 +38,13 @@ def main(config: DictConfig) -> float:
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
     with closed_runs(), runs.resumable(folder):
         if config.get("model") is None:
-            loggers = make_loggers(config.logger)
+            loggers = make_loggers(config.get("logger"))
             runs.train_surrogate(config, data, folder, config.surrogate, config.seed, loggers, resume)
         else:
             model = build_module(config.model, data)  # before the surrogate trains: wrong settings are found here
             surrogate = runs.trained_surrogate(config, data) if config.get("surrogate") else None
             data = runs.add_synthetic_rows(data, surrogate, device)
-            loggers, callbacks = make_loggers(config.logger), runs.make_callbacks(config)
+            loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
             if surrogate is not None:
                 callbacks.append(TargetMetrics(surrogate, data.split.validation))
             resume = resume and runs.was_started(folder)

@@ -1,5 +1,6 @@
 """What the tests share: tolerances, tiny spaces and networks, exact surrogates, the optional published data set."""
 
+import importlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +216,11 @@ def script_config(name: str, folder: Path, *overrides: str) -> DictConfig:
     config.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(config)
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+def run_train(config: DictConfig) -> float:
+    """What train.py does with a configuration of `script_config`, in this process."""
+    return importlib.import_module("train").main(config)
 
 
 class Linear(Surrogate):

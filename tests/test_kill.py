@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from matdesinne.training import checkpoints
 from matdesinne.training.module import DesignModule
 
-from .conftest import OWN, QUICK, ROOT, script_config, write_table
+from .conftest import OWN, QUICK, ROOT, run_train, script_config, write_table
 from .training.test_resume import MDN, last_weights, same, train, weights
 
 ROUNDS = int(os.environ.get("MATDESINNE_KILL_ROUNDS", "12"))
@@ -76,12 +76,12 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
     weights = []
     for name in ("whole", "parts"):
         config = script_config("train", tmp_path / name, *settings(tmp_path), f"surrogates_folder={tmp_path / name}/kept")
-        kept = prepare_folder(config, tmp_path / name, [])
         if name == "parts":
             with monkeypatch.context() as patched, pytest.raises(Killed):
                 patched.setattr(DesignModule, "on_train_batch_start", stop)
-                train_design(kept, tmp_path / name)
-        train_design(kept, tmp_path / name, resume=name == "parts")
+                run_train(config)
+            config = script_config("train", tmp_path / name, f"resume={tmp_path / name}")
+        run_train(config)
         weights.append([load_file(tmp_path / name / f"{part}.safetensors") for part in ("model", "surrogate")])
     assert all(same(*pair) for pair in zip(*weights, strict=True))
 
@@ -104,5 +104,5 @@ def test_the_script_under_sigterm(tmp_path):
     epoch = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
     words = ["resume=run", f"trainer.max_epochs={epoch + 1}"]
     config = script_config("train", tmp_path / "run", *words)
-    train_design(prepare_folder(config, tmp_path / "run", words), tmp_path / "run", resume=True)
+    run_train(config)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"] == epoch + 1

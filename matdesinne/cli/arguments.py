@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["by_name", "check_numbers", "verbatim"]
+__all__ = ["by_name", "check_numbers", "null_groups", "verbatim"]
 
 import functools
 import math
@@ -60,12 +60,28 @@ def verbatim(*keys: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
     Args:
         keys: names of the settings, whose values are text. ``null`` and values in quotes are left as they are.
     """
+    return _rewritten(lambda word: _quoted(word, keys))
+
+
+def null_groups(*groups: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets ``GROUP=null`` on the command line leave a configuration group out, which Hydra's grammar writes as ``~GROUP``.
+
+    Args:
+        groups: names of the groups.
+    """
+    words = {f"{group}=null": f"~{group}" for group in groups}
+    return _rewritten(lambda word: words.get(word, word))
+
+
+def _rewritten(rewrite: Callable[[str], str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Rewrite each word of the command line before Hydra reads it."""
 
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(main)
         def run(*config: DictConfig) -> None:
-            sys.argv[1:] = [_quoted(word, keys) for word in sys.argv[1:]]
-            main(*config)
+            if not config:
+                sys.argv[1:] = [rewrite(word) for word in sys.argv[1:]]
+            return main(*config)
 
         return run
 
