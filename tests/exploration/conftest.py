@@ -6,7 +6,7 @@ import matplotlib.figure
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from matdesinne.data.table import DesignTable
 from matdesinne.exploration import embedding
@@ -21,8 +21,6 @@ from ..conftest import CONF, Linear, candidates
 GAP = Property("band_gap", "eV", floor=0.0)
 SLOPES = [1.0, -2.0, 0.5, 0.0, 0.0, -0.1, 0.0]
 """Of the gap along a, b, c, alpha, beta, gamma and the field, in eV and their units."""
-
-CONFIG = OmegaConf.create({"window": 0.1, "design": None})
 
 
 def mos2() -> DesignSpace:
@@ -58,11 +56,6 @@ def explored(
 
     generated = tuple(candidates(surrogate, draw(count), target) for target in targets)
     return Exploration(generated, surrogate, None if labelled is None else table(surrogate, draw(labelled)), folder, 0)
-
-
-@pytest.fixture
-def config() -> DictConfig:
-    return CONFIG.copy()
 
 
 @pytest.fixture
