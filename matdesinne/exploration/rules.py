@@ -6,6 +6,7 @@ __all__ = ["Sensitivity", "design_rules_section", "sensitivities", "start_design
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
 from typing import NamedTuple
 
 import matplotlib.figure
@@ -147,13 +148,12 @@ def _units(properties: Sequence[Property]) -> str:
 def _strongest(properties: Sequence[Property], entries: Sequence[Sensitivity]) -> list[str]:
     """Returns one sentence for each target and property."""
     units = {prop.name: "" if prop.unit == "1" else f" {prop.unit}" for prop in properties}
-    groups: dict[tuple[str, str], list[Sensitivity]] = {}
-    for entry in entries:
-        groups.setdefault((entry.target, entry.property_name), []).append(entry)
-    best = {key: max(group, key=lambda entry: entry.size) for key, group in groups.items()}
+    groups = groupby(entries, key=lambda entry: (entry.target, entry.property_name))
+    strongest = [max(group, key=lambda entry: entry.size) for _, group in groups]
     return [
-        f"For {target}, {entry.parameter} moves {name} most: by {entry.size_text}{units[name]} on average."
-        for (target, name), entry in best.items()
+        f"For {entry.target}, {entry.parameter} moves {entry.property_name} most: by {entry.size_text}"
+        f"{units[entry.property_name]} on average."
+        for entry in strongest
     ]
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from matdesinne.data.table import DesignTable
+from matdesinne.candidates import Candidates
 from matdesinne.exploration.designs import Exploration
 from matdesinne.files import write_table
 from matdesinne.reporting.drawing import save_figure, target_label
@@ -24,7 +24,6 @@ from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
 from matdesinne.space import DesignSpace
 from matdesinne.structures import CELL_PARAMETERS
-from matdesinne.targets import Target
 
 
 class StrainKind(Enum):
@@ -42,29 +41,16 @@ _AVERAGES = ("average", "average absolute")
 _CANDIDATES, _ROWS = "candidates", "rows of the data set"
 
 
-class DesignSet(NamedTuple):
-    """Designs that a figure shows together.
-
-    Args:
-        target: target of the candidates, or of those that the rows stand beside.
-        name: candidates or rows of the data set.
-        designs: in physical units.
-    """
+class _DesignSet(NamedTuple):
+    """Designs that a figure shows together: candidates for a target, or the rows of the data set beside them."""
 
     target: str
     name: str
     designs: Float[Tensor, "n dx"]
 
 
-class MeanStrain(NamedTuple):
-    """Average strains of a set of designs, in percent.
-
-    Args:
-        target: as in `DesignSet`.
-        designs: name of the set.
-        number: number of designs.
-        means: mean and lower and upper end of its interval, by kind and by average (with the sign, and absolute).
-    """
+class _MeanStrain(NamedTuple):
+    """Mean strains of a set of designs in percent with the ends of their intervals, by kind and average."""
 
     target: str
     designs: str
@@ -113,27 +99,25 @@ def strain_section(exploration: Exploration, window: float) -> Section:
         f"The candidates for a value are shown beside the rows of the data set whose label is within {window:g} "
         f"{exploration.properties[0].unit} of it, those for a range beside the rows whose label is in the range."
     )
-    means = _mean_strains(exploration, window)
+    sets = [group for table in exploration.generated for group in reversed(_sets(exploration, table, window))]
+    means = [_mean_strain(exploration, group) for group in sets if len(group.designs) > 0]
     return Section(title, text, [_draw_planes(exploration, window), _draw_averages(exploration, means)], [_table(means)])
 
 
-def _rows_near(rows: DesignTable | None, target: Target, window: float) -> Float[Tensor, "m dx"] | None:
-    """Returns the labelled designs near a target, or ``None`` if there are none."""
-    if rows is None:
-        return None
-    allowed = torch.tensor([0.0 if wide else window for wide in target.is_interval])
-    near = (target.residual(rows.y).abs() <= allowed).all(dim=1)
-    return rows.x[near] if near.any() else None
+def _sets(exploration: Exploration, table: Candidates, window: float) -> list[_DesignSet]:
+    """Returns the labelled rows near the target of a table, and the table itself."""
+    rows = table.designs[:0]
+    if exploration.labelled is not None:
+        allowed = torch.tensor([0.0 if wide else window for wide in table.target.is_interval])
+        near = (table.target.residual(exploration.labelled.y).abs() <= allowed).all(dim=1)
+        rows = exploration.labelled.x[near]
+    return [_DesignSet(target_label(table), _ROWS, rows), _DesignSet(target_label(table), _CANDIDATES, table.designs)]
 
 
 def _draw_planes(exploration: Exploration, window: float) -> Picture:
     """Draw Figure 4: the in-plane and out-of-plane strains of the designs for the lowest and the highest target."""
     tables = [exploration.generated[i] for i in dict.fromkeys([0, len(exploration.generated) - 1])]
-    sets = []
-    for table in tables:
-        rows = _rows_near(exploration.labelled, table.target, window)
-        sets.append(DesignSet(target_label(table), _ROWS, table.designs[:0] if rows is None else rows))
-        sets.append(DesignSet(target_label(table), _CANDIDATES, table.designs))
+    sets = [group for table in tables for group in _sets(exploration, table, window)]
     figure = matplotlib.figure.Figure(figsize=(7.6, 3.6 * len(tables)), layout="constrained")
     axes = figure.subplots(len(tables), 2, sharex=True, sharey=True, squeeze=False)
     data: dict[str, tuple[str, list[object]]] = {
@@ -164,24 +148,14 @@ def _draw_planes(exploration: Exploration, window: float) -> Picture:
     )
 
 
-def _mean_strains(exploration: Exploration, window: float) -> list[MeanStrain]:
-    means = []
-    for table in exploration.generated:
-        rows = _rows_near(exploration.labelled, table.target, window)
-        means.append(_mean_strain(exploration, DesignSet(target_label(table), _CANDIDATES, table.designs)))
-        if rows is not None:
-            means.append(_mean_strain(exploration, DesignSet(target_label(table), _ROWS, rows)))
-    return means
-
-
-def _mean_strain(exploration: Exploration, group: DesignSet) -> MeanStrain:
+def _mean_strain(exploration: Exploration, group: _DesignSet) -> _MeanStrain:
     percent = [100 * strains(exploration.space, group.designs, kind).double() for kind in _LABELS]
     values = torch.stack([average for each in percent for average in (each.mean(dim=1), each.abs().mean(dim=1))], dim=1).numpy()
     means = np.stack([values.mean(axis=0), *mean_intervals(values, exploration.seed)])
-    return MeanStrain(group.target, group.name, len(group.designs), means.reshape(3, len(_LABELS), len(_AVERAGES)))
+    return _MeanStrain(group.target, group.name, len(group.designs), means.reshape(3, len(_LABELS), len(_AVERAGES)))
 
 
-def _table(means: Sequence[MeanStrain]) -> Table:
+def _table(means: Sequence[_MeanStrain]) -> Table:
     heads = ["target", "designs", "number", *(f"{average} {label} [%]" for label in _LABELS.values() for average in _AVERAGES)]
     rows = [
         [entry.target, entry.designs, entry.number, *(interval_text(*entry.means[:, k, a]) for k in range(2) for a in range(2))]
@@ -190,7 +164,7 @@ def _table(means: Sequence[MeanStrain]) -> Table:
     return Table(f"Mean strains with {100 * LEVEL:.0f} % intervals (bootstrap over designs).", heads, rows)
 
 
-def _draw_averages(exploration: Exploration, means: Sequence[MeanStrain]) -> Picture:
+def _draw_averages(exploration: Exploration, means: Sequence[_MeanStrain]) -> Picture:
     """Draw Figure 5: mean strains by target."""
     _write_averages(exploration, means)
     figure = matplotlib.figure.Figure(figsize=(8.6, 3.8), layout="constrained")
@@ -211,7 +185,7 @@ def _draw_averages(exploration: Exploration, means: Sequence[MeanStrain]) -> Pic
     )
 
 
-def _write_averages(exploration: Exploration, means: Sequence[MeanStrain]) -> None:
+def _write_averages(exploration: Exploration, means: Sequence[_MeanStrain]) -> None:
     columns: dict[str, tuple[str, Sequence[object]]] = {
         name: (unit, [getattr(entry, name) for entry in means])
         for name, unit in (("target", ""), ("designs", ""), ("number", "1"))
@@ -230,7 +204,7 @@ def _without_name(exploration: Exploration, target: str) -> str:
     return target.removeprefix(f"{name} = ") if len(exploration.properties) == 1 else target
 
 
-def _draw_bars(axis: Axes, means: Sequence[MeanStrain], targets: Sequence[str], a: int) -> None:
+def _draw_bars(axis: Axes, means: Sequence[_MeanStrain], targets: Sequence[str], a: int) -> None:
     """Draw bars of both kinds and both sets for every target, for the average with number `a`."""
     width = 0.2
     for k, (label, color) in enumerate(zip(_LABELS.values(), (BLUE, VERMILLION), strict=True)):

@@ -10,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from torch import Tensor
 
 from matdesinne.files import atomic_path
 from matdesinne.pipeline import DesignRun
@@ -29,7 +30,7 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         run: the stages of a generation.
         path: the picture, e.g. ``candidates.png`` or ``.pdf``.
     """
-    final = run.candidates
+    sampled, final = run.stages["sampled"], run.candidates
     panels = len(final.properties) + final.space.dimension
     columns = min(panels, 4)
     rows = -(-panels // columns)
@@ -38,12 +39,16 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     # the space around and between panels in inches: a layout engine would draw everything twice
     figure.subplots_adjust(0.5 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.4 / height, 0.2, 0.25)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
-    for j in range(len(final.properties)):
-        _draw_property(axes[j], run, j)
-    for axis, i in zip(axes[len(final.properties) :], range(final.space.dimension), strict=False):
-        sampled, kept = run.stages["sampled"].designs[:, i].numpy(), final.designs[:, i].numpy()
-        _draw_densities(axis, sampled, kept, bin_edges(*_limits(sampled, kept), 40), final.stage)
-        axis.set(xlabel=axis_label(final.space.parameters[i]))
+    for j, (axis, prop) in enumerate(zip(axes, final.properties, strict=False)):
+        _draw_densities(axis, sampled.mean[:, j], final.mean[:, j], final.stage, 60, 0.001)
+        for edge in {final.target.lower[j], final.target.upper[j]}:
+            if np.isfinite(edge):
+                axis.axvline(edge, color=_TARGET, linestyle="--", label="target")
+        axis.set(xlabel=axis_label(prop), yscale="log")
+        axis.legend(fontsize="small")
+    for i, (axis, parameter) in enumerate(zip(axes[len(final.properties) :], final.space.parameters, strict=False)):
+        _draw_densities(axis, sampled.designs[:, i], final.designs[:, i], final.stage, 40, 0.0)
+        axis.set_xlabel(axis_label(parameter))
     for axis in axes[panels:]:
         axis.set_axis_off()
     figure.suptitle(f"{len(final):,} candidates for {final.target.format(final.properties)}")
@@ -51,30 +56,12 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
         figure.savefig(temporary, dpi=120)
 
 
-def _draw_property(axis: Axes, run: DesignRun, j: int) -> None:
-    final = run.candidates
-    sampled, kept = run.stages["sampled"].mean[:, j].numpy(), final.mean[:, j].numpy()
-    # without 0.1 % of the samples on either side, which would squeeze the rest
-    most = np.array([np.quantile(sampled, 0.001, method="lower"), np.quantile(sampled, 0.999, method="higher")])
-    _draw_densities(axis, sampled, kept, bin_edges(*_limits(most, kept), 60), final.stage)
-    for edge in {final.target.lower[j], final.target.upper[j]}:
-        if np.isfinite(edge):
-            axis.axvline(edge, color=_TARGET, linestyle="--", label="target")
-    axis.set(xlabel=axis_label(final.properties[j]), yscale="log")
-    axis.legend(fontsize="small")
-
-
-def _limits(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " m"]) -> tuple[float, float]:
-    return float(min(first.min(), second.min())), float(max(first.max(), second.max()))
-
-
 def _draw_densities(
-    axis: Axes,
-    sampled: Float[np.ndarray, " n"],
-    final: Float[np.ndarray, " m"],
-    bins: list[float],
-    stage: str,
+    axis: Axes, sampled: Float[Tensor, " n"], final: Float[Tensor, " m"], stage: str, count: int, left_out: float
 ) -> None:
+    """Draw two histograms, without a fraction of the samples on either side, which would squeeze the rest."""
+    low, high = np.quantile(sampled, left_out, method="lower"), np.quantile(sampled, 1 - left_out, method="higher")
+    bins = bin_edges(float(min(low, final.min())), float(max(high, final.max())), count)
     axis.hist(sampled, bins=bins, density=True, histtype="stepfilled", color=_SAMPLED, label="sampled")
     axis.hist(final, bins=bins, density=True, histtype="step", color=_FINAL, label=stage)
 

@@ -84,8 +84,7 @@ def first_crossing(
 ) -> Crossings:
     """Find the first crossing on a line from each start by a scan and bisection.
 
-    It finds crossings to which no gradient at the start leads. It can miss a stretch on the other side that is shorter than the
-    distance of two points of the scan: with 24 points, 0.2 % of the reach near the start and 8 % near the end.
+    It can miss a stretch that is shorter than the distance of two points: of 24, 0.2 % of the reach at first, 8 % at last.
 
     Args:
         surrogate: predicts the property.
@@ -99,26 +98,25 @@ def first_crossing(
     unit = half_widths(surrogate)
     reach = torch.minimum(reach, _distance_to_bounds(x, rays * unit, space))
     low, high = torch.zeros(len(x)), torch.full((len(x),), torch.inf)
-
-    def is_across(rows: Int[Tensor, " m"], length: Float[Tensor, " m"]) -> Bool[Tensor, " m"]:
-        y = surrogate.predict_many(x[rows] + length[:, None] * rays[rows] * unit)[0][:, 0]
-        return side.missing(y) <= 0
-
     rows = (reach > 0).nonzero()[:, 0]
     for step in range(1, points + 1):
         length = reach[rows] * (step / points) ** 2
-        across = is_across(rows, length)
+        across = _is_across(surrogate, x[rows] + length[:, None] * rays[rows] * unit, side)
         high[rows[across]] = length[across]
         low[rows[~across]] = length[~across]
         rows = rows[~across]
     rows = high.isfinite().nonzero()[:, 0]
     for _ in range(_BISECTIONS):
         middle = (low[rows] + high[rows]) / 2
-        across = is_across(rows, middle)
+        across = _is_across(surrogate, x[rows] + middle[:, None] * rays[rows] * unit, side)
         high[rows] = torch.where(across, middle, high[rows])
         low[rows] = torch.where(across, low[rows], middle)
     designs = x + high.where(high.isfinite(), torch.nan)[:, None] * rays * unit
     return Crossings(_clamp(designs, space), high)
+
+
+def _is_across(surrogate: Surrogate, x: Float[Tensor, "n dx"], side: Side) -> Bool[Tensor, " n"]:
+    return side.missing(surrogate.predict_many(x)[0][:, 0]) <= 0
 
 
 def nearest_crossing(
@@ -154,13 +152,7 @@ def nearest_crossing(
 
 
 class _Projection:
-    """The searches of `nearest_crossing`, in coordinates with the origin at the start of each.
-
-    Args:
-        begin: where they begin.
-        low: lower bounds, at most 0.
-        high: upper bounds, at least 0.
-    """
+    """The searches of `nearest_crossing`, in coordinates with the origin at the start of each, between bounds about it."""
 
     def __init__(self, begin: Float[Tensor, "n dx"], low: Float[Tensor, "n dx"], high: Float[Tensor, "n dx"]) -> None:
         self.low, self.high = low, high
@@ -169,12 +161,7 @@ class _Projection:
         self.best, self.distance = torch.full_like(begin, torch.nan), torch.full_like(self.merit, torch.inf)
 
     def advance(self, rows: Int[Tensor, " m"], gap: Float[Tensor, " m"], slope: Float[Tensor, "m dx"]) -> Int[Tensor, " r"]:
-        """Accept the trial points that decrease the merit function, and choose the next ones.
-
-        Args:
-            rows: numbers of the searches that have not ended.
-            gap: how far the property at their trial points is from the other side.
-            slope: gradient of `gap`.
+        """Choose the next trial points of some searches from `gap`, the distance to the other side, and its gradient.
 
         Returns:
             The numbers of the searches that go on.
