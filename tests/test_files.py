@@ -1,9 +1,13 @@
 import json
 import math
 
+import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
-from matdesinne.files import atomic_path, list_folder, read_json, write_json
+from matdesinne.files import atomic_path, list_folder, read_json, write_json, write_table
 
 
 def test_good_block_writes(tmp_path):
@@ -94,3 +98,51 @@ def test_hidden_files_are_not_told(tmp_path):
     for name in ("b.csv", "a.json", ".hydra"):
         (tmp_path / name).touch()
     assert list_folder(tmp_path) == f"Wrote a.json, b.csv to {tmp_path}"
+
+
+COLUMNS = {"name": ("", ["a", "b"]), "gap": ("eV", [0.5, None]), "count": ("1", [1, 2])}
+
+
+def test_table_has_units_and_metadata(tmp_path):
+    write_table(tmp_path / "new" / "a.parquet", COLUMNS, {"key": "text"})
+    table = pyarrow.parquet.read_table(tmp_path / "new" / "a.parquet")
+    assert table.to_pydict() == {name: values for name, (_, values) in COLUMNS.items()}
+    assert {name: table.schema.field(name).metadata[b"unit"].decode() for name in COLUMNS} == {
+        name: unit for name, (unit, _) in COLUMNS.items()
+    }
+    assert table.schema.metadata == {b"key": b"text"}
+
+
+def test_table_as_csv(tmp_path):
+    write_table(tmp_path / "a.csv", COLUMNS)
+    assert (tmp_path / "a.csv").read_text() == '"name","gap","count"\n"a",0.5,1\n"b",,2\n'
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.empty(0), pyarrow.array([], pyarrow.float64()), pyarrow.array([None, None], pyarrow.float64())],
+    ids=["numpy", "no rows", "no values"],
+)
+def test_table_keeps_the_type_of_an_array(tmp_path, values):
+    write_table(tmp_path / "a.parquet", {"gap": ("eV", values)})
+    assert pyarrow.parquet.read_table(tmp_path / "a.parquet").schema.field("gap").type == pyarrow.float64()
+
+
+def test_table_of_lists(tmp_path):
+    bands = pyarrow.array([[1.0, 2.0], None], pyarrow.list_(pyarrow.float32()))
+    write_table(tmp_path / "a.parquet", {"bands": ("eV", bands)})
+    assert pyarrow.parquet.read_table(tmp_path / "a.parquet")["bands"].to_pylist() == [[1.0, 2.0], None]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a"])
+def test_table_of_an_unknown_kind(tmp_path, name):
+    with pytest.raises(ValueError, match=r"\.csv or \.parquet"):
+        write_table(tmp_path / name, COLUMNS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_table_keeps_the_old_file(tmp_path):
+    (tmp_path / "a.parquet").write_text("old")
+    with pytest.raises(pyarrow.ArrowInvalid):
+        write_table(tmp_path / "a.parquet", {"a": ("", [1, 2]), "b": ("", [1])})
+    assert (tmp_path / "a.parquet").read_text() == "old"

@@ -19,7 +19,7 @@ STOPPING_NAMES = ["newton", "adam"]
 class Relative(Linear):
     """y = A u + |u|^2 of designs in half-widths of the box."""
 
-    def _members(self, features):
+    def member_predictions(self, features):
         return (features @ self.matrix.T + features.square().sum(dim=1, keepdim=True)).unsqueeze(0)
 
 
@@ -30,7 +30,7 @@ class Root(Linear):
         super().__init__(box(1), [prop()], [[1.0]])
         self.power = power
 
-    def _members(self, features):
+    def member_predictions(self, features):
         x = self.features.scale.inverse(features)
         return (x.sign() * x.abs().pow(self.power)).unsqueeze(0)
 

@@ -1,4 +1,4 @@
-"""What is explored: generated designs for some targets, and the labelled rows beside them."""
+"""The designs of an exploration: generated ones for some targets, and the labelled rows of the data set."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from matdesinne.targets import Property
 
 @dataclass(frozen=True)
 class Exploration:
-    """Designs to look at.
+    """Designs and what is known about them; every section of the report is about these.
 
     Args:
-        generated: candidates, one table a target, the lowest target first.
-        surrogate: predicts properties of further designs, with gradients.
-        labelled: rows of the data set; ``None`` where the run does not say what it was trained on.
-        folder: of the files.
-        seed: of everything that is drawn at random.
+        generated: candidates, one table for each target, the lowest target first.
+        surrogate: predicts the properties of further designs, with gradients.
+        labelled: rows of the data set; ``None`` if the run does not say what it was trained on.
+        folder: folder of the figures and tables.
+        seed: seed of all random numbers.
     """
 
     generated: tuple[Candidates, ...]
@@ -43,17 +43,17 @@ class Exploration:
 
     @property
     def space(self) -> DesignSpace:
-        """The whole space of the surrogate."""
+        """The design space of the surrogate."""
         return self.surrogate.space
 
     @property
     def properties(self) -> tuple[Property, ...]:
-        """Those of the candidates, of which there may be better versions of the surrogate's."""
+        """The properties of the candidates; those of the surrogate, or a more accurate version of them."""
         return tuple(self.generated[0].properties)
 
     @cached_property
     def embedding(self) -> Embedding | None:
-        """Labelled and generated designs on one plane, computed when first asked for; ``None`` of too few of them."""
+        """Labelled and generated designs on a plane, or ``None`` if there are too few different designs."""
         return embed(self.surrogate.scale, self.labelled, self.generated, self.seed)
 
 
@@ -61,8 +61,8 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     """Generate designs for every target, or read candidates, and find the labelled rows.
 
     Args:
-        config: of ``explore.yaml``.
-        folder: of the files.
+        config: the configuration of ``explore.yaml``.
+        folder: folder of the figures and tables.
 
     Raises:
         ConfigError: if candidates and run are of different materials.
@@ -75,12 +75,7 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
         config.refine_with,
     ).to(config.accelerator)
     if config.candidates is None:
-        generator = torch.Generator().manual_seed(config.seed)
-        targets = OmegaConf.to_container(config.targets)
-        if not isinstance(targets, list) or not targets:
-            raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
-        tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
-        tables.sort(key=lambda table: table.target.values)
+        tables = _generate(design, config)
     else:
         tables = read_candidates([config.candidates] if isinstance(config.candidates, str) else list(config.candidates))
     space = design.surrogate.space
@@ -92,3 +87,12 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     settings = config.get("data") or data_settings(config.run)
     labelled = None if settings is None else labelled_rows(settings, space, tables[0].properties)
     return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)
+
+
+def _generate(design: InverseDesign, config: DictConfig) -> list[Candidates]:
+    targets = OmegaConf.to_container(config.targets)
+    if not isinstance(targets, list) or not targets:
+        raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
+    generator = torch.Generator().manual_seed(config.seed)
+    tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
+    return sorted(tables, key=lambda table: table.target.values)

@@ -1,4 +1,4 @@
-"""The design space on a plane, by UMAP."""
+"""A map of the design space by UMAP."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from matdesinne.errors import ConfigError
 from matdesinne.transforms import BoxScaler
 
 _ROWS = 4000
-"""Designs on one plane at most: more would hide each other."""
+"""Largest number of designs on the map; more would hide each other."""
 _NEIGHBORS = 15
 _FEWEST = 8
-"""Distinct designs below which there is nothing to lay out."""
+"""Smallest number of different designs for a map."""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """Places of designs on a plane without units: neighbours in the scaled design space are neighbours there.
+    """Places of designs on a plane without units, where neighbours in the scaled design space are neighbours.
 
     Args:
-        labelled: rows of the data set that are shown, and their places.
-        generated: candidates that are shown for each target, and their places.
+        labelled: rows of the data set that are on the map, and their places.
+        generated: candidates for each target that are on the map, and their places.
     """
 
     labelled: tuple[DesignTable, Float[np.ndarray, "n 2"]] | None
@@ -41,22 +41,23 @@ class Embedding:
 
 
 def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Candidates], seed: int) -> Embedding | None:
-    """Lay labelled and generated designs out together; random ones of them where there are many.
+    """Place labelled and generated designs on one plane.
 
-    Two shares go to the labelled rows, one to the candidates of each target.
+    If there are too many, random ones of them are placed: two shares are labelled rows, and one share is the candidates for
+    each target.
 
     References:
         McInnes, Healy and Melville, UMAP: uniform manifold approximation and projection for dimension reduction, 2018,
         arXiv 1802.03426.
 
     Args:
-        scale: of the coordinates, in which the box is [-1, 1]^d.
+        scale: scales the coordinates of the box to [-1, 1]^d.
         labelled: rows of the data set.
-        generated: candidates, one table a target.
-        seed: of the choice and of UMAP.
+        generated: candidates, one table for each target.
+        seed: seed of the choice and of UMAP.
 
     Returns:
-        ``None`` where there are too few different designs.
+        The map, or ``None`` if there are too few different designs.
 
     Raises:
         ConfigError: if umap-learn is not installed.
@@ -65,28 +66,28 @@ def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Ca
     share = _ROWS // (len(generated) + 2)
     rows = None if labelled is None else labelled.take(_choice(len(labelled), 2 * share, generator))
     shown = [table.take(_choice(len(table), share, generator)) for table in generated]
-    parts = [*([] if rows is None else [rows.x]), *(table.designs for table in shown)]
+    designs = [*([] if rows is None else [rows.x]), *(table.designs for table in shown)]
     with torch.no_grad():
-        coordinates = scale(torch.cat(parts))
+        coordinates = scale(torch.cat(designs))
     if len(coordinates.unique(dim=0)) < _FEWEST:
         return None
-    places = np.split(_lay_out(coordinates, seed), np.cumsum([len(part) for part in parts])[:-1])
+    places = np.split(_lay_out(coordinates, seed), np.cumsum([len(part) for part in designs])[:-1])
     first = None if rows is None else (rows, places.pop(0))
     return Embedding(first, tuple(zip(shown, places, strict=True)))
 
 
 def _choice(count: int, limit: int, generator: torch.Generator) -> Tensor:
-    """All row numbers, or some at random in their order."""
+    """Returns at most `limit` row numbers, chosen at random, in ascending order."""
     return torch.randperm(count, generator=generator)[:limit].sort().values
 
 
 def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # parts that are not used here: parametric UMAP, maps of further designs
+        warnings.simplefilter("ignore")  # about features that are not used here: parametric UMAP, maps of further designs
         umap = _umap()
         count = min(_NEIGHBORS, len(coordinates))
         distances, neighbors = NearestNeighbors(n_neighbors=count).fit(coordinates).kneighbors(coordinates)
-        # UMAP's own search for exact neighbours calls Python for every pair; one job: several would make the result random
+        # given, because UMAP's exact search calls Python for every pair; with several jobs the result would be random
         reducer = umap.UMAP(
             n_neighbors=count,
             precomputed_knn=(neighbors, distances),
@@ -102,7 +103,7 @@ def _umap() -> ModuleType:
         import umap
     except ImportError as error:
         raise ConfigError(
-            "Expected umap-learn for maps of the design space, got none: pip install umap-learn, or pip install "
+            "Expected umap-learn, which draws the map of the design space, got none: pip install umap-learn, or pip install "
             "'matdesinne[explore]'."
         ) from error
     return umap

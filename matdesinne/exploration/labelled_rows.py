@@ -1,4 +1,4 @@
-"""The labelled rows that a run was trained on, to be shown beside what it generates."""
+"""The labelled rows that a run was trained on; the figures show them beside the candidates."""
 
 from __future__ import annotations
 
@@ -19,72 +19,82 @@ from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 
 _MOST = 20_000
-"""Rows beyond which pictures do not change."""
+"""Largest number of rows; more would not change the figures."""
+_RENAMED = {
+    "matdesinne.data.datamodule.DesignData": "matdesinne.data.datamodule.DesignDataModule",
+    "matdesinne.data.labels.SurrogateLabels": "matdesinne.data.synthetic.SyntheticDesigns",
+}
+"""Former names of classes, which older runs have in their settings, where ``synthetic`` was called ``labels``."""
 
 
 def data_settings(run: str) -> DictConfig | None:
-    """The settings of the data set in the ``config.yaml`` that train.py keeps in a run; ``None`` where there is none.
+    """Returns the settings of the data set in the ``config.yaml`` of a run, or ``None`` if there are none.
 
     Args:
-        run: the folder, or ``"pretrained"``.
+        run: the folder that train.py wrote, or ``"pretrained"``.
 
     Raises:
-        CheckpointError: if they name code outside this package, which a file of weights must not choose.
+        CheckpointError: if they name code outside this package, which a downloaded run must not execute.
     """
     path = run_folder(run) / "config.yaml"
     settings = OmegaConf.select(OmegaConf.load(path), "data") if path.is_file() else None
     if not isinstance(settings, DictConfig):
         return None
-    for name in _targets(OmegaConf.to_container(settings)):
-        if not _is_ours(name):
+    plain = OmegaConf.to_container(settings)
+    assert isinstance(plain, dict)
+    if "labels" in plain:
+        plain["synthetic"] = plain.pop("labels")
+    for node in _nodes_with_target(plain):
+        name = node["_target_"] = _RENAMED.get(node["_target_"], node["_target_"])
+        if not _is_own_class(str(name)):
             raise CheckpointError(f"Expected data of classes of matdesinne in {path}, got {name!r}: give data=... yourself.")
-    return settings
+    return OmegaConf.create(plain)
 
 
 def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
-    """The rows of a data set that have a label, without duplicates, in the order of their source.
+    """Returns the rows of a data set that have a label, without duplicates, in the order of their source.
 
-    Of analytic problems, which have as many as one likes, the first 20,000.
+    Of an analytic problem, which has any number of rows, it returns the first 20,000.
 
     Args:
-        settings: of the data set.
-        space: whose parameters the rows must have.
+        settings: settings of the data set.
+        space: the design space; the rows must have its parameters.
         properties: the columns to read as labels.
 
     Raises:
-        ConfigError: if the data set is of other parameters or properties.
+        ConfigError: if the data set has other parameters or another number of properties.
     """
     data: DesignDataModule = instantiate(settings, _convert_="all")
-    known = [prop.name for prop in data.properties]
-    if data.space.names != space.names or len(known) != len(properties):
+    names = [prop.name for prop in data.properties]
+    if data.space.names != space.names or len(names) != len(properties):
         raise ConfigError(
-            f"Expected rows with {[*space.names, *(prop.name for prop in properties)]}, got {[*data.space.names, *known]}: "
+            f"Expected rows with {[*space.names, *(prop.name for prop in properties)]}, got {[*data.space.names, *names]}: "
             "give the data=... of the run, or the run=... of the candidates."
         )
-    # candidates may end on a better version of the property than the one that was trained on
+    # the candidates may have a more accurate version of the property that the run was trained on
     data.properties = tuple(properties)
     table = data.with_all_rows().split.train
     return table.take(table.y.isfinite().all(dim=1).nonzero()[:_MOST, 0])
 
 
-def _targets(node: object) -> Iterator[str]:
+def _nodes_with_target(node: object) -> Iterator[dict]:
     if isinstance(node, dict):
         if "_target_" in node:
-            yield str(node["_target_"])
+            yield node
         for value in node.values():
-            yield from _targets(value)
+            yield from _nodes_with_target(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            yield from _nodes_with_target(value)
 
 
-def _is_ours(name: str) -> bool:
-    """Whether a name is that of a class which a module of this package defines, not of something that it imports."""
-    module, _, kind = name.rpartition(".")
+def _is_own_class(name: str) -> bool:
+    """Whether a name is that of a class that a module of this package defines and does not merely import."""
+    module, _, attribute = name.rpartition(".")
     if module.split(".")[0] != matdesinne.__name__:
         return False
     try:
-        found = getattr(importlib.import_module(module), kind, None)
+        value = getattr(importlib.import_module(module), attribute, None)
     except ImportError:
         return False
-    return isinstance(found, type) and found.__module__ == module
+    return isinstance(value, type) and value.__module__ == module

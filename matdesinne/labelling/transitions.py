@@ -1,87 +1,85 @@
-"""Whether transitions are real: both ends labelled by an oracle."""
+"""Labels of both ends of transitions, which tell whether they are real."""
 
 from __future__ import annotations
 
 __all__ = ["check_transitions"]
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from omegaconf import DictConfig
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.designs import Exploration
+from matdesinne.exploration.transitions.transition import Transitions
+from matdesinne.files import write_table
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.base import Oracle
-from matdesinne.reporting.drawing import write_data
 from matdesinne.reporting.report import Section, Table
 
 
-def check_transitions(subject: Exploration, config: DictConfig) -> Section:
-    """Label both ends of the best transitions in ``transitions.parquet`` and compare the sides of the floor.
+def check_transitions(transitions: Transitions, config: DictConfig, folder: Path) -> Section:
+    """Label both ends of transitions, and compare the sides of the labels with those of the predictions.
 
     Writes ``transitions_checked.parquet`` and ``.csv``, and the labels with their records in the folder ``labels``.
 
     Args:
-        subject: whose folder has the table.
-        config: with the keys ``oracle``, ``executor`` and ``transitions.best``.
+        transitions: few, because each costs two calculations.
+        config: with the keys ``oracle`` and ``executor``.
+        folder: where to write.
 
     Raises:
         ConfigError: if the oracle does not compute the property or has other parameters.
     """
-    prop, names = subject.surrogate.properties[0], subject.space.names
+    prop, names = transitions.prop, transitions.space.names
     oracle: Oracle = instantiate(config.oracle, _convert_="all")
     if prop.name not in oracle.columns() or oracle.space.names != names:
         raise ConfigError(
             f"Expected an oracle of {prop.name} for {list(names)}, got one of {list(oracle.columns())} for "
             f"{list(oracle.space.names)}: change oracle or material."
         )
-    table = _first_rows(subject, config.transitions.best)
-    count, ends = len(table["size"]), ("before", "after")
-    x = torch.stack([torch.tensor([table[f"{name}_{end}"] for name in names]).T for end in ends], dim=1)
-    points = Points(x.reshape(2 * count, len(names)).double(), torch.arange(2 * count))
-    run = label_points(oracle, points, instantiate(config.executor), subject.folder / "labels")
-    labels = run.values(prop.name).reshape(count, 2)
-    predicted = torch.tensor([table[f"{prop.name}_{end}"] for end in ends]).T
-    floor = prop.floor or 0.0
-    right = ((labels > floor) == (predicted > floor)) & labels.isfinite()
-    keys = ["knobs", "size", "probability", *(f"{prop.name}_{end}" for end in ends)]
-    columns = {
-        key: (units, table[key]) for key, units in zip(keys, ["", "half-widths of the box", "1", *[prop.unit] * 2], strict=True)
-    }
-    for k, end in enumerate(ends):
-        columns[f"label_{end}"] = (prop.unit, labels[:, k].tolist())
-        columns[f"right_{end}"] = ("", right[:, k].tolist())
+    designs = torch.stack([transitions.before, transitions.after], dim=1).double().flatten(0, 1)
+    run = label_points(oracle, Points(designs, torch.arange(len(designs))), instantiate(config.executor), folder / "labels")
+    labels = run.values(prop.name).reshape(len(transitions), 2)
+    threshold = transitions.levels.threshold
+    right = ((labels > threshold) == (transitions.value > threshold)) & labels.isfinite()
+    columns = _columns(transitions, labels, right)
     for suffix in ("parquet", "csv"):
-        write_data(subject.folder / f"transitions_checked.{suffix}", columns)
-    return _section(columns, right, _errors(labels, predicted), prop.name, prop.unit, run.report())
+        write_table(folder / f"transitions_checked.{suffix}", columns)
+    real = right.all(dim=1)
+    text = (
+        f"Both ends of the best {len(right)} transitions were labelled. {int(real.sum())} of {len(right)} are real: the labels "
+        f"of both ends are on the predicted sides. {int(right.sum())} of {right.numel()} ends are on the predicted side; "
+        f"{_errors(labels, transitions)}.\n\n{run.report()}"
+    )
+    return Section("Transitions, checked", text, tables=[_table(columns, real, prop.name, prop.unit)])
 
 
-def _first_rows(subject: Exploration, count: int) -> dict[str, list]:
-    import pyarrow.parquet
+def _columns(
+    transitions: Transitions, labels: Float[Tensor, "n 2"], right: Bool[Tensor, "n 2"]
+) -> dict[str, tuple[str, Sequence[object]]]:
+    table, name, unit = transitions.columns(), transitions.prop.name, transitions.prop.unit
+    columns = {key: table[key] for key in ("knobs", "size", "probability", f"{name}_before", f"{name}_after")}
+    for k, end in enumerate(("before", "after")):
+        columns[f"label_{end}"] = (unit, labels[:, k].tolist())
+        columns[f"right_{end}"] = ("", right[:, k].tolist())
+    return columns
 
-    return pyarrow.parquet.read_table(subject.folder / "transitions.parquet").slice(0, count).to_pydict()
 
-
-def _errors(labels: Float[Tensor, "n 2"], predicted: Float[Tensor, "n 2"]) -> str:
+def _errors(labels: Float[Tensor, "n 2"], transitions: Transitions) -> str:
     known = labels.isfinite()
     if not known.any():
-        return "no label"
-    misses = (labels - predicted)[known].abs()
-    return f"mean absolute error of the prediction {misses.mean():.3f}, largest {misses.max():.3f}"
+        return "there is no label"
+    errors, unit = (labels - transitions.value)[known].abs(), transitions.prop.unit
+    return f"the predictions have a mean absolute error of {errors.mean():.3f} {unit}, at most {errors.max():.3f} {unit}"
 
 
-def _section(columns: dict[str, tuple[str, list]], right: Tensor, errors: str, name: str, unit: str, report: str) -> Section:
-    real = int(right.all(dim=1).sum())
-    text = (
-        f"Both ends of the best {len(right)} transitions were labelled: {real} of {len(right)} are real, with the labels of "
-        f"both on their sides; {int(right.sum())} of {right.numel()} ends are; {errors} {unit}.\n\n{report}"
-    )
+def _table(columns: dict[str, tuple[str, Sequence[object]]], real: Bool[Tensor, " n"], name: str, unit: str) -> Table:
     keys = ["knobs", "size", "probability", f"{name}_before", "label_before", f"{name}_after", "label_after"]
-    rows = [list(row) for row in zip(*(columns[key][1] for key in keys), strict=True)]
-    for row, good in zip(rows, right.all(dim=1).tolist(), strict=True):
-        row.append("yes" if good else "no")
+    rows = zip(*(columns[key][1] for key in keys), ["yes" if each else "no" for each in real.tolist()], strict=True)
     heads = ["knob", "change [half-widths]", "probability", f"before [{unit}]", "label", f"after [{unit}]", "label", "real"]
-    return Section("Transitions, checked", text, tables=[Table("The same order as above.", heads, rows)])
+    return Table("The transitions are in the same order as above.", heads, list(rows))

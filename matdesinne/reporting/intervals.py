@@ -1,4 +1,4 @@
-"""How sure a mean over designs is."""
+"""Confidence intervals of means over designs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from jaxtyping import Float
 from scipy import stats
 
 LEVEL = 0.95
-"""Content of the intervals."""
+"""Confidence level of the intervals."""
 _RESAMPLES = 2000
 _BATCH = 100
-"""Resamples at once, so that their memory is bounded."""
+"""Resamples that are held in memory at once."""
 
 
 def mean_intervals(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "2 d"]:
-    """Lower and upper ends of the interval of each column's mean, by the bootstrap over rows; NaN for fewer than two.
+    """Returns the lower and upper ends of the interval of each column's mean, by the bootstrap over rows.
+
+    The ends are NaN if there are fewer than two rows.
 
     References:
         Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall 1993, chapter 13 (percentiles).
 
     Args:
-        values: one row a design.
-        seed: of the resampling.
+        values: one row for each design.
+        seed: seed of the resampling.
     """
     if len(values) < 2:
         return np.full((2, values.shape[1]), np.nan)
-    drawn = stats.bootstrap(
+    resampled = stats.bootstrap(
         (values,),
         np.mean,
         axis=0,
@@ -37,11 +39,11 @@ def mean_intervals(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndar
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return np.stack(drawn.confidence_interval)
+    return np.stack(resampled.confidence_interval)
 
 
 def mean_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, float] | None:
-    """`mean_intervals` of one column; ``None`` for fewer than two values."""
+    """Returns `mean_intervals` of one column, or ``None`` for fewer than two values."""
     if len(values) < 2:
         return None
     lower, upper = mean_intervals(values[:, np.newaxis], seed)[:, 0].tolist()
@@ -49,5 +51,5 @@ def mean_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, fl
 
 
 def interval_text(mean: float, lower: float, upper: float) -> str:
-    """A mean with its interval for a reader; without one where it is not known."""
+    """Returns a mean and its interval as text, without the interval if its ends are NaN."""
     return f"{mean:.3g}" if np.isnan(lower) else f"{mean:.3g} ({lower:.3g} to {upper:.3g})"

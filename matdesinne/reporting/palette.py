@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers tell apart."""
+"""Colours that colour-blind readers can tell apart."""
 
 __all__ = ["BLUE", "CYCLE", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "VALUES", "VERMILLION"]
 
@@ -10,8 +10,8 @@ PURPLE = "#CC79A7"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-"""One after another for the lines of a plot."""
+"""Colours of the lines of a plot, in this order."""
 GREY = "#999999"
-"""What is only there for comparison."""
+"""Colour of what is shown only for comparison."""
 VALUES = "viridis"
-"""Map for values of a property; its lightness rises evenly."""
+"""Colour map for the values of a property; its lightness rises evenly."""

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: figures are embedded, nothing is fetched."""
+"""Reports as one HTML file with embedded figures, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ __all__ = ["Picture", "Section", "Table", "write_report"]
 import base64
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.files import atomic_path
 
 _PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "ase", "gpaw", "umap-learn")
-"""Distributions whose versions stand in the report, where they are installed."""
+"""Distributions whose versions the report lists if they are installed."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Picture:
 
     Args:
         path: the PNG file, which is embedded.
-        caption: one line: what it shows and, for a figure of the paper, how it compares with the paper's.
-        alt: what a reader hears who does not see it.
+        caption: what the figure shows and, if it corresponds to a figure of the paper, how it compares.
+        alt: alternative text for screen readers.
     """
 
     path: Path
@@ -34,13 +35,13 @@ class Picture:
     alt: str
 
     def __post_init__(self) -> None:
-        """Check that there is a text for readers who do not see the figure."""
+        """Check that there is an alternative text."""
         if not self.alt.strip():
-            raise ConfigError(f"Expected a text in place of {self.path.name}, got none: say what the figure shows.")
+            raise ConfigError(f"Expected an alternative text for {self.path.name}, got none: say what the figure shows.")
 
     @property
     def source(self) -> str:
-        """The file as a data URL."""
+        """Returns the file as a data URL."""
         return f"data:image/png;base64,{base64.b64encode(self.path.read_bytes()).decode('ascii')}"
 
 
@@ -49,9 +50,9 @@ class Table:
     """A table of a section.
 
     Args:
-        caption: what it holds.
+        caption: what the table lists.
         heads: name and unit of each column.
-        rows: words, numbers (shown with four digits), or ``None`` for nothing.
+        rows: text, numbers (floats are shown with four significant digits), or ``None`` for an empty cell.
     """
 
     caption: str
@@ -65,11 +66,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """What one part of an exploration hands over to the report.
+    """A section of a report.
 
     Args:
         title: its heading, different from those of the other sections.
-        text: paragraphs, with an empty line between two of them; plain text, which the report escapes.
+        text: paragraphs of plain text, separated by empty lines; the report escapes them.
         figures: pictures with captions.
         tables: tables with captions.
     """
@@ -81,15 +82,15 @@ class Section:
 
 
 def write_report(path: str | Path, title: str, summary: str, sections: Sequence[Section], settings: object) -> None:
-    """Write the sections, the settings and the versions of the software as one file.
+    """Write the sections, the settings and the versions of the software as one HTML file.
 
-    It fetches nothing, follows the reader's choice of light or dark, and holds no script.
+    The page loads nothing, has no script, and is light or dark as the reader's browser asks.
 
     Args:
         path: the HTML file.
-        title: its heading.
-        summary: paragraphs below it.
-        sections: the parts, in order.
+        title: the heading of the page.
+        summary: paragraphs below the heading.
+        sections: in the order of the page.
         settings: nested plain containers, shown as ``outer.inner = value``.
     """
     import jinja2
@@ -105,7 +106,7 @@ def write_report(path: str | Path, title: str, summary: str, sections: Sequence[
 
 
 def _cell(value: object) -> str:
-    """A value as a reader wants it: four digits, nothing for nothing."""
+    """Returns the text of a cell: floats with four significant digits, ``None`` as an empty cell."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -118,10 +119,8 @@ def _flat(settings: object, name: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"Python": platform.python_version(), "matdesinne": matdesinne.__version__}
+    versions = {"Python": platform.python_version(), "matdesinne": matdesinne.__version__}
     for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -5,7 +5,6 @@ from pathlib import Path
 import matplotlib.figure
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.data.table import DesignTable
 from matdesinne.exploration import embedding
@@ -21,8 +20,6 @@ GAP = Property("band_gap", "eV", floor=0.0)
 SLOPES = [1.0, -2.0, 0.5, 0.0, 0.0, -0.1, 0.0]
 """Of the gap along a, b, c, alpha, beta, gamma and the field, in eV and their units."""
 
-CONFIG = OmegaConf.create({"window": 0.1, "design": None})
-
 
 def mos2() -> DesignSpace:
     return load_part("space")
@@ -31,7 +28,7 @@ def mos2() -> DesignSpace:
 class Tilted(Linear):
     """y = A (x - reference)."""
 
-    def _members(self, features):
+    def member_predictions(self, features):
         x = self.features.scale.inverse(features) - self.space.reference
         return (x @ self.matrix.T).unsqueeze(0)
 
@@ -57,11 +54,6 @@ def explored(
 
     generated = tuple(candidates(surrogate, draw(count), target) for target in targets)
     return Exploration(generated, surrogate, None if labelled is None else table(surrogate, draw(labelled)), folder, 0)
-
-
-@pytest.fixture
-def config() -> DictConfig:
-    return CONFIG.copy()
 
 
 @pytest.fixture

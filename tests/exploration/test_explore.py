@@ -47,8 +47,8 @@ def test_candidates_of_generate(run):
     for target in (0.5, -0.5):
         table = candidates(linear(), torch.full((10, 2), target / 2) + 0.01 * torch.randn(10, 2), target)
         table.write_parquet(run / f"{target}" / "candidates.parquet")
-    subject = gather(script_config("explore", run, "run=run", "candidates=['0.5','-0.5']"), run)
-    assert [(entry.target.values, len(entry)) for entry in subject.generated] == [((-0.5,), 10), ((0.5,), 10)]
+    exploration = gather(script_config("explore", run, "run=run", "candidates=['0.5','-0.5']"), run)
+    assert [(entry.target.values, len(entry)) for entry in exploration.generated] == [((-0.5,), 10), ((0.5,), 10)]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,17 @@ def test_run_without_settings(tmp_path, content):
     assert data_settings(str(tmp_path)) is None
 
 
+def test_former_names_in_the_settings_of_a_run(tmp_path):
+    synthetic = {"_target_": "matdesinne.data.labels.SurrogateLabels", "steps": 8}
+    data = {"_target_": "matdesinne.data.datamodule.DesignData", "labels": synthetic, "test": 0.1}
+    OmegaConf.save({"data": data}, tmp_path / "config.yaml")
+    assert data_settings(str(tmp_path)) == {
+        "_target_": "matdesinne.data.datamodule.DesignDataModule",
+        "test": 0.1,
+        "synthetic": {"_target_": "matdesinne.data.synthetic.SyntheticDesigns", "steps": 8},
+    }
+
+
 def test_rows_of_a_table(tmp_path, monkeypatch):
     monkeypatch.chdir(write_table(tmp_path))
     settings = script_config("train", tmp_path, *OWN).data

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.rules import rules, sensitivities
+from matdesinne.exploration.rules import design_rules_section, sensitivities
 from matdesinne.space import DesignSpace, Parameter
 
 from ..conftest import Linear, linear, prop, quadratic
@@ -31,8 +31,8 @@ def test_interval_holds_the_mean(tmp_path):
     assert first.slope_upper - first.slope_lower == pytest.approx(2 * 1.96 * (4 / 3 / 400) ** 0.5, rel=0.15)
 
 
-def test_tables_carry_units(tmp_path, config, undrawn):
-    rules(explored(crystal(), tmp_path, [0.0, 1.0]), config)
+def test_tables_carry_units(tmp_path, undrawn):
+    design_rules_section(explored(crystal(), tmp_path, [0.0, 1.0]), None)
     data = pyarrow.parquet.read_table(tmp_path / "design_rules.parquet")
     assert data.schema.field("size").metadata == {b"unit": b"eV"}
     with (tmp_path / "design_rules.csv").open(newline="") as stream:
@@ -41,8 +41,8 @@ def test_tables_carry_units(tmp_path, config, undrawn):
     assert {row["target"] for row in rows} == {"band gap ≤ 0 eV", "band gap = 1 eV"}
 
 
-def test_strongest_knob_is_named(tmp_path, config, undrawn):
-    assert "gamma moves band_gap most: by 2.4" in rules(explored(crystal(), tmp_path, [1.0]), config).text
+def test_strongest_knob_is_named(tmp_path, undrawn):
+    assert "gamma moves band_gap most: by 2.4" in design_rules_section(explored(crystal(), tmp_path, [1.0]), None).text
 
 
 def curve(folder, parameter: str, name: str) -> torch.Tensor:
@@ -50,43 +50,41 @@ def curve(folder, parameter: str, name: str) -> torch.Tensor:
     return torch.tensor([row[name] for row in rows if row["parameter"] == parameter])
 
 
-def test_curves_go_through_the_reference(tmp_path, config, undrawn, close):
-    rules(explored(crystal(), tmp_path, [1.0]), config)
+def test_curves_go_through_the_reference(tmp_path, undrawn, close):
+    design_rules_section(explored(crystal(), tmp_path, [1.0]), None)
     a = curve(tmp_path, "a", "value")
     assert (a.min(), a.max()) == (pytest.approx(2.528), pytest.approx(3.792))
     close(curve(tmp_path, "a", "band_gap"), a - 3.16, 100)
 
 
-def test_curves_go_through_a_chosen_design(tmp_path, config, undrawn, close):
-    config.design = {"b": 3.0}
-    section = rules(explored(crystal(), tmp_path, [1.0]), config)
+def test_curves_go_through_a_chosen_design(tmp_path, undrawn, close):
+    section = design_rules_section(explored(crystal(), tmp_path, [1.0]), {"b": 3.0})
     assert "reference design with b = 3" in section.figures[1].caption
     close(curve(tmp_path, "a", "band_gap"), curve(tmp_path, "a", "value") - 3.16 + 0.32, 100)
 
 
-def test_band_is_the_calibrated_interval(tmp_path, config, undrawn):
+def test_band_is_the_calibrated_interval(tmp_path, undrawn):
     surrogate = quadratic()
-    rules(explored(surrogate, tmp_path, [0.5]), config)
+    design_rules_section(explored(surrogate, tmp_path, [0.5]), None)
     _, std = surrogate.predict_many(torch.zeros(1, 2))
     assert curve(tmp_path, "x1", "y_half_width") == pytest.approx(surrogate.half_width(std, 0.9).item(), rel=1e-4)
 
 
-def test_reference_outside_the_space(tmp_path, config, undrawn):
+def test_reference_outside_the_space(tmp_path, undrawn):
     space = DesignSpace([Parameter("x1", "m", 2.0, 4.0), Parameter("x2", "m", -1.0, 1.0)])
-    section = rules(explored(Linear(space, [prop()], [[1.0, 1.0]]).eval(), tmp_path, [0.5]), config)
+    section = design_rules_section(explored(Linear(space, [prop()], [[1.0, 1.0]]).eval(), tmp_path, [0.5]), None)
     assert "the middle of the design space" in section.figures[1].caption
     assert curve(tmp_path, "x2", "y").mean() == pytest.approx(3, abs=1e-4)
 
 
 @pytest.mark.parametrize("design", [{"wrong": 1.0}, {"a": 9.0}], ids=["name", "outside"])
-def test_wrong_design(tmp_path, config, design):
-    config.design = design
+def test_wrong_design(tmp_path, design):
     with pytest.raises(ConfigError, match=next(iter(design))):
-        rules(explored(crystal(), tmp_path, [1.0]), config)
+        design_rules_section(explored(crystal(), tmp_path, [1.0]), design)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_few_designs_of_two_properties(tmp_path, config, count):
-    section = rules(explored(linear(3, outputs=2), tmp_path, [[0.5, 0.1]], count), config)
+def test_few_designs_of_two_properties(tmp_path, count):
+    section = design_rules_section(explored(linear(3, outputs=2), tmp_path, [[0.5, 0.1]], count), None)
     assert [figure.path.name for figure in section.figures] == ["design_rules.png", "curves_y.png", "curves_w.png"]
     assert len(section.tables[0].rows) == 6

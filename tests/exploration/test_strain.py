@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matdesinne.exploration.designs import Exploration
-from matdesinne.exploration.strain import Kind, strain, strains
+from matdesinne.exploration.strain import StrainKind, strain_section, strains
 from matdesinne.space import DesignSpace, Parameter
 
 from ..conftest import candidates, linear
@@ -24,10 +24,10 @@ def design(**changes: float) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (Kind.IN_PLANE, [0.1, -0.04, 0.02]),
-        (Kind.OUT_OF_PLANE, [0.05, -0.1, 0.0]),
-        (Kind.TENSILE, [0.1, -0.04, 0.05]),
-        (Kind.SHEAR, [-0.1, 0.0, 0.02]),
+        (StrainKind.IN_PLANE, [0.1, -0.04, 0.02]),
+        (StrainKind.OUT_OF_PLANE, [0.05, -0.1, 0.0]),
+        (StrainKind.TENSILE, [0.1, -0.04, 0.05]),
+        (StrainKind.SHEAR, [-0.1, 0.0, 0.02]),
     ],
 )
 def test_strain_is_the_deviation_from_the_reference(kind, expected, close):
@@ -35,11 +35,11 @@ def test_strain_is_the_deviation_from_the_reference(kind, expected, close):
     close(strains(mos2(), x, kind)[0], expected)
 
 
-def test_averages_keep_or_drop_the_sign(tmp_path, config, undrawn):
+def test_averages_keep_or_drop_the_sign(tmp_path, undrawn):
     surrogate = crystal()
     x = torch.cat([design(a=1.1, b=0.9), design(a=1.1, b=0.9, gamma=0.9)])
-    subject = Exploration((candidates(surrogate, x, 0.5),), surrogate, None, tmp_path, 0)
-    strain(subject, config)
+    exploration = Exploration((candidates(surrogate, x, 0.5),), surrogate, None, tmp_path, 0)
+    strain_section(exploration, 0.1)
     data = pyarrow.parquet.read_table(tmp_path / "figure_5.parquet")
     row = data.to_pylist()[0]
     assert row["tensile_average"] == pytest.approx(0, abs=1e-4)
@@ -49,12 +49,12 @@ def test_averages_keep_or_drop_the_sign(tmp_path, config, undrawn):
     assert data.schema.field("shear_average").metadata == {b"unit": b"%"}
 
 
-def test_rows_stand_beside_candidates(tmp_path, config, undrawn):
+def test_rows_stand_beside_candidates(tmp_path, undrawn):
     """Rows near a value; all rows at or below a floor."""
     surrogate = crystal()
     x = torch.cat([design(b=1 - gap / 6.32) for gap in (-0.3, -0.01, 0.45, 0.55, 0.7)])
     generated = tuple(candidates(surrogate, design(), target) for target in (0.0, 0.5))
-    strain(Exploration(generated, surrogate, table(surrogate, x), tmp_path, 0), config)
+    strain_section(Exploration(generated, surrogate, table(surrogate, x), tmp_path, 0), 0.1)
     counts = {
         (row["target"], row["designs"]): row["number"]
         for row in pyarrow.parquet.read_table(tmp_path / "figure_5.parquet").to_pylist()
@@ -64,8 +64,8 @@ def test_rows_stand_beside_candidates(tmp_path, config, undrawn):
 
 
 @pytest.mark.parametrize(("count", "labelled"), [(1, None), (1, 1), (30, 40)])
-def test_figures(tmp_path, config, count, labelled):
-    section = strain(explored(crystal(), tmp_path, [0.0, 0.5, 1.0], count, labelled), config)
+def test_figures(tmp_path, count, labelled):
+    section = strain_section(explored(crystal(), tmp_path, [0.0, 0.5, 1.0], count, labelled), 0.1)
     assert [figure.path.name for figure in section.figures] == ["figure_4.png", "figure_5.png"]
     assert all((tmp_path / f"figure_{number}.pdf").read_bytes().startswith(b"%PDF") for number in (4, 5))
     shown = pyarrow.parquet.read_table(tmp_path / "figure_4.parquet")
@@ -73,8 +73,8 @@ def test_figures(tmp_path, config, count, labelled):
     assert shown.schema.field("in_plane").metadata == {b"unit": b"%"}
 
 
-def test_one_design_has_no_interval(tmp_path, config, undrawn):
-    strain(explored(crystal(), tmp_path, [0.5], 1, None), config)
+def test_one_design_has_no_interval(tmp_path, undrawn):
+    strain_section(explored(crystal(), tmp_path, [0.5], 1, None), 0.1)
     [row] = pyarrow.parquet.read_table(tmp_path / "figure_5.parquet").to_pylist()
     assert math.isnan(row["shear_average_lower"])
 
@@ -88,6 +88,6 @@ def without_reference() -> DesignSpace:
     [(linear(), "no parameters a, b"), (Linear(without_reference(), linear().properties, [[1.0] * 6]), "reference of zero")],
     ids=["parameters", "reference"],
 )
-def test_designs_without_a_cell(tmp_path, config, surrogate, why):
-    section = strain(explored(surrogate, tmp_path, [0.5]), config)
+def test_designs_without_a_cell(tmp_path, surrogate, why):
+    section = strain_section(explored(surrogate, tmp_path, [0.5]), 0.1)
     assert why in section.text and not section.figures

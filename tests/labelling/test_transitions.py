@@ -4,11 +4,9 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.labelling.transitions import check_transitions
 from matdesinne.oracles.base import Column, Oracle
-from matdesinne.reporting.drawing import write_data
 
 from ..conftest import Linear, box, prop
 
@@ -46,21 +44,19 @@ class Here:
         pass
 
 
-def subject(folder) -> Exploration:
+def transitions() -> Transitions:
     """Ends at y = -0.1 and 0.1, at -0.3 and 0.3, and two that cannot be labelled."""
     surrogate = Linear(box(), [prop("y", floor=0.0)], [[1.0, 0.0]]).eval()
     before = torch.tensor([[-0.1, 0.0], [0.3, 0.0], [-0.3, 0.9], [-0.5, 0.0]])
     after = before * torch.tensor([-1.0, 1.0])
-    found = Transitions.between(surrogate, Levels(-0.05, 0.05), before, after, ["x1"] * 4)
-    write_data(folder / "transitions.parquet", found.columns())
-    return Exploration((), surrogate, None, folder, 0)
+    return Transitions.between(surrogate, Levels(-0.05, 0.05), before, after, ["x1"] * 4)
 
 
 def check(folder, best: int = 3, **oracle):
     target = {"_target_": "tests.labelling.test_transitions.Shifted", **oracle}
     executor = {"_target_": "tests.labelling.test_transitions.Here"}
-    config = OmegaConf.create({"oracle": target, "executor": executor, "transitions": {"best": best}})
-    return check_transitions(subject(folder), config)
+    config = OmegaConf.create({"oracle": target, "executor": executor})
+    return check_transitions(transitions().take(torch.arange(best)), config, folder)
 
 
 @pytest.mark.parametrize(("shift", "real"), [(0.0, [True, True]), (0.2, [False, True]), (-0.2, [False, True])])

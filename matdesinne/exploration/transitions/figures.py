@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["draw_kinds", "draw_remote", "draw_small", "draw_structures"]
+__all__ = ["draw_remote", "draw_shortest", "draw_small", "draw_structures"]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,10 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from matdesinne.exploration.transitions.files import ends
+from matdesinne.exploration.transitions.structures import structure_pairs
 from matdesinne.exploration.transitions.transition import Transitions
-from matdesinne.reporting.drawing import axis_label, save_figure, write_data
+from matdesinne.files import write_table
+from matdesinne.reporting.drawing import axis_label, save_figure
 from matdesinne.reporting.palette import BLUE, CYCLE, GREY, SKY, VERMILLION
 from matdesinne.reporting.report import Picture
 from matdesinne.structures import Prototype, draw_structure
@@ -24,145 +25,140 @@ from matdesinne.surrogates.base import Surrogate
 _CURVE = 33
 """Designs on the line through a transition."""
 _BAND = 0.9
-"""Content of the band about a curve."""
+"""Probability that the band about a curve holds the property."""
 _DRAWN = 3
-"""Transitions whose structures are drawn."""
+"""Number of transitions whose structures are drawn."""
 
 
 def draw_small(small: Transitions, best: Transitions, surrogate: Surrogate, folder: Path) -> Picture:
-    """How many small transitions there are up to a size, and the property along the best of them.
+    """Draw how many small transitions there are up to a size, and the property along the best of them.
 
     Args:
         small: all small transitions.
-        best: those whose lines are drawn.
-        surrogate: predicts the property on these lines.
-        folder: of the files.
+        best: the transitions along which the property is drawn.
+        surrogate: predicts the property.
+        folder: folder of the figure.
     """
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, knob in zip(CYCLE * 9, sorted(set(small.knobs), key=small.knobs.count, reverse=True), strict=False):
-        sizes = 100 * small.size[torch.tensor([name == knob for name in small.knobs])].sort().values
+        sizes = 100 * small.sizes(knob).sort().values
         left.step(sizes, range(1, len(sizes) + 1), where="post", color=color, label=knob.replace("_", " "))
     left.set(xlabel="change of one knob [% of half its range]", ylabel="distinct transitions up to this change", xlim=(0, None))
     left.legend(fontsize="small")
     _draw_lines(right, best, surrogate, folder)
     return Picture(
         save_figure(figure, folder, "transitions"),
-        "Left: distinct transitions by the change of one knob that they take. Right: the property along the changed knob "
-        f"through the best {len(best)}, from before (circle) to after (square), with the {100 * _BAND:.0f} % interval of the "
-        "first; dotted: the floor. The paper shows single examples with changes of 6 to 7 % of a lattice constant.",
+        "Left: number of distinct transitions up to a change of one knob. Right: the property along the changed knob of the "
+        f"best {len(best)}, from before (circle) to after (square), with the {100 * _BAND:.0f} % interval of the first. "
+        "Dotted: the floor. The paper shows single examples with changes of 6 to 7 % of a lattice constant.",
         "Cumulative numbers of transitions by knob, and curves of the property across the best transitions.",
     )
 
 
 def _draw_lines(axis: Axes, best: Transitions, surrogate: Surrogate, folder: Path) -> None:
-    place = torch.linspace(-0.5, 1.5, _CURVE)
-    line = best.before[:, None] + place[None, :, None] * (best.after - best.before)[:, None]
-    lower, upper = best.space.lower, best.space.upper
-    y, std = surrogate.predict_many(line.flatten(0, 1).clamp(lower, upper))
-    half = surrogate.half_width(std, _BAND)[:, 0].reshape(len(best), _CURVE)
+    fraction = torch.linspace(-0.5, 1.5, _CURVE)
+    line = best.before[:, None] + fraction[None, :, None] * (best.after - best.before)[:, None]
+    y, std = surrogate.predict_many(line.flatten(0, 1).clamp(best.space.lower, best.space.upper))
+    half_width = surrogate.half_width(std, _BAND)[:, 0].reshape(len(best), _CURVE)
     y = y[:, 0].reshape(len(best), _CURVE)
     sizes = 100 * best.size
     for row, color in zip(range(len(best)), CYCLE * 9, strict=False):
-        x = place * sizes[row]
+        x = fraction * sizes[row]
         if row == 0:
-            axis.fill_between(x, y[row] - half[row], y[row] + half[row], color=SKY, alpha=0.35, linewidth=0)
+            axis.fill_between(x, y[row] - half_width[row], y[row] + half_width[row], color=SKY, alpha=0.35, linewidth=0)
         axis.plot(x, y[row], color=color, linewidth=1)
         axis.plot(0.0, best.value[row, 0], "o", color=color, markersize=4)
         axis.plot(sizes[row], best.value[row, 1], "s", color=color, markersize=4)
     axis.axhline(best.levels.threshold, color="black", linestyle=":", linewidth=1)
     axis.set(xlabel="change from the start [% of half the knob's range]", ylabel=axis_label(best.prop))
     number = torch.arange(1, len(best) + 1).repeat_interleave(_CURVE)
-    write_data(
+    write_table(
         folder / "transitions_lines.parquet",
         {
             "transition": ("1", number.tolist()),
-            "change": ("% of half the range", (place[None] * sizes[:, None]).flatten().tolist()),
+            "change": ("% of half the range", (fraction[None] * sizes[:, None]).flatten().tolist()),
             best.prop.name: (best.prop.unit, y.flatten().tolist()),
-            f"{best.prop.name}_half_width": (best.prop.unit, half.flatten().tolist()),
+            f"{best.prop.name}_half_width": (best.prop.unit, half_width.flatten().tolist()),
         },
     )
 
 
 def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Picture:
-    """The structures before and after the first few transitions, from above.
+    """Draw the structures before and after the first few transitions, from above.
 
     Args:
-        best: the transitions.
+        best: transitions in a space with the six lattice parameters.
         prototype: atoms and fractional positions.
-        folder: of the files.
+        folder: folder of the figure.
     """
-    pairs = ends(best.take(torch.arange(min(_DRAWN, len(best)))), prototype)
+    pairs = structure_pairs(best.take(torch.arange(min(_DRAWN, len(best)))), prototype)
     figure = matplotlib.figure.Figure(figsize=(3.1 * len(pairs), 5.6), layout="constrained")
     axes = figure.subplots(2, len(pairs), squeeze=False)
     for column, pair in enumerate(pairs):
         for axis, atoms in zip(axes[:, column], pair, strict=True):
             draw_structure(atoms, axis)
             axis.set_axis_off()
-            gap = f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
-            axis.set_title(
-                f"{column + 1} {atoms.info['end']}: {gap}\n{_knob_text(best, column, atoms.info['end'])}", fontsize=8
-            )
+            end, value = atoms.info["end"], f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
+            axis.set_title(f"{column + 1} {end}: {value}\n{_knob_text(best, column, end)}", fontsize=8)
     return Picture(
         save_figure(figure, folder, "transitions_structures"),
-        f"The best {len(pairs)} transitions, the layer from above (3 x 3 cells): before (top) and after (bottom).",
+        f"The layer from above (3 x 3 cells), before (top) and after (bottom) the best {len(pairs)} transitions.",
         "Structures before and after transitions.",
     )
 
 
 def _knob_text(best: Transitions, row: int, end: str) -> str:
-    parameter = best.space.parameters[best.space.index(best.knobs[row])]
-    designs = best.before if end == "before" else best.after
-    return f"{parameter.name} = {designs[row, best.space.index(parameter.name)]:.3f} {parameter.unit}"
+    column = best.space.index(best.knobs[row])
+    parameter, designs = best.space.parameters[column], best.before if end == "before" else best.after
+    return f"{parameter.name} = {designs[row, column]:.3f} {parameter.unit}"
 
 
-def draw_kinds(kinds: Transitions, shown: Sequence[str], folder: Path) -> Picture:
-    """How short the shortest transitions are, by the knobs that may change.
+def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> Picture:
+    """Draw the sizes of the shortest transitions, by the knobs that may change.
 
     Args:
-        kinds: the shortest transition of each design and set of knobs.
-        shown: the sets to draw.
-        folder: of the files.
+        shortest: the shortest transition of each design and set of knobs.
+        shown: the sets of knobs to draw.
+        folder: folder of the figure.
     """
     figure = matplotlib.figure.Figure(figsize=(7, 0.32 * len(shown) + 1.2), layout="constrained")
     axis = figure.subplots()
     levels = torch.tensor([0.1, 0.5, 0.9])
     for place, name in enumerate(reversed(shown)):
-        sizes = 100 * kinds.size[torch.tensor([knob == name for knob in kinds.knobs])]
-        low, middle, high = sizes.quantile(levels).tolist()
+        low, median, high = (100 * shortest.sizes(name)).quantile(levels).tolist()
         axis.plot([low, high], [place, place], color=SKY if "+" in name else GREY, linewidth=5, solid_capstyle="butt")
-        axis.plot(middle, place, "o", color=BLUE)
-    axis.set_yticks(
-        range(len(shown)), [name.replace("+", ", ").replace("_", " ") for name in reversed(shown)], fontsize="small"
-    )
+        axis.plot(median, place, "o", color=BLUE)
+    names = [name.replace("+", ", ").replace("_", " ") for name in reversed(shown)]
+    axis.set_yticks(range(len(shown)), names, fontsize="small")
     axis.set(xlabel="shortest change across the floor [% of a half-width of the box]", xlim=(0, None))
     return Picture(
         save_figure(figure, folder, "transitions_by_knobs"),
-        "How far generated designs are from the other side when one knob (grey) or several (blue) may change: median (dot) and "
-        "10 to 90 % (bar) of those that have a transition. After the paper's search for transition paths in Figure 6.",
+        "Distance of generated designs from the other side if one knob (grey) or several (blue) may change: median (dot) and "
+        "10 to 90 % (bar) of the designs that have a transition. After the paper's search for transition paths in Figure 6.",
         "Bars of the size of the shortest transition for each set of knobs.",
     )
 
 
-def draw_remote(surrogate: Surrogate, designs: Float[Tensor, "n dx"], far: Float[Tensor, " n"], folder: Path) -> Picture:
-    """The distance of designs from any transition against their property.
+def draw_remote(surrogate: Surrogate, designs: Float[Tensor, "n dx"], distance: Float[Tensor, " n"], folder: Path) -> Picture:
+    """Draw the distance of designs from the nearest transition against their property.
 
     Args:
         surrogate: predicts the property.
-        designs: in physical units, the farthest first.
-        far: their distances in half-widths of the box.
-        folder: of the files.
+        designs: in physical units.
+        distance: their distances in half-widths of the box.
+        folder: folder of the figure.
     """
     prop, y = surrogate.properties[0], surrogate.predict_many(designs)[0][:, 0]
     figure = matplotlib.figure.Figure(figsize=(5.5, 3.8), layout="constrained")
     axis = figure.subplots()
-    known = far.isfinite()
-    axis.scatter(y[known], far[known], s=8, color=BLUE, linewidths=0, alpha=0.6)
+    known = distance.isfinite()
+    axis.scatter(y[known], distance[known], s=8, color=BLUE, linewidths=0, alpha=0.6)
     axis.axvline(prop.floor or 0.0, color=VERMILLION, linestyle=":", linewidth=1)
     axis.set(xlabel=axis_label(prop), ylabel="distance to the nearest transition\n[half-widths of the box]", ylim=(0, None))
     return Picture(
         save_figure(figure, folder, "remote"),
-        "How far generated designs are from the nearest design at the floor (dotted) when all knobs may change: the higher, "
-        "the safer against a transition. Not in the paper.",
+        "Distance of generated designs from the nearest design at the floor (dotted) if all knobs may change. Designs farther "
+        "away are safer against a transition. Not in the paper.",
         "Scatter plot of the distance to the nearest transition against the property.",
     )

@@ -1,8 +1,8 @@
-"""What is looked for among generated designs: small transitions, the shortest of every kind, designs far from all."""
+"""The search for transitions among generated designs, and that for small changes of one knob."""
 
 from __future__ import annotations
 
-__all__ = ["TransitionSearch"]
+__all__ = ["TransitionSearch", "move_to_levels", "small_transitions"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.transitions.crossing import at_edges, remoteness, shortest_transitions, small_transitions
-from matdesinne.exploration.transitions.transition import Levels, Transitions, best_first, distinct, joined
+from matdesinne.exploration.transitions.crossing import first_crossing, half_widths
+from matdesinne.exploration.transitions.shortest import distance_to_level, shortest_transitions
+from matdesinne.exploration.transitions.transition import ON_LEVEL, Levels, Transitions, best_first, distinct, joined
+from matdesinne.localization import Newton
+from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Target
 
-_ROOM = 1.2
-"""How much longer than a small change one by the fast surrogate may be that the accurate one looks at."""
+_FEW_POINTS = 5
+"""Points of a scan over a small change."""
+_MARGIN = 1.2
+"""The accurate surrogate looks at changes by the fast one that are at most this many times as long as a small change."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,16 @@ class TransitionSearch:
     """Settings of a search for transitions.
 
     Args:
-        levels: distances from the property's floor (0 where it has none), in its unit: a transition goes from at most -level
+        levels: distances from the property's floor (0 if it has none), in its unit: a transition goes from at most -level
             to at least +level, or back.
-        edges: generated designs of each target that are moved to these levels, to look for small changes of one knob there.
-        small: longest of these changes, in half-widths of the box.
-        refined: for each level, how many the accurate surrogate looks at.
+        edges: number of generated designs of each target that are moved to these levels, to look for small changes there.
+        small: longest small change of one knob, in half-widths of the box.
+        refined: number of transitions of each level that the accurate surrogate looks at.
         apart: smallest distance of the starts of two different transitions, in half-widths of the box.
-        starts: generated designs of each target for which the shortest transition of every kind is looked for.
-        knobs: sets of parameters that may change in these; each alone, every pair, and all together when omitted.
-        remote: generated designs of each target whose distance from any transition is found.
-        best: transitions that are drawn, written as structures, and checked by an oracle.
+        starts: number of generated designs of each target for which the shortest transition of every kind is looked for.
+        knobs: sets of parameters that may change in these; by default each alone, every pair, and all together.
+        remote: number of generated designs of each target whose distance from any transition is found.
+        best: number of transitions that are drawn, written as structures, and checked by an oracle.
     """
 
     levels: Sequence[float]
@@ -57,36 +64,42 @@ class TransitionSearch:
         if min(self.edges, self.refined, self.starts, self.remote, self.best) < 1 or not self.apart >= 0:
             raise ConfigError("Expected numbers of at least 1 and apart of at least 0 in transitions, got less: raise them.")
 
-    def small_changes(self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate, accurate: Surrogate) -> Transitions:
-        """Distinct transitions by a small change of one knob, the best first, as the accurate surrogate sees them.
+    def small_changes(
+        self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate, accurate: Surrogate | None = None
+    ) -> Transitions:
+        """Find distinct transitions by a small change of one knob, the best first.
 
-        The fast surrogate moves designs to every level and finds the knobs that are steep there. The accurate one moves those
-        starts for which it agrees best onto its own level and finds the crossing again; where the two differ its error is
-        larger, and so is the spread.
+        The fast surrogate moves designs to every level and finds the knobs that are steep there. The accurate one moves the
+        starts for which the two differ least onto its own level and finds the crossing again. Their difference widens the
+        spread of the prediction.
 
         Args:
-            tables: generated designs for one target each.
-            surrogate: the fast one.
-            accurate: the other; the same where there is none.
+            tables: generated designs, one table for each target.
+            surrogate: the fast surrogate.
+            accurate: the accurate surrogate, if there is one.
         """
         designs = torch.cat([table[: self.edges] for table in tables])
-        found = []
+        by_level = []
         for level in sorted(self.levels, reverse=True):
-            sides = self.sides(surrogate, level)
-            edges = at_edges(surrogate, designs, sides, surrogate.space)
-            rough = small_transitions(surrogate, edges, sides, _ROOM * self.small)
-            if accurate is not surrogate:
-                chosen = distinct(rough.take(rough.size.argsort(stable=True)), self.apart)
-                differing = (accurate.predict_many(chosen.before)[0][:, 0] - chosen.value[:, 0]).abs()
-                chosen = chosen.take(differing.argsort(stable=True)[: self.refined])
-                edges = at_edges(accurate, chosen.before, sides, accurate.space)
-                sharp = small_transitions(accurate, edges, sides, self.small)
-                rough = Transitions.between(accurate, sides, sharp.before, sharp.after, sharp.knobs, other=surrogate)
-            found.append(rough.take(rough.size < self.small))
-        return distinct(best_first(joined(found), self.small), self.apart)
+            levels = self._levels(surrogate, level)
+            at_level = move_to_levels(surrogate, designs, levels)
+            transitions = small_transitions(surrogate, at_level, levels, _MARGIN * self.small)
+            if accurate is not None:
+                transitions = self._refine(transitions, surrogate, accurate)
+            by_level.append(transitions.take(transitions.size < self.small))
+        return distinct(best_first(joined(by_level), self.small), self.apart)
+
+    def _refine(self, transitions: Transitions, surrogate: Surrogate, accurate: Surrogate) -> Transitions:
+        """Find transitions again with the accurate surrogate, from those starts for which the two surrogates differ least."""
+        chosen = distinct(transitions.take(transitions.size.argsort(stable=True)), self.apart)
+        difference = (accurate.predict_many(chosen.before)[0][:, 0] - chosen.value[:, 0]).abs()
+        chosen = chosen.take(difference.argsort(stable=True)[: self.refined])
+        at_level = move_to_levels(accurate, chosen.before, chosen.levels)
+        again = small_transitions(accurate, at_level, chosen.levels, self.small)
+        return Transitions.between(accurate, chosen.levels, again.before, again.after, again.knobs, other=surrogate)
 
     def shortest(self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate) -> Transitions:
-        """The shortest transition of every design across the smallest level, for each set of knobs.
+        """Find the shortest transition of every design across the smallest level, for each set of knobs.
 
         Args:
             tables: the starts, in physical units.
@@ -95,27 +108,80 @@ class TransitionSearch:
         names = surrogate.space.names
         sets = self.knobs or [*combinations(names, 1), *combinations(names, 2), names]
         designs = torch.cat([table[: self.starts] for table in tables])
-        return shortest_transitions(surrogate, designs, sets, self.sides(surrogate, min(self.levels)))
+        return shortest_transitions(surrogate, designs, sets, self._levels(surrogate, min(self.levels)))
 
     def remotest(
         self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate
     ) -> tuple[Float[Tensor, "n dx"], Float[Tensor, " n"]]:
-        """Generated designs and how far they are from the floor of the property, the farthest first.
+        """Returns generated designs and their distances from the floor of the property, the farthest first.
 
         Args:
-            tables: generated designs for one target each.
+            tables: generated designs, one table for each target.
             surrogate: predicts the property.
         """
         designs = torch.cat([table[: self.remote] for table in tables])
-        far = remoteness(surrogate, designs, self._centre(surrogate))
-        order = far.argsort(descending=True, stable=True)
-        return designs[order], far[order]
-
-    def sides(self, surrogate: Surrogate, level: float) -> Levels:
-        """The sides at a distance from the floor."""
-        centre = self._centre(surrogate)
-        return Levels(centre - level, centre + level)
+        distance = distance_to_level(surrogate, designs, _floor(surrogate))
+        order = distance.argsort(descending=True, stable=True)
+        return designs[order], distance[order]
 
     @staticmethod
-    def _centre(surrogate: Surrogate) -> float:
-        return surrogate.properties[0].floor or 0.0
+    def _levels(surrogate: Surrogate, level: float) -> Levels:
+        floor = _floor(surrogate)
+        return Levels(floor - level, floor + level)
+
+
+def _floor(surrogate: Surrogate) -> float:
+    return surrogate.properties[0].floor or 0.0
+
+
+def move_to_levels(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Levels) -> Float[Tensor, "m dx"]:
+    """Move designs onto the level of their side by Newton's projection; those that do not arrive are left out.
+
+    Args:
+        surrogate: predicts the property.
+        designs: in physical units.
+        levels: the levels of the two sides.
+    """
+    mean, std = surrogate.predict_many(designs)
+    upper = mean[:, 0] > levels.threshold
+    arrived = [designs[:0]]
+    for rows, level in ((~upper, levels.low), (upper, levels.high)):
+        if rows.any():
+            target = Target((level,), (level,))
+            start = Candidates(surrogate.space, surrogate.properties, designs[rows], target, mean[rows], std[rows], "sampled")
+            moved = Newton(ON_LEVEL / 10).localize(start, surrogate)
+            arrived.append(moved.designs[moved.error[:, 0] <= ON_LEVEL])
+    return torch.cat(arrived)
+
+
+def small_transitions(
+    surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Levels, reach: float, space: DesignSpace | None = None
+) -> Transitions:
+    """Find transitions by a small change of one knob, for every design and every knob that is steep enough there.
+
+    The search follows a knob in the direction of its slope if a linear property would cross within 1.5 times the reach.
+
+    Args:
+        surrogate: predicts the property and its gradient.
+        designs: the starts, in physical units; use those of `move_to_levels`.
+        levels: the levels of the two sides.
+        reach: longest change, in half-widths of the box.
+        space: the design space of the surrogate, possibly with narrower bounds.
+    """
+    space = space or surrogate.space
+    at = surrogate.linearize(designs.to(surrogate.device))
+    mean, slope = at.mean[:, 0].cpu(), at.jacobian[:, 0].cpu() * half_widths(surrogate)
+    transitions = [Transitions.between(surrogate, levels, designs[:0], designs[:0], [], space)]
+    for above in (True, False):
+        side = levels.side(above)
+        starts = levels.is_start(mean, above)
+        rows, knobs = (starts[:, None] & (side.missing(mean)[:, None] <= 1.5 * reach * slope.abs())).nonzero().unbind(dim=1)
+        rays = torch.zeros(len(rows), space.dimension)
+        rays[torch.arange(len(rows)), knobs] = slope[rows, knobs].sign() * (1.0 if above else -1.0)
+        limit = torch.full((len(rows),), reach)
+        crossings = first_crossing(surrogate, designs[rows], rays, side, space, limit, _FEW_POINTS)
+        near = crossings.distance <= reach
+        names = [space.names[knob] for knob in knobs[near].tolist()]
+        ends = crossings.designs[near]
+        transitions.append(Transitions.between(surrogate, levels, designs[rows][near], ends, names, space))
+    return joined(transitions)

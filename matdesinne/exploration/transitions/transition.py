@@ -1,8 +1,8 @@
-"""Transitions: pairs of designs on both sides of a property's threshold that differ by little."""
+"""Transitions: pairs of similar designs on either side of a threshold of a property."""
 
 from __future__ import annotations
 
-__all__ = ["Levels", "Transitions", "best_first", "distinct", "joined"]
+__all__ = ["ON_LEVEL", "Levels", "Transitions", "best_first", "distinct", "joined"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.transitions.nearest import Side
+from matdesinne.exploration.transitions.crossing import Side, half_widths
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
+
+ON_LEVEL = 1e-4
+"""Largest distance from a level at which a design counts as on it, in the unit of the property."""
 
 
 @dataclass(frozen=True)
@@ -37,40 +40,45 @@ class Levels:
 
     @property
     def threshold(self) -> float:
-        """What separates the sides in truth: their middle."""
+        """The middle of the two levels, which separates the sides in truth."""
         return (self.low + self.high) / 2
 
-    def goal(self, above: bool) -> Side:
-        """The upper or the lower side."""
+    def side(self, above: bool) -> Side:
+        """Returns the upper or the lower side."""
         return Side(self.high if above else self.low, above)
+
+    def is_start(self, y: Float[Tensor, " n"], above: bool) -> Bool[Tensor, " n"]:
+        """Returns a mask of the values on the side from which a transition to `side` begins."""
+        return y <= self.low + ON_LEVEL if above else y >= self.high - ON_LEVEL
 
 
 @dataclass(frozen=True)
 class Transitions:
     r"""Pairs of designs with the property on either side of a threshold.
 
-    The probability that a transition is real is :math:`P = P_0 + P_1 - 1` with the probabilities :math:`P_0, P_1` that either
-    end is on its side of the threshold, from the calibrated spread (see `Surrogate.content`), errors of either sign being
-    equally likely. The errors of two ends that are near each other are almost equal; for equal errors P is exact, because an
-    error cannot spoil both ends, and for any other dependence it is a lower bound (Fréchet's).
+    The probability that a transition is real is :math:`P = P_0 + P_1 - 1`, where :math:`P_0` and :math:`P_1` are the
+    probabilities that each end is on its side of the threshold. They come from the calibrated spread (see
+    `Surrogate.coverage`), with errors of either sign equally likely. Ends that are near each other have almost
+    equal errors. For equal errors P is exact, because no error puts both ends on the wrong side; otherwise it is a lower bound
+    (Fréchet's inequality).
 
     Args:
         space: names, units and bounds of the designs.
-        prop: what changes.
-        levels: the sides.
-        unit: half-widths of the box, in physical units, shape [dx].
+        prop: the property that changes.
+        levels: the levels of the two sides.
+        half_width: half-widths of the box, in physical units, shape [dx].
         before: the starts, in physical units.
         after: the ends.
-        knobs: for each row, the parameters that were free to change.
-        value: the property before and after, shape [n, 2].
-        std: its spread, shape [n, 2].
-        probability: that the transition is real, shape [n].
+        knobs: for each row, the parameters that were free to change, joined by ``+``.
+        value: predicted property before and after, shape [n, 2].
+        std: spread of the prediction, shape [n, 2].
+        probability: probability that the transition is real, shape [n].
     """
 
     space: DesignSpace
     prop: Property
     levels: Levels
-    unit: Float[Tensor, " dx"]
+    half_width: Float[Tensor, " dx"]
     before: Float[Tensor, "n dx"]
     after: Float[Tensor, "n dx"]
     knobs: Sequence[str]
@@ -93,42 +101,38 @@ class Transitions:
         space: DesignSpace | None = None,
         other: Surrogate | None = None,
     ) -> Transitions:
-        """Pairs as a surrogate sees them.
+        """Predict the property at both ends, and the probability that the transitions are real.
 
-        The calibrated spread is an average over designs. Where another surrogate says something else, the error is larger: with
-        one, the difference of the two is added to the spread in quadrature.
+        The calibrated spread is an average over designs; where another surrogate disagrees, the error is larger. The difference
+        of two surrogates is therefore added to the spread in quadrature.
 
         Args:
-            surrogate: predicts the property at both ends.
-            levels: the sides.
+            surrogate: predicts the property.
+            levels: the levels of the two sides.
             before: the starts, in physical units.
             after: the ends.
             knobs: for each row, the parameters that were free to change, joined by ``+``.
-            space: the surrogate's, maybe with narrower bounds.
+            space: the design space of the surrogate, possibly with narrower bounds.
             other: a surrogate of another kind for the same property.
         """
-        ends = [surrogate.predict_many(x) for x in (before, after)]
-        value, std = (torch.stack([end[k][:, 0] for end in ends], dim=1) for k in range(2))
+        predictions = [surrogate.predict_many(x) for x in (before, after)]
+        value, std = (torch.stack([column[:, 0] for column in columns], dim=1) for columns in zip(*predictions, strict=True))
         if other is not None:
             second = torch.stack([other.predict_many(x)[0][:, 0] for x in (before, after)], dim=1)
             std = torch.hypot(std, second - value)
-        upper = value[:, 1:] > value[:, :1]
-        rising = torch.cat([~upper, upper], dim=1)
-        margin = torch.where(rising, value - levels.threshold, levels.threshold - value)
-        content = torch.stack(
-            [surrogate.coverage(std[:, k : k + 1], margin[:, k : k + 1].abs())[:, 0] for k in range(2)], dim=1
-        )
-        right = 0.5 + 0.5 * content * margin.sign()
-        unit = surrogate.scale.std.detach().cpu().clone()
-        probability = (right.sum(dim=1) - 1).clamp_min(0.0)
-        return cls(
-            space or surrogate.space, surrogate.properties[0], levels, unit, before, after, list(knobs), value, std, probability
-        )
+        rises = value[:, 1:] > value[:, :1]
+        is_upper = torch.cat([~rises, rises], dim=1)
+        margin = torch.where(is_upper, value - levels.threshold, levels.threshold - value)
+        coverage = torch.cat([surrogate.coverage(std[:, [k]], margin[:, [k]].abs()) for k in range(2)], dim=1)
+        on_its_side = 0.5 + 0.5 * coverage * margin.sign()
+        probability = (on_its_side.sum(dim=1) - 1).clamp_min(0.0)
+        space, width = space or surrogate.space, half_widths(surrogate)
+        return cls(space, surrogate.properties[0], levels, width, before, after, list(knobs), value, std, probability)
 
     @property
     def change(self) -> Float[Tensor, "n dx"]:
-        """Of every parameter, in half-widths of the box."""
-        return (self.after - self.before) / self.unit
+        """Change of every parameter, in half-widths of the box."""
+        return (self.after - self.before) / self.half_width
 
     @property
     def size(self) -> Float[Tensor, " n"]:
@@ -137,11 +141,19 @@ class Transitions:
 
     @property
     def rises(self) -> Bool[Tensor, " n"]:
-        """Whether the property goes up: from metal to semiconductor."""
+        """Whether the property increases, e.g. from a metal to a semiconductor."""
         return self.value[:, 1] > self.value[:, 0]
 
+    def sizes(self, knobs: str) -> Float[Tensor, " m"]:
+        """Returns the sizes of the changes of a set of knobs, in half-widths of the box."""
+        return self.size[torch.tensor([name == knobs for name in self.knobs])]
+
     def take(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Transitions:
-        """Keep some rows, in the order given."""
+        """Keep some rows.
+
+        Args:
+            rows: a mask, or row numbers in the order of the result.
+        """
         numbers = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
         return replace(
             self,
@@ -154,8 +166,7 @@ class Transitions:
         )
 
     def columns(self) -> dict[str, tuple[str, Sequence[object]]]:
-        """The table as ``{name: (unit, values)}``: both ends, every change in its unit and relative to the start."""
-        gap = self.prop.name
+        """Returns ``{name: (unit, values)}`` with both ends, and every change in its unit and relative to the start."""
         table: dict[str, tuple[str, Sequence[object]]] = {
             "knobs": ("", list(self.knobs)),
             "direction": ("", ["up" if up else "down" for up in self.rises.tolist()]),
@@ -163,8 +174,8 @@ class Transitions:
             "probability": ("1", self.probability.tolist()),
         }
         for k, end in enumerate(("before", "after")):
-            table[f"{gap}_{end}"] = (self.prop.unit, self.value[:, k].tolist())
-            table[f"{gap}_std_{end}"] = (self.prop.unit, self.std[:, k].tolist())
+            table[f"{self.prop.name}_{end}"] = (self.prop.unit, self.value[:, k].tolist())
+            table[f"{self.prop.name}_std_{end}"] = (self.prop.unit, self.std[:, k].tolist())
         for i, parameter in enumerate(self.space.parameters):
             start, end_value = self.before[:, i].double(), self.after[:, i].double()
             table[f"{parameter.name}_before"] = (parameter.unit, start.tolist())
@@ -176,12 +187,12 @@ class Transitions:
 
 
 def best_first(transitions: Transitions, small: float) -> Transitions:
-    """The changes below a size first, the most probable of them first; then the others by their size.
+    """Order transitions: first the small ones, the most probable first, and then the others by their size.
 
-    Probabilities that agree to a hundredth are equal; of these the smaller change comes first.
+    Probabilities are rounded to a hundredth; of equal ones the smaller change comes first.
 
     Args:
-        transitions: to be ordered.
+        transitions: in any order.
         small: size below which a change counts as small, in half-widths of the box.
     """
     by_size = transitions.take(transitions.size.argsort(stable=True))
@@ -190,23 +201,23 @@ def best_first(transitions: Transitions, small: float) -> Transitions:
 
 
 def distinct(transitions: Transitions, apart: float) -> Transitions:
-    """Of transitions whose starts, or images of them under the symmetries, are near each other, keep the first.
+    """Keep the first of those transitions whose starts, or images of them under the symmetries, are near each other.
 
     Args:
-        transitions: in the order of preference.
+        transitions: in order of preference.
         apart: smallest distance of two starts, in half-widths of the box.
     """
-    places = transitions.before / transitions.unit
-    images = transitions.space.images(transitions.before) / transitions.unit
+    starts = transitions.before / transitions.half_width
+    images = transitions.space.images(transitions.before) / transitions.half_width
     kept: list[int] = []
     for row in range(len(transitions)):
-        if not kept or torch.cdist(places[row : row + 1], images[kept].flatten(0, 1)).min() > apart:
+        if not kept or torch.cdist(starts[row : row + 1], images[kept].flatten(0, 1)).min() > apart:
             kept.append(row)
     return transitions.take(torch.tensor(kept, dtype=torch.long))
 
 
 def joined(parts: Sequence[Transitions]) -> Transitions:
-    """One table after the other; the levels are those of the first."""
+    """Join tables of transitions; the levels are those of the first table."""
     return replace(
         parts[0],
         before=torch.cat([part.before for part in parts]),

@@ -6,10 +6,11 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import Exploration
-from matdesinne.exploration.transitions.crossing import small_transitions
-from matdesinne.exploration.transitions.files import ends, write_pairs
-from matdesinne.exploration.transitions.section import switching
+from matdesinne.exploration.transitions.search import small_transitions
+from matdesinne.exploration.transitions.section import find_transitions, transitions_section
+from matdesinne.exploration.transitions.structures import structure_pairs, write_structures
 from matdesinne.exploration.transitions.transition import Levels, Transitions
+from matdesinne.reporting.report import Section
 
 from ...conftest import Linear, box, candidates, load_part, prop, rows
 
@@ -44,7 +45,11 @@ def settings(**changes) -> OmegaConf:
     return OmegaConf.create({"run": "pretrained", "design": None, "transitions": search, **changes})
 
 
-def subject(folder, surrogate=None) -> Exploration:
+def section_of(designs: Exploration, config: OmegaConf) -> Section:
+    return transitions_section(designs, find_transitions(designs, config))
+
+
+def exploration(folder, surrogate=None) -> Exploration:
     surrogate = surrogate or Linear(box(), [prop("y", floor=0.0)], [[1.0, 0.5]]).eval()
     tables = tuple(candidates(surrogate, rows(surrogate.space, 30, seed=seed).x, 6.0) for seed in range(2))
     return Exploration(tables, surrogate, None, folder, 0)
@@ -53,7 +58,7 @@ def subject(folder, surrogate=None) -> Exploration:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("switching")
-    return switching(subject(folder), settings()), folder
+    return section_of(exploration(folder), settings()), folder
 
 
 def test_files(drawn):
@@ -83,7 +88,7 @@ def test_section(drawn):
 
 
 def test_one_given_design(tmp_path):
-    section = switching(subject(tmp_path), settings(design={"x1": 0.25, "x2": 0.5}))
+    section = section_of(exploration(tmp_path), settings(design={"x1": 0.25, "x2": 0.5}))
     table = pyarrow.parquet.read_table(tmp_path / "transitions_by_knobs.parquet").to_pydict()
     assert set(table["x1_before"]) == {0.25} and set(table["knobs"]) == {"x1", "x2", "x1+x2"}
     assert section.tables[1].rows[0][1] == "1 of 1"
@@ -92,19 +97,19 @@ def test_one_given_design(tmp_path):
 def test_nothing_to_find(tmp_path):
     """A property that never crosses its floor."""
     flat = Linear(box(), [prop("y", floor=5.0)], [[1.0, 0.5]]).eval()
-    section = switching(subject(tmp_path, flat), settings())
+    section = section_of(exploration(tmp_path, flat), settings())
     assert "0 distinct transitions" in section.text
 
 
 @pytest.mark.parametrize("kind", ["cif", "extxyz"])
 def test_structures_read_back(kind, pairs, prototype, tmp_path):
-    write_pairs(pairs, prototype, tmp_path)
+    write_structures(pairs, prototype, tmp_path)
     if kind == "extxyz":
         found = ase.io.read(tmp_path / "transitions.extxyz", index=":")
     else:
         names = [f"{row + 1:03d}_{end}.cif" for row in range(len(pairs)) for end in ("before", "after")]
         found = [ase.io.read(tmp_path / "transitions" / name) for name in names]
-    written = [atoms for pair in ends(pairs, prototype) for atoms in pair]
+    written = [atoms for pair in structure_pairs(pairs, prototype) for atoms in pair]
     assert len(found) == 12
     for atoms, expected in zip(found, written, strict=True):
         assert np.abs(atoms.cell.array - expected.cell.array).max() < TOLERANCE
@@ -113,7 +118,7 @@ def test_structures_read_back(kind, pairs, prototype, tmp_path):
 
 
 def test_ends_say_what_they_are(pairs, prototype):
-    before, after = ends(pairs, prototype)[2]
+    before, after = structure_pairs(pairs, prototype)[2]
     assert (before.info["transition"], before.info["end"], after.info["end"]) == (3, "before", "after")
     assert before.info["electric_field"] == pytest.approx(pairs.before[2, 6].item())
     assert "electric_field: V/angstrom" in before.info["units"] and "band_gap: eV" in before.info["units"]
@@ -121,8 +126,8 @@ def test_ends_say_what_they_are(pairs, prototype):
 
 
 def test_files_of_earlier_transitions_go(pairs, prototype, tmp_path):
-    write_pairs(pairs, prototype, tmp_path)
-    write_pairs(pairs.take(torch.tensor([4])), prototype, tmp_path)
+    write_structures(pairs, prototype, tmp_path)
+    write_structures(pairs.take(torch.tensor([4])), prototype, tmp_path)
     assert {path.name for path in (tmp_path / "transitions").iterdir()} == {"001_before.cif", "001_after.cif"}
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.transitions.crossing import at_edges, remoteness, shortest_transitions, small_transitions
-from matdesinne.exploration.transitions.search import TransitionSearch
+from matdesinne.exploration.transitions.search import TransitionSearch, move_to_levels, small_transitions
+from matdesinne.exploration.transitions.shortest import distance_to_level, shortest_transitions
 from matdesinne.exploration.transitions.transition import Levels, Transitions, best_first, distinct, joined
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
@@ -15,13 +15,13 @@ LEVELS = Levels(-0.1, 0.1)
 SINGLES = [["x1"], ["x2"]]
 
 
-def judged(before: list, after: list, surrogate=None, knobs: str = "x1") -> Transitions:
+def predicted(before: list, after: list, surrogate=None, knobs: str = "x1") -> Transitions:
     surrogate = surrogate or quadratic()
     return Transitions.between(surrogate, LEVELS, torch.tensor(before), torch.tensor(after), [knobs] * len(before))
 
 
 def test_transitions_know_both_ends():
-    found = judged([[-0.2, 0.0], [0.3, 0.0]], [[0.2, 0.0], [-0.3, 0.0]], linear())
+    found = predicted([[-0.2, 0.0], [0.3, 0.0]], [[0.2, 0.0], [-0.3, 0.0]], linear())
     assert found.value.flatten().tolist() == pytest.approx([-0.2, 0.2, 0.3, -0.3], abs=1e-6)
     assert found.rises.tolist() == [True, False]
     assert found.size.tolist() == pytest.approx([0.4, 0.6])
@@ -30,7 +30,7 @@ def test_transitions_know_both_ends():
 def test_probability_is_that_of_equal_errors():
     """Against drawn errors, the same at both ends."""
     surrogate = quadratic()
-    found = judged([[-0.02, 0.0]], [[0.05, 0.0]], surrogate)
+    found = predicted([[-0.02, 0.0]], [[0.05, 0.0]], surrogate)
     value, std = found.value[0].double(), found.std[0].double()
     assert std[0] == pytest.approx(std[1])
     error = std[0] * torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -40,18 +40,18 @@ def test_probability_is_that_of_equal_errors():
 
 def test_probability_falls_to_nothing():
     """An end on the wrong side, and no transition at all."""
-    found = judged([[0.2, 0.0], [0.2, 0.0]], [[0.3, 0.0], [0.2, 0.0]])
+    found = predicted([[0.2, 0.0], [0.2, 0.0]], [[0.3, 0.0], [0.2, 0.0]])
     assert found.probability.tolist() == [0.0, 0.0]
 
 
 def test_probability_of_a_large_step_is_near_one():
-    assert judged([[-0.2, 0.0]], [[0.9, 0.0]]).probability.item() > 0.9
+    assert predicted([[-0.2, 0.0]], [[0.9, 0.0]]).probability.item() > 0.9
 
 
 def test_best_first():
     sizes, probabilities = [0.02, 0.3, 0.01, 0.2, 0.015], [0.9, 1.0, 0.5, 0.1, 0.9]
     start = [[0.0, 0.0]] * 5
-    found = judged(start, [[size, 0.0] for size in sizes])
+    found = predicted(start, [[size, 0.0] for size in sizes])
     object.__setattr__(found, "probability", torch.tensor(probabilities))
     assert best_first(found, 0.05).size.tolist() == pytest.approx([0.015, 0.02, 0.01, 0.2, 0.3])
 
@@ -67,12 +67,12 @@ def mirrored() -> Linear:
 
 def test_images_of_a_start_are_one_transition():
     before = [[0.5, -0.6], [-0.6, 0.5], [0.51, -0.61], [0.0, -0.1]]
-    found = distinct(judged(before, before, mirrored()), 0.1)
+    found = distinct(predicted(before, before, mirrored()), 0.1)
     assert torch.equal(found.before, torch.tensor([before[0], before[3]]))
 
 
 def test_distinct_keeps_the_first():
-    found = judged([[0.05, 0.0], [0.0, 0.0], [0.5, 0.0]], [[0.1, 0.0]] * 3, linear())
+    found = predicted([[0.05, 0.0], [0.0, 0.0], [0.5, 0.0]], [[0.1, 0.0]] * 3, linear())
     assert distinct(found, 0.1).before[:, 0].tolist() == pytest.approx([0.05, 0.5])
     assert len(distinct(found, 0.01)) == 3
 
@@ -89,25 +89,25 @@ def test_columns_have_units_and_relative_changes():
     assert table["size"][1] == pytest.approx([math.hypot(0.5, 0.5)])
 
 
-def test_edges():
+def test_move_to_levels():
     """Every design to the level of its own side."""
     x = rows(box(), 60).x
-    edges = at_edges(linear(), x, LEVELS, box())
-    y = linear().predict_many(edges)[0][:, 0]
+    at_level = move_to_levels(linear(), x, LEVELS)
+    y = linear().predict_many(at_level)[0][:, 0]
     assert torch.minimum((y - 0.1).abs(), (y + 0.1).abs()).max() < 2e-4
     assert (y > 0).sum() == (x.sum(dim=1) > 0).sum()
 
 
-def test_edges_of_nothing():
+def test_move_to_levels_of_nothing():
     """As where the fast surrogate has found no transition for the accurate one."""
-    assert at_edges(linear(), box().sample(0), LEVELS, box()).shape == (0, 2)
+    assert move_to_levels(linear(), box().sample(0), LEVELS).shape == (0, 2)
 
 
 def test_small_transitions_take_every_steep_knob():
     surrogate = Linear(box(3), [prop()], [[1.0, -4.0, 0.1]]).eval()
-    edges = at_edges(surrogate, 0.5 * rows(box(3), 30).x, LEVELS, box(3))
-    found = small_transitions(surrogate, edges, LEVELS, 0.21)
-    assert {knob: found.knobs.count(knob) for knob in found.knobs} == {"x1": len(edges), "x2": len(edges)}
+    at_level = move_to_levels(surrogate, 0.5 * rows(box(3), 30).x, LEVELS)
+    found = small_transitions(surrogate, at_level, LEVELS, 0.21)
+    assert {knob: found.knobs.count(knob) for knob in found.knobs} == {"x1": len(at_level), "x2": len(at_level)}
     expected = [0.2 if knob == "x1" else 0.05 for knob in found.knobs]
     assert found.size.tolist() == pytest.approx(expected, abs=2e-3)
     assert (found.value.abs() > 0.0999).all() and (found.value.prod(dim=1) < 0).all()
@@ -158,14 +158,14 @@ def test_levels_in_order():
         Levels(0.1, -0.1)
 
 
-def test_remoteness_of_a_linear_property():
+def test_distance_to_level_of_a_linear_property():
     x = 0.4 * rows(box(), 20).x
-    found = remoteness(linear(), x, 0.0)
+    found = distance_to_level(linear(), x, 0.0)
     assert found.tolist() == pytest.approx((x.sum(dim=1).abs() / math.sqrt(2)).tolist(), abs=2e-3)
 
 
-def test_remoteness_where_there_is_no_other_side():
-    assert remoteness(linear(), torch.tensor([[0.5, 0.5]]), -2.5).isinf().all()
+def test_distance_to_level_where_there_is_no_other_side():
+    assert distance_to_level(linear(), torch.tensor([[0.5, 0.5]]), -2.5).isinf().all()
 
 
 def search(**changes) -> TransitionSearch:
@@ -176,7 +176,7 @@ def search(**changes) -> TransitionSearch:
 def test_small_changes_are_distinct_and_in_order():
     surrogate = quadratic()
     tables = [rows(box(), 50, seed=seed).x for seed in range(2)]
-    found = search().small_changes(tables, surrogate, surrogate)
+    found = search().small_changes(tables, surrogate)
     assert len(found) > 5 and (found.size < 0.25).all()
     assert (found.probability.diff() < 0.011).all()
     gaps = torch.cdist(found.before, found.before) + 9 * torch.eye(len(found))
@@ -210,6 +210,6 @@ def test_search_rejects(changes):
 
 
 def test_joined():
-    parts = [judged([[0.0, 0.0]], [[0.1, 0.0]]), judged([[0.2, 0.0]], [[0.1, 0.0]], knobs="x2")]
+    parts = [predicted([[0.0, 0.0]], [[0.1, 0.0]]), predicted([[0.2, 0.0]], [[0.1, 0.0]], knobs="x2")]
     both = joined(parts)
     assert both.knobs == ["x1", "x2"] and both.before[:, 0].tolist() == pytest.approx([0.0, 0.2])

@@ -1,0 +1,196 @@
+"""Figure 6 of the paper: designs for two targets on one map, and the pairs of them that are nearest to each other."""
+
+from __future__ import annotations
+
+__all__ = ["Pair", "close_pairs", "close_pairs_section"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.figure
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from matdesinne.candidates import Candidates
+from matdesinne.exploration.design_space import hide_coordinates
+from matdesinne.exploration.designs import Exploration
+from matdesinne.exploration.embedding import Embedding
+from matdesinne.exploration.transitions.crossing import half_widths
+from matdesinne.files import write_table
+from matdesinne.reporting.drawing import axis_label, save_figure, target_label
+from matdesinne.reporting.palette import BLUE, VERMILLION
+from matdesinne.reporting.report import Picture, Section, Table
+
+_INSETS = 2
+"""Number of pairs that are enlarged for each two targets."""
+_LISTED = 5
+"""Number of pairs in the table for each two targets; the enlarged pairs are some of them."""
+
+Places = Float[np.ndarray, "n 2"]
+Square = tuple[float, float, float]
+"""Lower left corner and side."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A design of one table and a design of another that is near to it.
+
+    Args:
+        first: row in the first table.
+        second: row in the second table.
+        distance: distance of the two in coordinates in which the box is [-1, 1]^d.
+    """
+
+    first: int
+    second: int
+    distance: float
+
+
+def close_pairs(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], count: int) -> list[Pair]:
+    """Find the closest pairs; each row is in one pair at most.
+
+    Args:
+        first: scaled designs.
+        second: scaled designs.
+        count: largest number of pairs.
+    """
+    distances = torch.cdist(first, second)
+    pairs: list[Pair] = []
+    while len(pairs) < min(count, len(first), len(second)):
+        row, column = divmod(int(distances.argmin()), len(second))
+        pairs.append(Pair(row, column, float(distances[row, column])))
+        distances[row], distances[:, column] = torch.inf, torch.inf
+    return pairs
+
+
+def close_pairs_section(exploration: Exploration) -> Section:
+    """Returns the section with maps of the lowest target's designs with those of every other target, and close pairs."""
+    title = "Close pairs on either side"
+    if exploration.embedding is None or len(exploration.generated) < 2:
+        return Section(title, "Figure 6 of the paper is left out: it needs two targets with several different designs.")
+    lowest, *others = (table for table, _ in exploration.embedding.generated)
+    scale = exploration.surrogate.scale
+    with torch.no_grad():
+        pairs = [close_pairs(scale(lowest.designs), scale(table.designs), _LISTED) for table in others]
+    text = (
+        f"Pairs of a design for {target_label(lowest)} and a design for another target that are nearest to each other, in "
+        "coordinates scaled by the box, among the designs on the map: a small change of the design switches the property. "
+        "They are pairs that sampling happens to give; there may be smaller changes."
+    )
+    figure = _draw(exploration, exploration.embedding, pairs)
+    return Section(title, text, [figure], [_table(exploration, lowest, others, pairs)])
+
+
+def _table(
+    exploration: Exploration, lowest: Candidates, others: Sequence[Candidates], pairs: Sequence[Sequence[Pair]]
+) -> Table:
+    prop = exploration.properties[0]
+    heads = ["to", "pair", "distance [half-widths]", *(f"{name} {axis_label(prop)}" for name in ("first", "second"))]
+    heads += [f"change of {axis_label(parameter)}" for parameter in exploration.space.parameters]
+    rows: list[list[object]] = []
+    for other, closest in zip(others, pairs, strict=True):
+        for number, pair in enumerate(closest, start=1):
+            change = (other.designs[pair.second] - lowest.designs[pair.first]).tolist()
+            values = [float(lowest.mean[pair.first, 0]), float(other.mean[pair.second, 0])]
+            rows.append([target_label(other), number, pair.distance, *values, *change])
+    return Table("The closest pairs; changes are those from the first to the second design of a pair.", heads, rows)
+
+
+def _draw(exploration: Exploration, embedding: Embedding, pairs: Sequence[Sequence[Pair]]) -> Picture:
+    first, *others = embedding.generated
+    figure = matplotlib.figure.Figure(figsize=(5.2 * len(others), 7.4), layout="constrained")
+    grid = figure.add_gridspec(2, _INSETS * len(others), height_ratios=[2, 1])
+    for panel, (second, closest) in enumerate(zip(others, pairs, strict=True)):
+        columns = range(_INSETS * panel, _INSETS * (panel + 1))
+        axis = figure.add_subplot(grid[0, columns.start : columns.stop])
+        insets = [figure.add_subplot(grid[1, column]) for column in columns]
+        _draw_panel(exploration, axis, insets, (first, second), closest)
+    _write(exploration, embedding)
+    return Picture(
+        save_figure(figure, exploration.folder, "figure_6"),
+        "After Figure 6 of the paper: candidates for the lowest target and for each other target on one map (UMAP of the "
+        "scaled coordinates, the same for all panels). The zooms show close pairs with the two knobs that change most.",
+        "Maps of designs for two targets each, with enlarged close pairs; the table below lists their changes.",
+    )
+
+
+def _write(exploration: Exploration, embedding: Embedding) -> None:
+    tables = [table for table, _ in embedding.generated]
+    places = np.concatenate([place for _, place in embedding.generated])
+    designs = torch.cat([table.designs for table in tables])
+    columns: dict[str, tuple[str, Sequence[object]]] = {
+        "target": ("", [target_label(table) for table in tables for _ in table.designs]),
+        "umap_1": ("1", places[:, 0].tolist()),
+        "umap_2": ("1", places[:, 1].tolist()),
+    }
+    for i, parameter in enumerate(exploration.space.parameters):
+        columns[parameter.name] = (parameter.unit, designs[:, i].tolist())
+    write_table(exploration.folder / "figure_6.parquet", columns)
+
+
+def _draw_panel(
+    exploration: Exploration,
+    axis: Axes,
+    insets: Sequence[Axes],
+    sets: Sequence[tuple[Candidates, Places]],
+    pairs: Sequence[Pair],
+) -> None:
+    """Draw a map of two tables, and enlarge the closest pairs whose surroundings do not overlap."""
+    (first, first_places), (second, second_places) = sets
+    names = [target_label(first), target_label(second)]
+    _scatter(axis, (first_places, second_places), 5)
+    axis.legend(axis.collections, names, fontsize="small", markerscale=3, loc="upper right")
+    axis.set_title(" and ".join(names), fontsize="medium")
+    hide_coordinates(axis)
+    least = 0.05 * float(np.ptp(axis.get_xlim()))
+    squares: list[Square] = []
+    for pair in pairs:
+        ends = np.stack([first_places[pair.first], second_places[pair.second]])
+        square = _square(ends, least)
+        if len(squares) == len(insets) or any(_overlap(square, other) for other in squares):
+            continue
+        inset = insets[len(squares)]
+        squares.append(square)
+        _zoom(axis, inset, square, str(len(squares)))
+        _scatter(inset, (first_places, second_places), 16)
+        inset.plot(*ends.T, "-o", color="black", markerfacecolor="none", markersize=9, linewidth=1)
+        change = _largest_changes(exploration, second.designs[pair.second] - first.designs[pair.first])
+        inset.set_title(f"{len(squares)}: {change}", fontsize="small")
+    for inset in insets[len(squares) :]:
+        inset.set_axis_off()
+
+
+def _scatter(axis: Axes, places: tuple[Places, Places], size: float) -> None:
+    for each, color, marker in zip(places, (BLUE, VERMILLION), ("o", "^"), strict=True):
+        axis.scatter(each[:, 0], each[:, 1], s=size, color=color, marker=marker, linewidths=0)
+
+
+def _square(ends: Float[np.ndarray, "2 2"], least: float) -> Square:
+    """Returns a square around a pair."""
+    reach = max(float(np.ptp(ends, axis=0).max()), least)
+    x, y = (ends.mean(axis=0) - reach).tolist()
+    return x, y, 2 * reach
+
+
+def _overlap(first: Square, second: Square) -> bool:
+    side = max(first[2], second[2])
+    return abs(first[0] - second[0]) < side and abs(first[1] - second[1]) < side
+
+
+def _zoom(axis: Axes, inset: Axes, square: Square, name: str) -> None:
+    """Limit the inset to a square, and mark the square in the map."""
+    x, y, side = square
+    axis.add_patch(Rectangle((x, y), side, side, fill=False, color="black", linewidth=1))
+    axis.annotate(name, (x + side, y + side), fontweight="bold")
+    inset.set(xlim=(x, x + side), ylim=(y, y + side), xticks=[], yticks=[])
+
+
+def _largest_changes(exploration: Exploration, change: Float[Tensor, " dx"]) -> str:
+    """Returns the two knobs that change most, relative to the box, with their changes in their units."""
+    order = (change / half_widths(exploration.surrogate)).abs().argsort(descending=True)[:2].tolist()
+    parameters = [exploration.space.parameters[i] for i in order]
+    return "\n".join(f"{p.name} {float(change[i]):+.2g} {p.unit}" for i, p in zip(order, parameters, strict=True))
