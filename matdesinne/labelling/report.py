@@ -25,7 +25,8 @@ from matdesinne.structures import Prototype, draw_structure
 
 _LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
 _EXAMPLES = 2
-_INTRODUCTION = """Errors of labels against targets. The two columns behind a number are the ends of its 95 % interval (bootstrap, Wilson).
+_INTRODUCTION = """Errors of labels against targets. The two columns behind a number are the ends of its 95 %
+interval (bootstrap, Wilson).
 
 """
 
