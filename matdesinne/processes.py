@@ -37,7 +37,7 @@ class ProcessPool(Executor):
     of a program share that server, which the first one starts. The processes end when the program ends, even by SIGKILL.
 
     Args:
-        workers: processes at once; as many as there are cores when omitted.
+        workers: number of processes at once; ``None``: one for each core.
         preload: names of the modules that the tasks need; a module that is not installed is left out.
         initializer: an importable function that each process calls before its task.
         initargs: its arguments.
