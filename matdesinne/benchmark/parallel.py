@@ -6,6 +6,7 @@ __all__ = ["Trainings"]
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from typing import Self
@@ -20,9 +21,9 @@ Task = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class Trainings:
-    """Processes for functions that are run for what they leave behind on disk; leaving the context ends all.
+    """Runs functions that write their results to disk, each in a process; leaving the context ends the processes.
 
-    Small networks do not use several cores well; several trainings do. Tensors among the arguments are shared, not copied.
+    Small networks do not use several cores well; several trainings at once do.
 
     Args:
         workers: number of processes; with 1 a task runs in this process when it is started.
@@ -46,14 +47,15 @@ class Trainings:
         """Queue tasks, the first to be started first.
 
         Args:
-            tasks: importable functions and their arguments.
+            tasks: importable functions and their arguments, which each process gets a copy of.
         """
         if self.workers == 1:
             return [_run_here(function, arguments) for function, arguments in tasks]
         if self._pool is None:
             modules = sorted({function.__module__ for function, _ in tasks})
             self._pool = ProcessPool(self.workers, modules, _start_worker, (self._threads,))
-        return [self._pool.submit(_run, function, arguments) for function, arguments in tasks]
+        # by value: tensors in shared memory need a file descriptor each, of which a process can be sent few
+        return [self._pool.submit(_run_pickled, content) for content in map(pickle.dumps, tasks)]
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
@@ -88,6 +90,10 @@ def _run_here(function: Callable[..., object], arguments: tuple[object, ...]) ->
 def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     """Drops what the function returns: it may be a network that cannot be sent."""
     function(*arguments)
+
+
+def _run_pickled(content: bytes) -> None:
+    _run(*pickle.loads(content))
 
 
 def _start_worker(threads: int) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,7 @@ def label_points(oracle: Oracle, points: Points, executor: Executor, folder: Pat
 
 def _compute(
     oracle: Oracle, x: Float[Tensor, "n dx"], todo: Mapping[str, int], executor: Executor
-) -> Iterator[tuple[list[str], list[Row]]]:
+) -> Generator[tuple[list[str], list[Row]]]:
     """Yields the ids and labels of each chunk when it is finished; when it is closed early, running tasks are dropped."""
     keys = list(todo)
     chunks = [keys[first : first + oracle.chunk] for first in range(0, len(keys), oracle.chunk)]

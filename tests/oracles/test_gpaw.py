@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.gpaw import GPAWOracle
 from matdesinne.oracles.levels import half_grid
+from matdesinne.oracles.relaxation import Relaxation
 
 from ..conftest import CONF, ROOT
 
@@ -158,10 +159,10 @@ def test_unknown_hybrid():
         oracle(hybrid="HSE07").check()
 
 
-@pytest.mark.parametrize("changes", [{"relax_force": 0.0}, {"relax_steps": 0}])
-def test_impossible_relaxation(changes):
-    with pytest.raises(ConfigError, match="relax_"):
-        oracle(relax=True, **changes)
+@pytest.mark.parametrize(("force", "steps"), [(0.0, 60), (0.02, 0)])
+def test_impossible_relaxation(force, steps):
+    with pytest.raises(ConfigError, match="relax_force"):
+        Relaxation(force, steps)
 
 
 @needs_gpaw
