@@ -1,4 +1,4 @@
-"""Labels by DFT or another oracle: `python label.py points=candidates.parquet`; `task=validate candidates=FOLDER` for more."""
+"""Labels by DFT or another oracle: `python label.py points=candidates.parquet`, or `task=validate candidates=FOLDER`."""
 
 from pathlib import Path
 

@@ -58,6 +58,7 @@ CHEAPER = {
     "matdesinne-explore": COMPOSE,
     "matdesinne-label points=one_ev": SURROGATE,
     "matdesinne-label points=one_ev/candidates.parquet executor=slurm": COMPOSE,
+    "matdesinne-label points=one_ev/candidates.parquet oracle.relax": COMPOSE,
     "matdesinne-label points=sobol": COMPOSE,
     "matdesinne-label oracle=ase": COMPOSE,
     "matdesinne-label --config-dir=my oracle=free_electrons": "executor.workers=2",

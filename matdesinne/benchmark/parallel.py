@@ -6,67 +6,63 @@ __all__ = ["Trainings"]
 
 import contextlib
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing.reduction import ForkingPickler
+from concurrent.futures import Future, as_completed
 from typing import Self
 
 import torch
-import torch.multiprocessing
 from tqdm import tqdm
 
+from matdesinne.processes import ProcessPool
 from matdesinne.training.advice import silence_advice
 
 Task = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class Trainings:
-    """A few processes for functions that are run for what they leave behind on disk; leaving the context ends all.
+    """Runs functions that write their results to disk, each in a process; leaving the context ends the processes.
 
-    Small networks do not use several cores well; several trainings do. Tensors among the arguments are shared, not copied.
+    Small networks do not use several cores well; several trainings at once do.
 
     Args:
-        workers: number of processes; with 1 a task runs here when it is started.
+        workers: number of processes; with 1 a task runs in this process when it is started.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._threads = max((os.cpu_count() or 1) // workers, 1)
+        self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
         """Start no process yet."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Wait for what runs, drop what waits."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Drop the tasks that wait, and wait for those that run; after Ctrl-C kill these, too."""
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(kind is None or issubclass(kind, Exception), cancel_futures=True)
 
     def start(self, tasks: Sequence[Task]) -> list[Future[None]]:
         """Queue tasks, the first to be started first.
 
         Args:
-            tasks: importable functions and their arguments.
+            tasks: importable functions and their arguments, which each process gets a copy of.
         """
         if self.workers == 1:
-            return [_done_here(function, arguments) for function, arguments in tasks]
-        for task in tasks:
-            ForkingPickler.dumps(
-                task
-            )  # a task that cannot be sent is an error here; in the pool's own thread it would be a hang
+            return [_run_here(function, arguments) for function, arguments in tasks]
         if self._pool is None:
-            context = torch.multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                self.workers, context, initializer=_start_worker, initargs=(_threads(self.workers),)
-            )
-        return [self._pool.submit(_run, function, arguments) for function, arguments in tasks]
+            modules = sorted({function.__module__ for function, _ in tasks})
+            self._pool = ProcessPool(self.workers, modules, _start_worker, (self._threads,))
+        # by value: tensors in shared memory need a file descriptor each, of which a process can be sent few
+        return [self._pool.submit(_run_pickled, content) for content in map(pickle.dumps, tasks)]
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
-        """Compute here with as few threads as one of the processes, so that all find a core; afterwards as before."""
+        """Compute here with as few threads as one of the processes, so that all have a core; afterwards as before."""
         before = torch.get_num_threads()
         if self.workers > 1:
-            torch.set_num_threads(_threads(self.workers))
+            torch.set_num_threads(self._threads)
         try:
             yield
         finally:
@@ -79,12 +75,12 @@ class Trainings:
             started: what `start` returned.
             description: of the progress bar.
         """
-        waited = as_completed(started)
-        for done in tqdm(waited, desc=description, total=len(started), unit="training", leave=False, disable=not started):
+        completed = as_completed(started)
+        for done in tqdm(completed, desc=description, total=len(started), unit="training", leave=False, disable=not started):
             done.result()
 
 
-def _done_here(function: Callable[..., object], arguments: tuple[object, ...]) -> Future[None]:
+def _run_here(function: Callable[..., object], arguments: tuple[object, ...]) -> Future[None]:
     _run(function, arguments)
     done: Future[None] = Future()
     done.set_result(None)
@@ -92,12 +88,12 @@ def _done_here(function: Callable[..., object], arguments: tuple[object, ...]) -
 
 
 def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    """What it returns stays in its process: a network may not be one that can be sent."""
+    """Drops what the function returns: it may be a network that cannot be sent."""
     function(*arguments)
 
 
-def _threads(workers: int) -> int:
-    return max((os.cpu_count() or 1) // workers, 1)
+def _run_pickled(content: bytes) -> None:
+    _run(*pickle.loads(content))
 
 
 def _start_worker(threads: int) -> None:

@@ -78,7 +78,7 @@ def train_models(
     trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
     for name, place in places.items():
-        model = load_network(InverseModel, place, "model")  # type: ignore[type-abstract]
+        model = load_network(InverseModel, place, "model")
         label = f"{model.label} ({name})" if model.label in trained else model.label
         trained[label] = model
         metrics = read_json(place / "metrics.json")
@@ -91,7 +91,7 @@ def _train_model(
     config: DictConfig, settings: DictConfig, data: DesignDataModule, place: Path, kept: dict[str, object]
 ) -> None:
     pl.seed_everything(config.seed, verbose=False)
-    model = fit(build(InverseModel, settings, data), data, config.trainer, place, None)  # type: ignore[type-abstract]
+    model = fit(build(InverseModel, settings, data), data, config.trainer, place, None)
     save_network(model, place, "model")
     write_json(place / "settings.json", kept)
 
@@ -184,9 +184,9 @@ def _check(config: DictConfig, models: dict[str, DictConfig], data: DesignDataMo
     for value in targets:
         Target.parse(value, data.properties)
     for run in config.runs.values():
-        load_network(InverseModel, run, "model")  # type: ignore[type-abstract]
+        load_network(InverseModel, run, "model")
     for name in models.keys() - config.runs.keys():
-        build(InverseModel, models[name], data)  # type: ignore[type-abstract]
+        build(InverseModel, models[name], data)
 
 
 def _localizing_surrogate(config: DictConfig, data: DesignDataModule) -> Surrogate:

@@ -1,1 +1,1 @@
-"""Labelling tables of designs: points, records, executors, validation."""
+"""Labels for tables of designs: points, records, tasks, validation, active learning."""

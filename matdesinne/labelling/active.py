@@ -1,4 +1,4 @@
-"""Active learning: label what the surrogate is least sure of, train it again, and see what that did to the error."""
+"""Active learning: label the designs whose prediction is most uncertain, train the surrogate again, and measure its error."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from matdesinne.training.runs import cached_surrogate
 
 _LOGGER = logging.getLogger(__name__)
 _ACCEPTED = 0.01
-"""A localized design farther than this from its target is not labelled, in the unit of the property."""
+"""Localized designs farther than this from their target are not labelled, in the unit of the property."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Labels of designs that one surrogate has localized.
+    """Errors of designs that the surrogate of one round has localized, measured by their labels.
 
     Args:
-        training_rows: what the surrogate was trained on.
-        fresh: distance to the target of designs that no one chose, NaN where there is no label, shape [targets, n]; the same
-            samples in every round, each localized by the round's own surrogate. They are in no training.
-        chosen: the same for the designs that join the training rows after this round; none in the last one.
-        failed: calculations that failed.
+        training_rows: number of rows that the surrogate was trained on.
+        fresh: distance of the label to the target for designs that are drawn at random and never trained on, NaN where there is
+            no label, shape [targets, n]. Every round localizes the same samples with its own surrogate.
+        chosen: the same for the designs that join the training rows after this round; none in the last round.
+        failed: number of calculations that failed.
     """
 
     training_rows: int
@@ -54,25 +54,26 @@ class Round:
 
 
 def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> Int[Tensor, " k"]:
-    r"""Designs that are worth a label: unsure ones that differ from each other and from those with a label.
+    r"""Chooses designs to label: uncertain ones that differ from each other and from the labelled ones.
 
-    One by one the design with the largest :math:`\sigma(x) \min_{x'} |u(x) - u(x')|` is taken: the spread of the prediction
-    times the distance to the nearest labelled or taken design in coordinates u scaled by the box, symmetry images included.
+    It takes one design after another, each time that with the largest :math:`\sigma(x) \min_{x'} |u(x) - u(x')|`: the spread of
+    the prediction times the distance to the nearest design that is labelled or taken, symmetry images included, where u is the
+    design in half-widths of the box.
 
     References:
         Settles, Active Learning Literature Survey, University of Wisconsin-Madison 1648 (2009), section 3.6 (density and
         diversity). Sener and Savarese, ICLR 2018, arXiv 1708.00489 (farthest points).
 
     Args:
-        candidates: to choose from.
-        count: how many.
-        known: designs that have labels, in physical units.
+        candidates: the designs to choose from.
+        count: number of designs to choose.
+        known: labelled designs, in physical units.
 
     Returns:
         Row numbers, at most `count`.
     """
     space = candidates.space
-    unit = _scaled(space, candidates.designs)
+    unit = _to_unit(space, candidates.designs)
     distance = torch.cdist(unit, _images(space, known)).amin(dim=1) if len(known) else torch.ones(len(unit))
     taken: list[int] = []
     while len(taken) < min(count, len(unit)):
@@ -84,32 +85,32 @@ def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> 
 
 
 def _images(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "k dx"]:
-    return _scaled(space, space.images(designs).flatten(0, 1))
+    return _to_unit(space, space.images(designs).flatten(0, 1))
 
 
-def _scaled(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "m dx"]:
-    """In half-widths of the box."""
+def _to_unit(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "m dx"]:
+    """Returns designs in half-widths of the box."""
     return 2 * (designs - space.lower) / (space.upper - space.lower)
 
 
 @dataclass(frozen=True)
 class ActiveLearning:
-    """Rounds of localizing, labelling and training.
+    """Rounds of localization, labelling and training.
 
-    Everything is kept in folders of `folder`: ``fresh_0``, ``round_1``, ``fresh_1``, ... each with its ``labels.parquet``.
-    A run that was ended goes on there.
+    The labels are in subfolders of `folder`: ``fresh_0``, ``round_1``, ``fresh_1``, ... each with its ``labels.parquet``.
+    A run that was interrupted continues from them.
 
     Args:
         training: a configuration of ``train.py``; its ``data`` and ``surrogate`` are used.
-        model: samples the designs, the same in every round; the newest surrogate localizes them.
-        oracle: labels them.
-        executor: makes what runs the calculations.
-        folder: of the labels.
+        model: the generative model, the same in every round; the newest surrogate localizes its samples.
+        oracle: computes the labels.
+        executor: returns a new executor, which runs the calculations of one table of designs.
+        folder: the folder of the labels.
         targets: values or intervals of the property in its unit.
-        num_samples: designs to sample for each target and round.
-        per_round: labels that join the training rows in a round, divided over the targets.
-        fresh: labels in each round, and after the last one, that measure the error, divided over the targets.
-        seed: of the samples.
+        num_samples: number of designs to sample for each target and round.
+        per_round: number of labels that join the training rows in a round, divided over the targets.
+        fresh: number of labels in each round, and after the last one, that measure the error, divided over the targets.
+        seed: seed of the samples.
     """
 
     training: DictConfig
@@ -124,7 +125,7 @@ class ActiveLearning:
     seed: int
 
     def __post_init__(self) -> None:
-        """Check that it can work."""
+        """Check the numbers, the data set, the design space and the oracle."""
         least = len(self.targets)
         if not least or min(self.per_round, self.fresh) < least or self.num_samples < self.per_round:
             raise ConfigError(
@@ -138,68 +139,71 @@ class ActiveLearning:
         self.oracle.check_column(self.model.properties[0].name)
 
     def run(self, rounds: int) -> list[Round]:
-        """Go through the rounds; the last entry is the error after the last training.
+        """Run the rounds; the last entry holds the error after the last training.
 
         Raises:
-            ConfigError: if the model is of other designs than the data, or the oracle cannot work here.
+            ConfigError: if model and data have different parameters or properties, or the oracle cannot work here.
         """
         if rounds < 1:
             raise ConfigError(f"Expected at least 1 round, got {rounds}: correct active.rounds.")
-        wanted = [Target.parse(target, self.model.properties) for target in self.targets]
-        starts = self._samples(wanted, -(-self.fresh // len(wanted)), 0)
-        return [self._round(number, number == rounds, wanted, starts) for number in range(rounds + 1)]
+        targets = [Target.parse(target, self.model.properties) for target in self.targets]
+        fresh = self._samples(targets, -(-self.fresh // len(targets)), 0)
+        return [self._round(number, number == rounds, targets, fresh) for number in range(rounds + 1)]
 
-    def _round(self, number: int, last: bool, wanted: Sequence[Target], starts: Sequence[Tensor]) -> Round:
-        surrogate, data = self._trained(number)
-        fresh, failed = self._measured(self._localized(surrogate, starts, wanted), self.folder / f"fresh_{number}")
+    def _round(self, number: int, last: bool, targets: Sequence[Target], fresh: Sequence[Tensor]) -> Round:
+        surrogate, data = self._train(number)
+        fresh_errors, failed = self._measure(self._localize(surrogate, fresh, targets), self.folder / f"fresh_{number}")
         rows = len(data.split.train)
         if last:
-            return Round(rows, fresh, fresh[:, :0], failed)
-        pool = self._localized(surrogate, self._samples(wanted, self.num_samples, number + 1), wanted)
+            return Round(rows, fresh_errors, fresh_errors[:, :0], failed)
+        pool = self._localize(surrogate, self._samples(targets, self.num_samples, number + 1), targets)
         known, chosen = data.split.train.x, []
         for candidates in pool:
-            good = candidates.take(_rule().mask(candidates))
-            chosen.append(good.take(choose(good, -(-self.per_round // len(wanted)), known)))
+            on_target = candidates.take(_rule().mask(candidates))
+            chosen.append(on_target.take(choose(on_target, -(-self.per_round // len(targets)), known)))
             known = torch.cat([known, chosen[-1].designs])
-        errors, more = self._measured(chosen, self.folder / f"round_{number + 1}")
-        return Round(rows, fresh, errors, failed + more)
+        chosen_errors, more = self._measure(chosen, self.folder / f"round_{number + 1}")
+        return Round(rows, fresh_errors, chosen_errors, failed + more)
 
-    def _trained(self, number: int) -> tuple[Surrogate, DesignDataModule]:
-        """The surrogate of the rows of the configuration and of those of the rounds so far."""
+    def _train(self, number: int) -> tuple[Surrogate, DesignDataModule]:
+        """Trains the surrogate on the rows of the configuration and those of the rounds so far."""
         rounds = [str(self.folder / f"round_{before}" / "labels.parquet") for before in range(1, number + 1)]
         config = OmegaConf.merge(self.training, {"data": {"added": [*self.training.data.added, *rounds]}})
         assert isinstance(config, DictConfig)
         data: DesignDataModule = instantiate(config.data, _convert_="all")
         if data.space != self.model.space or data.properties != self.model.properties:
             raise ConfigError(
-                "Expected a model and data of the same designs and property, got different ones: change active.run."
+                "Expected a model and data of the same parameters and property, got different ones: change active.run."
             )
         _LOGGER.info("Round %d: %d training rows", number, len(data.split.train))
         return cached_surrogate(config, data, config.seed, Path(config.surrogates_folder)), data
 
-    def _samples(self, wanted: Sequence[Target], count: int, stream: int) -> list[Float[Tensor, "n dx"]]:
+    def _samples(self, targets: Sequence[Target], count: int, stream: int) -> list[Float[Tensor, "n dx"]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + stream)
-        return [self.model.sample_target(target, count, generator)[0] for target in wanted]
+        return [self.model.sample_target(target, count, generator)[0] for target in targets]
 
     @staticmethod
-    def _localized(surrogate: Surrogate, samples: Sequence[Tensor], wanted: Sequence[Target]) -> list[Candidates]:
-        """Every sample on its target, as far as it gets there; no row is dropped."""
-        moved = []
-        for designs, target in zip(samples, wanted, strict=True):
+    def _localize(surrogate: Surrogate, samples: Sequence[Tensor], targets: Sequence[Target]) -> list[Candidates]:
+        """Moves every sample towards its target; no row is dropped."""
+        localized = []
+        for designs, target in zip(samples, targets, strict=True):
             mean, std = surrogate.predict_many(designs)
             start = Candidates(surrogate.space, surrogate.properties, designs, target, mean, std, "sampled")
-            moved.append(Newton().localize(start, surrogate))
-        return moved
+            localized.append(Newton().localize(start, surrogate))
+        return localized
 
-    def _measured(self, tables: Sequence[Candidates], folder: Path) -> tuple[Float[Tensor, "t n"], int]:
-        """Distance of the labels to the targets, NaN for designs that were not localized or whose calculation failed."""
-        kept = [_rule().mask(table) for table in tables]
-        x = torch.cat([table.designs[mask] for table, mask in zip(tables, kept, strict=True)]).double()
+    def _measure(self, tables: Sequence[Candidates], folder: Path) -> tuple[Float[Tensor, "t n"], int]:
+        """Returns distances of labels to targets and the number of failures.
+
+        A distance is NaN for a design that was not localized or whose calculation failed.
+        """
+        masks = [_rule().mask(table) for table in tables]
+        x = torch.cat([table.designs[mask] for table, mask in zip(tables, masks, strict=True)]).double()
         run = label_points(self.oracle, Points(x, torch.arange(len(x))), self.executor(), folder)
-        labels = run.values(self.model.properties[0].name).split([int(mask.sum()) for mask in kept])
+        labels = run.values(self.model.properties[0].name).split([int(mask.sum()) for mask in masks])
         errors = torch.full((len(tables), max(map(len, tables))), torch.nan, dtype=torch.float64)
-        for line, table, mask, values in zip(errors, tables, kept, labels, strict=True):
-            line[: len(table)][mask] = table.target.residual(values.unsqueeze(1)).abs()[:, 0]
+        for row, table, mask, values in zip(errors, tables, masks, labels, strict=True):
+            row[: len(table)][mask] = table.target.residual(values.unsqueeze(1)).abs()[:, 0]
         return errors, len(run.failed)
 
 

@@ -1,10 +1,11 @@
-"""Files of active learning: the labels of all rounds as one table, the error of each round, a picture."""
+"""Files of active learning: the labels of all rounds as one table, the error of each round, and a picture."""
 
 from __future__ import annotations
 
 __all__ = ["write_rounds"]
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib.figure
@@ -16,114 +17,120 @@ from matdesinne.files import atomic_path, write_json
 from matdesinne.labelling.active import ActiveLearning, Round
 from matdesinne.reporting.intervals import mean_interval
 from matdesinne.reporting.palette import BLUE, VERMILLION
+from matdesinne.reporting.tables import markdown_table
 
 _FRESH, _CHOSEN = BLUE, VERMILLION
+_INTRODUCTION = """Distances of labels to targets. The two columns behind each mean are the ends of its 95 %
+interval (bootstrap). The change compares the same samples under both surrogates.
 
-Interval = tuple[float, float]
+"""
+
+Mean = tuple[float, tuple[float, float] | None]
+"""A mean with its 95 % interval; a single value has none."""
+
+
+@dataclass(frozen=True)
+class _RoundErrors:
+    """What the files say about one round, in the unit of the property; ``None`` where there are no labels."""
+
+    training_rows: int
+    fresh: int
+    fresh_mae: Mean | None
+    fresh_rmse: float | None
+    fresh_mae_by_target: list[Mean | None]
+    change: Mean | None
+    chosen: int
+    chosen_mae: Mean | None
+    failed: int
 
 
 def write_rounds(rounds: Sequence[Round], learning: ActiveLearning, seed: int) -> str:
-    """Write ``labels.parquet``, ``active.json``, ``.md`` and ``.png``; the text of the third is returned.
+    """Write ``labels.parquet``, ``active.json``, ``active.md`` and ``active.png``; returns the text of ``active.md``.
 
     Args:
-        rounds: of `ActiveLearning.run`.
-        learning: where they come from; the files go into its folder.
-        seed: of the bootstrap.
+        rounds: result of `ActiveLearning.run`.
+        learning: the active learning; the files go into its folder.
+        seed: seed of the bootstrap.
     """
     folder, unit = learning.folder, learning.model.properties[0].unit
     _join_labels(learning, len(rounds) - 1, folder / "labels.parquet")
-    entries = [_entry(entry, rounds[0], seed) for entry in rounds]
-    write_json(folder / "active.json", {"unit": unit, "targets": list(learning.targets), "rounds": entries})
-    text = _markdown(entries, unit)
+    errors = [_round_errors(entry, rounds[0], seed) for entry in rounds]
+    content = {"unit": unit, "targets": list(learning.targets), "rounds": [asdict(entry) for entry in errors]}
+    write_json(folder / "active.json", content)
+    text = _markdown(errors, unit)
     with atomic_path(folder / "active.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    _draw(entries, unit, folder / "active.png")
+    _draw(errors, unit, folder / "active.png")
     return text
 
 
 def _join_labels(learning: ActiveLearning, rounds: int, path: Path) -> None:
-    """The labels that joined the training rows, with the round that each comes from."""
+    """Writes the labels that joined the training rows, with the number of the round that each comes from."""
     import pyarrow
     import pyarrow.parquet
 
-    parts = []
+    tables = []
     for number in range(1, rounds + 1):
-        part = pyarrow.parquet.read_table(learning.folder / f"round_{number}" / "labels.parquet")
+        table = pyarrow.parquet.read_table(learning.folder / f"round_{number}" / "labels.parquet")
         field = pyarrow.field("round", pyarrow.int64(), metadata={"unit": ""})
-        parts.append(part.append_column(field, pyarrow.array([number] * len(part), pyarrow.int64())))
+        tables.append(table.append_column(field, pyarrow.array([number] * len(table), pyarrow.int64())))
     with atomic_path(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.concat_tables(parts), temporary)
+        pyarrow.parquet.write_table(pyarrow.concat_tables(tables), temporary)
 
 
-def _entry(entry: Round, first: Round, seed: int) -> dict[str, object]:
-    """The numbers of a round; differences are of the same samples under both surrogates."""
-    change = _known(entry.fresh - first.fresh)
-    fresh, chosen = _known(entry.fresh), _known(entry.chosen)
-    return {
-        "training_rows": entry.training_rows,
-        "fresh": len(fresh),
-        "fresh_mae": _mean(fresh, seed),
-        "fresh_rmse": float(np.sqrt(np.square(fresh).mean())) if len(fresh) else None,
-        "fresh_mae_by_target": [_mean(_known(line), seed) for line in entry.fresh],
-        "change": None if entry is first else _mean(change, seed),
-        "chosen": len(chosen),
-        "chosen_mae": _mean(chosen, seed),
-        "failed": entry.failed,
-    }
+def _round_errors(entry: Round, first: Round, seed: int) -> _RoundErrors:
+    change = _finite(entry.fresh - first.fresh)
+    fresh, chosen = _finite(entry.fresh), _finite(entry.chosen)
+    return _RoundErrors(
+        training_rows=entry.training_rows,
+        fresh=len(fresh),
+        fresh_mae=_mean(fresh, seed),
+        fresh_rmse=float(np.sqrt(np.square(fresh).mean())) if len(fresh) else None,
+        fresh_mae_by_target=[_mean(_finite(row), seed) for row in entry.fresh],
+        change=None if entry is first else _mean(change, seed),
+        chosen=len(chosen),
+        chosen_mae=_mean(chosen, seed),
+        failed=entry.failed,
+    )
 
 
-def _known(values: Tensor) -> Float[np.ndarray, " n"]:
+def _finite(values: Tensor) -> Float[np.ndarray, " n"]:
     flat = values.flatten().numpy()
     return flat[np.isfinite(flat)]
 
 
-def _mean(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, Interval | None] | None:
-    """Mean with its 95 % interval; no interval of a single value, nothing of none."""
+def _mean(values: Float[np.ndarray, " n"], seed: int) -> Mean | None:
     return (float(values.mean()), mean_interval(values, seed)) if len(values) else None
 
 
-def _words(mean: tuple[float, Interval | None] | None) -> str:
-    if mean is None:
-        return ""
-    value, interval = mean
-    return f"{value:.4f}" if interval is None else f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})"
+def _markdown(errors: Sequence[_RoundErrors], unit: str) -> str:
+    interval = ["from", "to"]
+    header = ["surrogate after round", "training rows", "fresh designs", f"MAE of fresh designs [{unit}]", *interval]
+    header += [f"RMSE of fresh designs [{unit}]", f"change of MAE against round 0 [{unit}]", *interval]
+    header += ["designs labelled next", f"MAE of these [{unit}]", *interval, "failed"]
+    rows = []
+    for number, entry in enumerate(errors):
+        fresh = [entry.fresh, *_cells(entry.fresh_mae), entry.fresh_rmse, *_cells(entry.change)]
+        rows.append([number, entry.training_rows, *fresh, entry.chosen, *_cells(entry.chosen_mae), entry.failed])
+    return _INTRODUCTION + markdown_table(header, rows)
 
 
-def _markdown(entries: Sequence[dict[str, object]], unit: str) -> str:
-    head = [
-        "surrogate after round",
-        "training rows",
-        "fresh designs",
-        f"their MAE [{unit}]",
-        f"RMSE [{unit}]",
-        f"change against round 0 [{unit}]",
-        "labelled next",
-        f"their MAE [{unit}]",
-        "failed",
-    ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for number, entry in enumerate(entries):
-        rmse = "" if entry["fresh_rmse"] is None else f"{entry['fresh_rmse']:.4f}"
-        words = {name: _words(entry[name]) for name in ("fresh_mae", "change", "chosen_mae")}  # type: ignore[arg-type]
-        cells = [number, entry["training_rows"], entry["fresh"], words["fresh_mae"], rmse, words["change"]]
-        cells += [entry["chosen"], words["chosen_mae"], entry["failed"]]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return (
-        "Distance of labels to targets; in brackets 95 % intervals (bootstrap). The change is of the same samples under both "
-        "surrogates.\n\n" + "\n".join(lines) + "\n"
-    )
+def _cells(mean: Mean | None) -> tuple[float | None, float | None, float | None]:
+    value, interval = mean or (None, None)
+    return (value, *(interval or (None, None)))
 
 
-def _draw(entries: Sequence[dict[str, object]], unit: str, path: Path) -> None:
-    """Error of fresh designs and of those that were chosen for training, against the training rows."""
+def _draw(errors: Sequence[_RoundErrors], unit: str, path: Path) -> None:
+    """Draws the error of fresh designs and of those chosen for training against the number of training rows."""
     figure = matplotlib.figure.Figure(figsize=(5, 3.4), layout="constrained")
     axis = figure.subplots()
-    for key, color, label in (("fresh_mae", _FRESH, "fresh"), ("chosen_mae", _CHOSEN, "chosen for labelling")):
-        shown = [(entry["training_rows"], entry[key]) for entry in entries if entry[key] is not None]
-        rows = [pair[0] for pair in shown]
-        means = np.array([pair[1][0] for pair in shown])  # type: ignore[index]
-        edges = np.array([pair[1][1] or 2 * [pair[1][0]] for pair in shown]).reshape(-1, 2).T  # type: ignore[index]
-        axis.errorbar(rows, means, np.abs(edges - means), color=color, marker="o", capsize=3, label=label)  # type: ignore[arg-type]
+    fresh, chosen = [entry.fresh_mae for entry in errors], [entry.chosen_mae for entry in errors]
+    for values, color, label in ((fresh, _FRESH, "fresh"), (chosen, _CHOSEN, "chosen for labelling")):
+        points = [(entry.training_rows, *mean) for entry, mean in zip(errors, values, strict=True) if mean is not None]
+        means = np.array([mean for _, mean, _ in points])
+        edges = np.array([interval or (mean, mean) for _, mean, interval in points]).reshape(-1, 2).T
+        rows = [count for count, _, _ in points]
+        axis.errorbar(rows, means, np.abs(edges - means), color=color, marker="o", capsize=3, label=label)
     axis.set(xlabel="training rows", ylabel=f"mean |label - target| [{unit}]")
     axis.set_ylim(bottom=0)
     axis.legend()

@@ -1,4 +1,4 @@
-"""Where calculations run: the nodes of a cluster, by Parsl, behind the interface of `concurrent.futures`."""
+"""Calculations on the nodes of a cluster by Parsl, behind the interface of `concurrent.futures`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 
 class ParslExecutor(Executor):
-    """Pilot jobs that a scheduler starts, whose workers take one task after another.
+    """Runs tasks in pilot jobs: a scheduler starts the jobs, and their workers take one task after another.
 
-    A worker that dies costs its task only; Parsl starts another one.
+    When a worker dies, only its task is lost; Parsl starts another worker.
 
     References:
         Babuji et al., Parsl: Pervasive Parallel Programming in Python, HPDC '19, doi 10.1145/3307681.3325400.
 
     Args:
-        provider: how a job is started: Parsl's ``LocalProvider``, ``SlurmProvider`` and the like.
-        workers: of each node, one task each; as many as it has cores when omitted.
-        address: under which the nodes reach this machine; found out when omitted.
+        provider: starts the jobs: Parsl's ``LocalProvider``, ``SlurmProvider`` and the like.
+        workers: number of workers on each node, with one task at a time each; ``None``: one for each core.
+        address: address at which the nodes reach this machine; ``None``: Parsl determines it.
         run_dir: folder of Parsl's own logs.
 
     Raises:
@@ -45,8 +45,8 @@ class ParslExecutor(Executor):
         except ImportError as error:
             raise ConfigError(f"Expected Parsl, got {error}: pip install 'matdesinne[cluster]'.") from error
 
-        logging.getLogger("parsl").setLevel(logging.ERROR)  # what it debugs is not for the console
-        scripts = sysconfig.get_path("scripts")  # the environment need not be activated
+        logging.getLogger("parsl").setLevel(logging.ERROR)  # its debug messages would fill the console
+        scripts = sysconfig.get_path("scripts")  # found even if the environment is not activated
         pilots = HighThroughputExecutor(
             label="labels",
             provider=provider,
@@ -64,7 +64,7 @@ class ParslExecutor(Executor):
         return self._pool.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for the tasks, unless they are to be cancelled, and end the jobs."""
+        """End the jobs, after the tasks have finished unless they are cancelled."""
         if self._kernel.cleanup_called:
             return
         if wait and not cancel_futures:

@@ -1,4 +1,4 @@
-"""Which designs to label: the rows of a table, or points of a Sobol sequence."""
+"""The designs to label: rows of a table, or points of a Sobol sequence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matdesinne.surrogates.base import Surrogate
 
 _DECIMALS = 9
-"""Of a Sobol design, as in the packaged set: a table in text then holds the same designs."""
+"""Decimals that Sobol designs are rounded to, as in the packaged set, so that a text file holds the same designs."""
 _BLOCK = 1 << 10
 
 
@@ -33,7 +33,7 @@ class Points:
 
     Args:
         x: physical units, float64, shape [n, dx].
-        index: number of each in its source, shape [n].
+        index: number of each design in its source, shape [n].
     """
 
     x: Float[Tensor, "n dx"]
@@ -45,36 +45,36 @@ class Points:
 
 
 def read_points(path: str | Path, space: DesignSpace) -> Points:
-    """Read designs from a CSV or Parquet file; columns that are not parameters do not matter.
+    """Read designs from a CSV or Parquet file; columns that are not parameters are ignored.
 
-    A column ``index`` numbers the rows, else their positions do.
+    A column ``index``, if there is one, numbers the designs; otherwise they are numbered from 0.
 
     Raises:
-        DatasetError: if a parameter's column is missing or holds something else than finite numbers.
+        DatasetError: if a parameter's column is missing or holds anything but finite numbers.
     """
     path = Path(path)
     names = [str(name) for name in read_frame(path).columns]
-    wanted = [*space.names, "index"] if "index" in names else list(space.names)
-    values = read_numbers(path, wanted, ignore=names)
+    columns = [*space.names, "index"] if "index" in names else list(space.names)
+    values = read_numbers(path, columns, ignore=names)
     x = values[:, : space.dimension]
     return Points(x, values[:, -1].long() if "index" in names else torch.arange(len(x)))
 
 
 @dataclass(frozen=True)
 class SobolPoints:
-    r"""Points u of a scrambled Sobol sequence, spread over the box: :math:`x = m + h (2u - 1)`.
+    r"""Points u of a scrambled Sobol sequence, mapped to the box: :math:`x = m + h (2u - 1)`.
 
-    m is the middle of the bounds, h their half width. The sequence of `mos2_gpaw` has the seed 20211209.
+    Here m is the middle of the bounds and h their half width. The sequence of `mos2_gpaw` has the seed 20211209.
 
     References:
         Owen, Scrambling Sobol' and Niederreiter-Xing points, J. Complexity 14, 466 (1998), doi 10.1006/jcom.1998.0487.
 
     Args:
-        count: points to take.
-        start: number of the first one to look at.
-        seed: of the scrambling.
-        reserved: points whose number ends in this digit are passed over: they are kept for independent checks.
-        min_gap: smallest first property that the surrogate predicts for a point that is taken; all are when omitted.
+        count: number of points to take.
+        start: number of the first point to consider.
+        seed: seed of the scrambling.
+        reserved: points whose number ends in this digit are skipped, because they are kept for independent checks.
+        min_gap: points for which the surrogate predicts a smaller first property are skipped; ``None``: no point is.
         surrogate: folder of a run, or ``"pretrained"``.
     """
 
@@ -86,29 +86,29 @@ class SobolPoints:
     surrogate: str = "pretrained"
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check count and start."""
         if self.count < 1 or self.start < 0:
             raise ConfigError(f"Expected count >= 1 and start >= 0, got {self.count} and {self.start}: correct them.")
 
     def draw(self, space: DesignSpace) -> Points:
-        """Take points until there are enough.
+        """Take the first `count` points that are not skipped.
 
         Raises:
-            ConfigError: if the space has no bounds, or the sequence ends before there are enough.
+            ConfigError: if the space has no bounds, or the sequence has too few points.
             CheckpointError: if the surrogate cannot be read.
         """
         if not space.bounded:
             raise ConfigError("Expected a design space with bounds for points=sobol, got an open one: give a table.")
-        kept: list[Points] = []
-        surrogate = self._loaded()
+        taken: list[Points] = []
+        surrogate = self._load_surrogate()
         for points in self._blocks(space):
-            kept.append(self._filter(points, surrogate))
-            if sum(map(len, kept)) >= self.count:
+            taken.append(self._filter(points, surrogate))
+            if sum(map(len, taken)) >= self.count:
                 break
-        x = torch.cat([points.x for points in kept])[: self.count]
+        x = torch.cat([points.x for points in taken])[: self.count]
         if len(x) < self.count:
             raise ConfigError(f"Expected {self.count} points, got {len(x)} in the whole sequence: lower min_gap.")
-        return Points(x, torch.cat([points.index for points in kept])[: self.count])
+        return Points(x, torch.cat([points.index for points in taken])[: self.count])
 
     def _blocks(self, space: DesignSpace) -> Iterator[Points]:
         sampler = qmc.Sobol(space.dimension, scramble=True, seed=self.seed)  # rng= would scramble in another way
@@ -121,14 +121,14 @@ class SobolPoints:
             x = (lower + upper) / 2 + (upper - lower) / 2 * (2 * unit - 1)
             yield Points(torch.from_numpy(x.round(_DECIMALS)), torch.arange(first, first + _BLOCK))
 
-    def _loaded(self) -> Surrogate | None:
+    def _load_surrogate(self) -> Surrogate | None:
         if self.min_gap is None:
             return None
-        # imported where it is needed: Lightning takes seconds
+        # imported here because it takes seconds
         from matdesinne.network import load_network, run_folder
         from matdesinne.surrogates.base import Surrogate
 
-        return load_network(Surrogate, run_folder(self.surrogate), "surrogate").eval()  # type: ignore[type-abstract]
+        return load_network(Surrogate, run_folder(self.surrogate), "surrogate").eval()
 
     def _filter(self, points: Points, surrogate: Surrogate | None) -> Points:
         keep = torch.ones(len(points), dtype=torch.bool)

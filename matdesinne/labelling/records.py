@@ -1,4 +1,4 @@
-"""What has been labelled so far: one line a design, on disk before the next one counts."""
+"""The file of finished designs: one line for each, written to disk as soon as its calculation ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matdesinne.oracles.base import Row
 
 
 def design_id(design: Mapping[str, float], settings: Mapping[str, object]) -> str:
-    """Name of a design under the settings of an oracle: the same values give the same name on every machine."""
+    """Returns the name of a design under the settings of an oracle; equal values give equal names on every machine."""
     content = json.dumps([dict(design), dict(settings)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -25,13 +25,13 @@ def design_id(design: Mapping[str, float], settings: Mapping[str, object]) -> st
 class Records:
     """An append-only file of JSON lines: first the settings, then one line for each finished design.
 
-    A line counts when its end is there, so a write that was cut short (SIGKILL, a full disk, a power failure) leaves
-    at most a last line without an end, which the next start drops. Of two lines with one id the later counts. The file
-    is locked: two runs in one folder would label designs twice.
+    An interrupted write (SIGKILL, a full disk, a power failure) leaves at most a last line without a line break, which the
+    next start drops. Of two lines with the same id the later one is used. The file is locked, because two runs in one folder
+    would label designs twice.
 
     Args:
-        path: the file; made when missing.
-        settings: of the oracle; a file with other ones is refused.
+        path: the file; it is made if it does not exist.
+        settings: settings of the oracle; a file with other settings is refused.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
@@ -60,7 +60,7 @@ class Records:
         os.close(self._file)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Put rows on disk; each has an ``id``.
+        """Write rows to disk; each has an ``id``.
 
         Raises:
             LabellingError: if they cannot be written.
@@ -72,7 +72,9 @@ class Records:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LabellingError(f"Expected {self.path} for this run alone, got a lock of another run: let it end.") from error
+            raise LabellingError(
+                f"Expected {self.path} to be unlocked, got the lock of another run: wait until it ends."
+            ) from error
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         os.ftruncate(self._file, whole)
@@ -82,7 +84,7 @@ class Records:
             return
         entries = [self._parse(number, line) for number, line in enumerate(lines, start=1)]
         if entries[0].get("settings") != json.loads(json.dumps(self.settings)):
-            raise ConfigError(f"Expected the settings that {self.path} was started with, got other ones: take another folder.")
+            raise ConfigError(f"Expected the settings that {self.path} was started with, got others: take another folder.")
         self.rows = {str(row["id"]): row for row in entries[1:]}
 
     def _parse(self, number: int, line: bytes) -> Row:
@@ -104,5 +106,5 @@ class Records:
         except OSError as error:
             raise LabellingError(
                 f"Expected to write {self.path}, got {error.strerror}: make room and start again in this folder; "
-                "nothing that was finished is lost."
+                "no finished design is lost."
             ) from error

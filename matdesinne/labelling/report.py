@@ -1,4 +1,4 @@
-"""Files of a validation: numbers, a table, and the picture with structures."""
+"""Files of a validation: the errors, a table of the designs, and a picture with structures."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ from torch import Tensor
 from matdesinne.candidates import Candidates
 from matdesinne.files import atomic_path, write_json
 from matdesinne.labelling.validation import TargetErrors, Validation
-from matdesinne.reporting.intervals import interval_text
 from matdesinne.reporting.palette import BLUE, GREEN, GREY, VERMILLION
+from matdesinne.reporting.tables import markdown_table
 from matdesinne.structures import Prototype, draw_structure
 
 _LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
 _EXAMPLES = 2
+_INTRODUCTION = """Errors of labels against targets. The two columns behind a number are the ends of its 95 %
+interval (bootstrap, Wilson).
+
+"""
 
 
 def write_validation(validation: Validation, folder: Path, prototype: Prototype | None, outlier: float, seed: int) -> str:
-    """Write ``validation.json``, ``.md``, ``.parquet`` and ``.png``; the text of the second is returned.
+    """Write ``validation.json``, ``.md``, ``.parquet`` and ``.png``; returns the text of ``validation.md``.
 
     Args:
         validation: candidates with labels.
-        folder: of the files.
-        prototype: atoms of a design, for the structures in the picture; none are drawn when omitted.
+        folder: the folder of the files.
+        prototype: atoms of a design, for the structures in the picture; ``None``: no structures are drawn.
         outlier: distance to the target above which a label is an outlier, in the unit of the property.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     errors = validation.errors(outlier, seed)
     write_json(folder / "validation.json", {"outlier": outlier, "targets": [asdict(entry) for entry in errors]})
@@ -48,69 +52,42 @@ def write_validation(validation: Validation, folder: Path, prototype: Prototype 
 
 
 def _write_table(validation: Validation, path: Path) -> None:
-    """The candidates as generate.py writes them, and the oracle's property beside the prediction."""
+    """Writes the candidates as generate.py does, with the oracle's property beside the prediction."""
     import pyarrow
     import pyarrow.parquet
 
     prop = validation.chosen[0].properties[0]
-    parts = []
-    first = 0
-    for candidates, labels in zip(validation.chosen, validation.labels, strict=True):
-        rows = validation.run.rows[first : first + len(candidates)]
-        first += len(candidates)
-        part = candidates.to_arrow()
-        for name, values in (
-            ("label", labels.tolist()),
-            ("id", [row["id"] for row in rows]),
-            ("versions", [row["versions"] for row in rows]),
-        ):
-            unit = {"unit": prop.unit if name == "label" else ""}
-            kind = pyarrow.float64() if name == "label" else pyarrow.string()
-            part = part.append_column(pyarrow.field(name, kind, metadata=unit), pyarrow.array(values, kind, from_pandas=True))
-        parts.append(part.replace_schema_metadata({"property": json.dumps(asdict(prop))}))
+    metadata = {"property": json.dumps(asdict(prop))}
+    table = pyarrow.concat_tables([entry.to_arrow().replace_schema_metadata(metadata) for entry in validation.chosen])
+    labels = pyarrow.array(torch.cat(list(validation.labels)).tolist(), pyarrow.float64(), from_pandas=True)
+    table = table.append_column(pyarrow.field("label", labels.type, metadata={"unit": prop.unit}), labels)
+    for name in ("id", "versions"):
+        words = pyarrow.array([row[name] for row in validation.run.rows], pyarrow.string())
+        table = table.append_column(pyarrow.field(name, words.type, metadata={"unit": ""}), words)
     with atomic_path(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.concat_tables(parts), temporary)
+        pyarrow.parquet.write_table(table, temporary)
 
 
 def _markdown(errors: Sequence[TargetErrors], unit: str, outlier: float) -> str:
-    def interval(value: float | None, edges: tuple[float, float] | None, scale: float) -> str:
-        low, high = (np.nan, np.nan) if edges is None else edges
-        return "" if value is None else interval_text(scale * value, scale * low, scale * high)
-
-    head = [
-        "target",
-        "designs",
-        "failed",
-        f"MAE [{unit}]",
-        f"RMSE [{unit}]",
-        f"largest [{unit}]",
-        f"error > {outlier:g} {unit} [%]",
-        "at the floor [%]",
-        f"prediction MAE [{unit}]",
-        "within one, two spreads [%]",
-        "rank correlation",
-    ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    interval = ["from", "to"]
+    header = ["target", "designs", "failed", f"MAE [{unit}]", *interval, f"RMSE [{unit}]", f"largest [{unit}]"]
+    header += [f"error > {outlier:g} {unit} [%]", *interval, "at the floor [%]", *interval, f"prediction MAE [{unit}]"]
+    header += ["within one spread [%]", "within two spreads [%]", "rank correlation"]
+    rows = []
     for entry in errors:
-        cells = [
-            entry.target,
-            str(entry.labelled),
-            str(entry.failed),
-            interval(entry.mae, entry.mae_interval, 1),
-            f"{entry.rmse:.3g}",
-            f"{entry.largest:.3g}",
-            interval(entry.outliers, entry.outliers_interval, 100),
-            interval(entry.at_floor, entry.at_floor_interval, 100),
-            f"{entry.prediction_mae:.3g}",
-            f"{100 * entry.within_spread:.0f}, {100 * entry.within_two:.0f}",
-            "" if entry.rank_correlation is None else f"{entry.rank_correlation:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "Errors of labels against targets; in brackets 95 % intervals (bootstrap, Wilson).\n\n" + "\n".join(lines) + "\n"
+        distances = [entry.mae, *(entry.mae_interval or (None, None)), entry.rmse, entry.largest]
+        shares = [*_percent(entry.outliers, entry.outliers_interval), *_percent(entry.at_floor, entry.at_floor_interval)]
+        spread = [100 * entry.within_spread, 100 * entry.within_two, entry.rank_correlation]
+        rows.append([entry.target, entry.labelled, entry.failed, *distances, *shares, entry.prediction_mae, *spread])
+    return _INTRODUCTION + markdown_table(header, rows)
+
+
+def _percent(share: float | None, interval: tuple[float, float] | None) -> list[float | None]:
+    return [None if value is None else 100 * value for value in (share, *(interval or (None, None)))]
 
 
 def _draw(validation: Validation, prototype: Prototype | None, path: Path) -> None:
-    """A row a target: histogram of the labels, spread against error, and structures where designs are crystals."""
+    """Draws a row for each target: histogram of the labels, error against spread, and structures if designs are crystals."""
     examples = 0 if prototype is None else _EXAMPLES
     count = len(validation.chosen)
     figure = matplotlib.figure.Figure(figsize=(7.5 + 2.2 * examples, 2.6 * count), layout="constrained")
@@ -147,7 +124,7 @@ def _draw_spread(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]
 
 
 def _draw_examples(axes: Sequence[Axes], candidates: Candidates, labels: Float[Tensor, " n"], prototype: Prototype) -> None:
-    """The design whose label is nearest to the target, then the designs that differ most from those drawn."""
+    """Draws the design whose label is nearest to the target, then the designs that differ most from those drawn."""
     error = candidates.target.residual(labels.unsqueeze(1)).abs()[:, 0]
     unit = (candidates.designs - candidates.space.lower) / (candidates.space.upper - candidates.space.lower)
     drawn = [int(error.argmin())]

@@ -1,4 +1,4 @@
-"""What label.py can do: label a table of designs, validate candidates, learn actively."""
+"""The tasks of label.py: label a table of designs, validate candidates, active learning."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
 
 Task = Callable[[DictConfig, Path], str]
+"""Takes the configuration and the folder of the files; returns the text to print."""
 
 
-def label(config: DictConfig, folder: Path) -> str:
-    """Label the points."""
+def label_table(config: DictConfig, folder: Path) -> str:
+    """Label the designs of a table or of a Sobol sequence."""
     oracle = instantiate(config.oracle, _convert_="all")
     if config.points is None:
         raise ConfigError("Expected designs to label, got none: add points=FILE.csv, points=FILE.parquet or points=sobol.")
@@ -38,22 +39,24 @@ def label(config: DictConfig, folder: Path) -> str:
     return label_points(oracle, points, instantiate(config.executor), folder, config.retry).report()
 
 
-def validation(config: DictConfig, folder: Path) -> str:
-    """Label some of the candidates for each target, and compare."""
+def validate_candidates(config: DictConfig, folder: Path) -> str:
+    """Label some of the candidates for each target, and compare the labels with the targets."""
     if config.candidates is None:
-        raise ConfigError("Expected candidates to validate, got none: add candidates=FOLDER of generate.py, or a list of such.")
-    places = [config.candidates] if isinstance(config.candidates, str) else list(config.candidates)
-    tables = read_candidates(places)
+        raise ConfigError(
+            "Expected candidates to validate, got none: add candidates=FOLDER, a folder of generate.py or a list of such."
+        )
+    paths = [config.candidates] if isinstance(config.candidates, str) else list(config.candidates)
+    tables = read_candidates(paths)
     oracle = instantiate(config.oracle, _convert_="all")
     generator = torch.Generator().manual_seed(config.seed)
-    found = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
-    return write_validation(found, folder, oracle.prototype, config.outlier, config.seed)
+    validation = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
+    return write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
 
 
-def active(config: DictConfig, folder: Path) -> str:
-    """Label in rounds what the surrogate is least sure of, and train it again."""
+def learn_actively(config: DictConfig, folder: Path) -> str:
+    """Label in rounds the designs whose prediction is most uncertain, and train the surrogate again."""
     settings = config.active
-    model = load_network(InverseModel, run_folder(settings.run), "model").eval()  # type: ignore[type-abstract]
+    model = load_network(InverseModel, run_folder(settings.run), "model").eval()
     try:
         training = compose("train", list(settings.training))
     except HydraException as error:
@@ -74,5 +77,5 @@ def active(config: DictConfig, folder: Path) -> str:
     return write_rounds(learning.run(settings.rounds), learning, config.seed)
 
 
-TASKS: dict[str, Task] = {"label": label, "validate": validation, "active": active}
-"""By the name that ``task=`` takes."""
+TASKS: dict[str, Task] = {"label": label_table, "validate": validate_candidates, "active": learn_actively}
+"""The tasks by the value of ``task=``."""

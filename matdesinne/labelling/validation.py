@@ -1,4 +1,4 @@
-"""What candidates are worth: their labels by an oracle against what was asked for and what was predicted."""
+"""Validation of candidates: labels by an oracle, compared with the targets and with the predictions."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ from matdesinne.reporting.intervals import LEVEL, mean_interval
 
 @dataclass(frozen=True)
 class TargetErrors:
-    """Errors of the candidates for one target; every interval holds with 95 %.
+    """Errors of the candidates for one target, with 95 % intervals.
 
     Args:
-        target: what was asked for, in words.
-        labelled: candidates with a label.
-        failed: candidates whose calculation failed; they are in no other number.
+        target: the target as text.
+        labelled: number of candidates with a label.
+        failed: number of candidates whose calculation failed; the other numbers leave them out.
         mae: mean distance of the labels to the target, in the unit of the property.
-        mae_interval: by the bootstrap; ``None`` of a single label.
-        rmse: root of the mean square of that distance.
+        mae_interval: interval by the bootstrap; ``None`` for a single label.
+        rmse: root mean square of that distance.
         largest: the largest distance.
-        outliers: share with a distance above the limit.
-        outliers_interval: Wilson's.
-        at_floor: share whose label is at or below the property's floor although the target is above.
-        at_floor_interval: Wilson's.
+        outliers: share of candidates with a distance above the limit.
+        outliers_interval: Wilson interval.
+        at_floor: share whose label is at or below the property's floor although the target is above it; ``None`` for a target
+            at the floor or a property without one.
+        at_floor_interval: Wilson interval.
         prediction_mae: mean distance of the labels to the predictions.
-        within_spread: share whose label is within one predicted standard deviation of the prediction; 0.68 when calibrated.
-        within_two: the same for two; 0.95 when calibrated.
-        rank_correlation: of spread and distance to the prediction, Spearman's; ``None`` where one of them is constant.
+        within_spread: share whose label is within one predicted standard deviation of the prediction; 0.68 if calibrated.
+        within_two: the same for two standard deviations; 0.95 if calibrated.
+        rank_correlation: Spearman's, between predicted spread and distance to the prediction; ``None`` if one is constant.
     """
 
     target: str
@@ -64,12 +65,12 @@ class TargetErrors:
 
 @dataclass(frozen=True)
 class Validation:
-    """Chosen candidates with their labels.
+    """Candidates chosen for validation, with their labels.
 
     Args:
         chosen: the candidates for each target.
-        labels: the oracle's property for each of them, float64, NaN where the calculation failed.
-        run: the labelling.
+        labels: the oracle's property for each candidate, float64, NaN where the calculation failed.
+        run: the run of labelling.
     """
 
     chosen: Sequence[Candidates]
@@ -77,27 +78,27 @@ class Validation:
     run: LabelRun
 
     def errors(self, outlier: float, seed: int) -> list[TargetErrors]:
-        """Errors for each target.
+        """Returns the errors for each target.
 
         Args:
             outlier: distance above which a label is an outlier, in the unit of the property.
-            seed: of the bootstrap.
+            seed: seed of the bootstrap.
         """
         pairs = zip(self.chosen, self.labels, strict=True)
         return [_errors(candidates, labels, outlier, seed) for candidates, labels in pairs]
 
 
 def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generator) -> Int[Tensor, " m"]:
-    """Rows that stand for all: one out of each of `count` equal parts in the order of the predicted spread.
+    """Chooses one row out of each of `count` equal parts of the rows, sorted by the predicted spread.
 
-    With one random place for all parts (systematic sampling) every row has the same chance, so means over the chosen rows
-    are unbiased; sure and unsure predictions have their shares.
+    One random number gives the place within every part (systematic sampling). Every row has the same chance, so means over the
+    chosen rows are unbiased, and certain and uncertain predictions are chosen in proportion.
 
     References:
         Cochran, Sampling Techniques, 3rd ed., Wiley 1977, chapter 8.
 
     Returns:
-        `count` row numbers, all of them where there are fewer.
+        `count` row numbers, or all if there are fewer.
     """
     order = spread.argsort(stable=True)
     if len(order) <= count:
@@ -112,12 +113,12 @@ def validate(
     """Choose candidates of each table and label them.
 
     Args:
-        tables: candidates for one target each.
-        per_target: how many of each.
-        oracle: labels them; it must have the candidates' property.
-        executor: where the calculations run.
-        folder: of the records and labels; a run that was ended goes on there.
-        generator: of the choice.
+        tables: one table of candidates for each target.
+        per_target: number of candidates to choose from each table.
+        oracle: computes the labels; it must have the candidates' property.
+        executor: runs the calculations.
+        folder: the folder of records and labels; a run that was interrupted continues from them.
+        generator: generator of the choice.
 
     Raises:
         ConfigError: if there are several properties, or the oracle does not compute the property or has other parameters.
@@ -145,8 +146,8 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
     error = candidates.target.residual(y).abs()[:, 0].numpy()
     miss = (y - candidates.mean[known].double()).abs()[:, 0].numpy()
     spread = candidates.std[known, 0].double().numpy()
-    aimed_above = prop.floor is not None and candidates.target.values[0] > prop.floor
-    at_floor = int((y <= (prop.floor or 0.0)).sum()) if aimed_above else None
+    target_above = prop.floor is not None and candidates.target.values[0] > prop.floor
+    at_floor = int((y <= (prop.floor or 0.0)).sum()) if target_above else None
     return TargetErrors(
         target=candidates.target.format(candidates.properties),
         labelled=len(error),

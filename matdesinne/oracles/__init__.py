@@ -1,1 +1,1 @@
-"""Where labels come from."""
+"""Oracles: what computes the labels of designs."""

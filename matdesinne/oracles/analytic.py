@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import DatasetError
-from matdesinne.oracles.base import Column, Columns, Oracle
+from matdesinne.oracles.base import Column, Labels, Oracle
 from matdesinne.space import DesignSpace
 
 
@@ -26,7 +26,7 @@ class AnalyticProblem(ABC):
     """A prior over x and an exact forward function y = f(x)."""
 
     tolerance: float
-    """Distance within which y counts as the wanted one in the field's rejection posteriors, in the unit of y."""
+    """Distance from the target within which the field's rejection posteriors accept a sample, in the unit of y."""
 
     @abstractmethod
     def sample_prior(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
@@ -34,11 +34,11 @@ class AnalyticProblem(ABC):
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "n dx"], strict: bool = True) -> Float[Tensor, "n dy"]:
-        """The exact properties of designs.
+        """Compute the exact properties of designs.
 
         Args:
             x: designs, shape [n, dx].
-            strict: a design without properties is an error; else its properties are NaN.
+            strict: raise an error if a design has no properties; otherwise its properties are NaN.
 
         Raises:
             DatasetError: if a design has no properties.
@@ -52,8 +52,8 @@ class Kinematics(AnalyticProblem):
         y_1 = l_1 \cos x_2 + l_2 \cos(x_2 + x_3) + l_3 \cos(x_2 + x_3 + x_4), \quad
         y_2 = x_1 + l_1 \sin x_2 + l_2 \sin(x_2 + x_3) + l_3 \sin(x_2 + x_3 + x_4)
 
-    with :math:`l = (0.5, 0.5, 1)` and :math:`x \sim N(0, diag(0.25, 0.5, 0.5, 0.5)^2)`. The start height and y are lengths, the
-    angles are in radian.
+    with :math:`l = (0.5, 0.5, 1)` and :math:`x \sim N(0, diag(0.25, 0.5, 0.5, 0.5)^2)`. The start height x1 and y are lengths;
+    x2, x3 and x4 are angles in radian.
 
     Example:
         >>> Kinematics().forward(torch.zeros(1, 4)).tolist()
@@ -69,7 +69,7 @@ class Kinematics(AnalyticProblem):
         return torch.randn(count, 4, generator=generator) * torch.tensor(self.spread)
 
     def forward(self, x: Float[Tensor, "n 4"], strict: bool = True) -> Float[Tensor, "n 2"]:
-        """The end point of the arm."""
+        """Compute the end point of the arm."""
         angles = x[:, 1:].cumsum(dim=1)
         lengths = torch.tensor(self.lengths, dtype=x.dtype, device=x.device)
         along = (lengths * angles.cos()).sum(dim=1)
@@ -101,7 +101,7 @@ class Ballistics(AnalyticProblem):
         return torch.stack([x0, y0, angle, v0], dim=1)
 
     def forward(self, x: Float[Tensor, "n 4"], strict: bool = True) -> Float[Tensor, "n 1"]:
-        """Where the ball hits the ground; a ball that starts below it and never reaches it has no such place."""
+        """Compute where the ball hits the ground; a ball that starts below it and does not reach it has no such place."""
         start, height, angle, speed = x.double().unbind(dim=1)
         vx, vy = speed * angle.cos(), speed * angle.sin()
         g, k, m = self.gravity, self.drag, self.mass
@@ -111,7 +111,7 @@ class Ballistics(AnalyticProblem):
             row = int(never.nonzero()[0, 0])
             raise DatasetError(
                 f"Expected shots that reach the ground from above, got y0 = {height[row]:.4g} m in row {row}, "
-                "which stays below: start at or above the ground."
+                "which stays below it: start at or above the ground."
             )
         time = self._impact_time(apex, torch.where(never, 0.0, height), vy)
         reach = start - vx * self.mass / self.drag * torch.expm1(-self.drag * time / self.mass)
@@ -122,7 +122,7 @@ class Ballistics(AnalyticProblem):
         return height - m / k**2 * ((g * m + vy * k) * torch.expm1(-k * t / m) + g * t * k)
 
     def _impact_time(self, apex: Tensor, height: Tensor, vy: Tensor) -> Tensor:
-        # beyond the apex the height falls monotonically: bracket there, then bisect
+        # behind the apex the height decreases monotonically: bracket the zero, then bisect
         low, high = apex.clone(), apex + 1.0
         while (above := self._height(high, height, vy) > 0).any():
             high = torch.where(above, 2 * high, high)
@@ -140,8 +140,8 @@ class AnalyticOracle(Oracle):
         space: the designs.
         problem: the forward function.
         properties: the unit of each property by its name.
-        chunk: designs in one task.
-        delay: s of waiting for each design, to rehearse calculations that take long.
+        chunk: number of designs in one task.
+        delay: waiting time for each design in s, to rehearse long calculations.
     """
 
     def __init__(
@@ -151,13 +151,13 @@ class AnalyticOracle(Oracle):
         self.problem, self.properties, self.chunk, self.delay = problem, dict(properties), chunk, delay
 
     def columns(self) -> dict[str, Column]:
-        """The properties."""
+        """The properties with their units."""
         return {name: Column(unit) for name, unit in self.properties.items()}
 
     def settings(self) -> dict[str, object]:
         """The problem's name."""
         return {"oracle": "analytic", "problem": type(self.problem).__name__}
 
-    def _label(self, x: Float[Tensor, "n dx"]) -> Columns:
+    def _label(self, x: Float[Tensor, "n dx"]) -> Labels:
         time.sleep(self.delay * len(x))
         return dict(zip(self.properties, self.problem.forward(x).T.tolist(), strict=True))

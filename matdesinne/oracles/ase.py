@@ -1,4 +1,4 @@
-"""Band edges by any calculator of ASE: VASP, Quantum ESPRESSO, and what else speaks its interface."""
+"""Band edges by any calculator of ASE, e.g. VASP or Quantum ESPRESSO."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.oracles.base import Column, Columns, Oracle, Value
+from matdesinne.oracles.base import Column, Labels, Oracle, Value
 from matdesinne.oracles.edges import band_edges
+from matdesinne.oracles.relaxation import Relaxation
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 
 _NO_FIELD = 1e-9
-"""V/angstrom."""
+"""Weaker fields are left out, in V/angstrom."""
 
 
 class ASEOracle(Oracle):
-    """The signed gap from the eigenvalues of an ASE calculator, each calculation in a folder of its own.
+    """The signed gap from the eigenvalues of an ASE calculator; each calculation runs in a temporary folder.
 
     References:
         Larsen et al., The atomic simulation environment, J. Phys. Condens. Matter 29, 273002 (2017),
         doi 10.1088/1361-648X/aa680e.
 
     Args:
-        space: the designs; they carry the six lattice parameters and may carry ``electric_field`` [V/angstrom].
+        space: the designs; they have the six lattice parameters and may have ``electric_field`` [V/angstrom].
         prototype: atoms and fractional positions.
-        calculator: its class under ``_target_``, its keywords beside it; it must give eigenvalues at its irreducible k-points.
-        valence_bands: number of occupied bands of the cell; half the calculator's number of electrons when omitted.
-        field_keyword: the calculator's keyword that takes the field along z; without it a design in a field fails.
-        field_factor: what the field in V/angstrom is multiplied by for that keyword.
+        calculator: the calculator's class under ``_target_`` and its keywords; it must give eigenvalues at its irreducible
+            k-points.
+        valence_bands: number of occupied bands of the cell; ``None``: half the calculator's number of electrons.
+        field_keyword: the calculator's keyword for the field along z; ``None``: a design in a field fails.
+        field_factor: factor from V/angstrom to the unit of that keyword.
+        relax: whether the atoms are relaxed at fixed cell first; all labels are then those of the relaxed atoms.
+        relax_force: largest force on a relaxed atom in eV/angstrom.
+        relax_steps: largest number of steps; a design that needs more fails.
     """
 
     prototype: Prototype
@@ -52,6 +57,9 @@ class ASEOracle(Oracle):
         valence_bands: int | None,
         field_keyword: str | None,
         field_factor: float,
+        relax: bool,
+        relax_force: float,
+        relax_steps: int,
     ) -> None:
         super().__init__(space)
         prototype.check(space)
@@ -59,17 +67,20 @@ class ASEOracle(Oracle):
             raise ConfigError("Expected the class of an ASE calculator, got none: add oracle.calculator._target_=...")
         self.prototype, self.calculator = prototype, dict(calculator)
         self.valence_bands, self.field_keyword, self.field_factor = valence_bands, field_keyword, field_factor
+        self.relaxation = Relaxation(relax_force, relax_steps) if relax else None
 
     def columns(self) -> dict[str, Column]:
-        """Gaps, band edges with their k-points in fractional coordinates, energy."""
+        """Gaps, band edges with their fractional k-points, energy."""
         edges = ("band_gap", "direct_gap", "valence_maximum", "conduction_minimum", "fermi_level", "energy")
         kpoints = {name: Column("", "list") for name in ("valence_kpoint", "conduction_kpoint")}
-        return {name: Column("eV") for name in edges} | kpoints
+        relaxed = {} if self.relaxation is None else self.relaxation.columns()
+        return {name: Column("eV") for name in edges} | kpoints | relaxed
 
     def settings(self) -> dict[str, object]:
-        """Atoms and the calculator's keywords."""
+        """Atoms and the calculator's keywords; a relaxation that is off is left out."""
         names = ("calculator", "valence_bands", "field_keyword", "field_factor")
-        return {"oracle": "ase", "prototype": asdict(self.prototype), **{name: getattr(self, name) for name in names}}
+        relaxation = {} if self.relaxation is None else {"relaxation": asdict(self.relaxation)}
+        return {"oracle": "ase", "prototype": asdict(self.prototype), **{n: getattr(self, n) for n in names}, **relaxation}
 
     def check(self) -> None:
         """Check that the calculator can be imported."""
@@ -82,14 +93,15 @@ class ASEOracle(Oracle):
                 "correct oracle.calculator._target_."
             ) from error
 
-    def _label(self, x: Float[Tensor, "1 dx"]) -> Columns:
+    def _label(self, x: Float[Tensor, "1 dx"]) -> Labels:
         design = dict(zip(self.space.names, x[0].tolist(), strict=True))
         atoms = self.prototype.atoms(design)
-        # codes that work on files must not read each other's
+        # a code that works on files must not read those of another calculation
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             calculator = instantiate({**self.calculator, **self._field(design)}, _convert_="all")
             atoms.calc = calculator
-            labels: dict[str, Value] = {"energy": float(atoms.get_potential_energy())}
+            labels: dict[str, Value] = {} if self.relaxation is None else self.relaxation.run(atoms)
+            labels["energy"] = float(atoms.get_potential_energy())
             labels["fermi_level"] = float(calculator.get_fermi_level())
             kpoints = np.asarray(calculator.get_ibz_k_points())
             energies = np.array([calculator.get_eigenvalues(kpt=k) for k in range(len(kpoints))])
@@ -105,10 +117,10 @@ class ASEOracle(Oracle):
         if abs(field) <= _NO_FIELD:
             return {}
         if self.field_keyword is None:
-            raise ConfigError(f"Expected no field without oracle.field_keyword, got {field:g} V/angstrom: name the keyword.")
+            raise ConfigError(f"Expected no field without oracle.field_keyword, got {field:g} V/angstrom: give the keyword.")
         return {self.field_keyword: self.field_factor * field}
 
 
 def ase_oracle(space: object, prototype: object, calculator: Mapping[str, object], **settings: object) -> ASEOracle:
-    """Build the oracle from plain containers, as a YAML file holds them: the calculator is made anew for each design."""
+    """Builds the oracle from plain containers of a YAML file; each design gets a new calculator."""
     return ASEOracle(instantiate(space, _convert_="all"), instantiate(prototype, _convert_="all"), calculator, **settings)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""The contract of every oracle: rows of labels for designs, where a design without labels is a row with its reason."""
+"""The interface of every oracle: rows of labels for designs; a design whose calculation fails is a row with the reason."""
 
 from __future__ import annotations
 
-__all__ = ["Column", "Columns", "Oracle", "Row", "Value", "failed_row", "label_array"]
+__all__ = ["Column", "Labels", "Oracle", "Row", "Value", "failed_row", "label_array"]
 
 import functools
 import math
@@ -23,19 +23,19 @@ from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 
 Value = int | float | str | list[float] | None
-"""What a cell of the table holds: a number, a word, one number for each k-point, or nothing."""
-Columns = Mapping[str, Sequence[Value]]
+"""A cell of the table of labels: a number, a text, a list of numbers, or nothing."""
+Labels = Mapping[str, Sequence[Value]]
 """Labels of n designs by their names."""
 Row = dict[str, Value]
 """Labels of one design, with ``status`` ("done" or "failed"), ``reason``, ``seconds`` and ``versions``."""
 
 
 class Column(NamedTuple):
-    """What a column of labels holds.
+    """Unit and kind of a column of labels.
 
     Args:
         unit: e.g. ``"eV"``; empty for a count.
-        kind: a number, a count, or a list of numbers over k-points.
+        kind: a number, a count, or a list of numbers, e.g. one for each k-point.
     """
 
     unit: str
@@ -45,16 +45,16 @@ class Column(NamedTuple):
 class Oracle(ABC):
     """Computes the labels of designs.
 
-    A subclass fills `_label`, says what its columns are, and names what decides the result.
+    A subclass implements `_label`, `columns`, and `settings`.
 
     Args:
         space: the designs, in the order of the columns of x.
     """
 
     chunk = 1
-    """Designs in one task for a worker."""
+    """Number of designs in one task for a worker."""
     packages: Sequence[str] = ("matdesinne",)
-    """Distributions whose versions go into every row."""
+    """Distributions whose versions are written into every row."""
     prototype: Prototype | None = None
     """Atoms and fractional positions, where designs are crystals."""
 
@@ -63,34 +63,36 @@ class Oracle(ABC):
 
     @abstractmethod
     def columns(self) -> dict[str, Column]:
-        """The labels by their names, in the order of the table."""
+        """Unit and kind of each label by its name, in the order of the table."""
 
     @abstractmethod
     def settings(self) -> dict[str, object]:
-        """Plain containers that say what decides the labels of a design; they are part of its id."""
+        """Everything besides the design that determines its labels, as plain containers; it is part of the design's id."""
 
     def kpoints(self) -> dict[str, list[list[float]]]:
-        """Fractional k-points in the plane of the labels that are lists, by the name of their grid."""
+        """Fractional in-plane k-points of the labels that are lists over k-points, by the name of their grid."""
         return {}
 
     def check(self) -> None:  # noqa: B027
-        """Check, before anything is started, that labels can be computed here.
+        """Check, before any calculation starts, that labels can be computed here.
 
         Raises:
             ConfigError: if something is missing.
         """
 
     def check_column(self, name: str) -> None:
-        """Check that it computes a label.
+        """Check that the oracle computes a label.
 
         Raises:
             ConfigError: if it does not.
         """
         if name not in self.columns():
-            raise ConfigError(f"Expected an oracle of {name}, got one of {list(self.columns())}: e.g. oracle.fine=true.")
+            raise ConfigError(
+                f"Expected an oracle of {name}, got one of {list(self.columns())}: e.g. oracle.second_kpoints=18."
+            )
 
     def label(self, x: Float[Tensor, "n dx"]) -> list[Row]:
-        """Compute the labels of designs, one row each; a design that has none gives a row with its reason.
+        """Compute the labels of designs, one row each; a design whose calculation fails gives a row with the reason.
 
         Args:
             x: designs in physical units, float64, shape [n, dx].
@@ -100,19 +102,19 @@ class Oracle(ABC):
             columns = self._label(x)
         except Exception as error:
             if len(x) > 1:
-                # one bad design must not take its neighbours along
+                # the other designs of the task must not fail with it
                 return [row for design in x.split(1) for row in self.label(design)]
             return [failed_row(self, f"{type(error).__name__}: {error}", time.perf_counter() - start)]
         seconds = (time.perf_counter() - start) / max(len(x), 1)
         return [self._row({name: values[i] for name, values in columns.items()}, seconds) for i in range(len(x))]
 
     def versions(self) -> str:
-        """The versions of what computes, for the table."""
+        """The versions of the packages that compute the labels, as text."""
         return _versions(tuple(self.packages))
 
     @abstractmethod
-    def _label(self, x: Float[Tensor, "n dx"]) -> Columns:
-        """Labels under the names of `columns`; any exception makes the designs fail."""
+    def _label(self, x: Float[Tensor, "n dx"]) -> Labels:
+        """Returns labels under the names of `columns`; after an exception the designs have failed."""
 
     def _row(self, labels: Row, seconds: float) -> Row:
         bad = [name for name, value in labels.items() if not _finite(value)]
@@ -122,12 +124,12 @@ class Oracle(ABC):
 
 
 def failed_row(oracle: Oracle, reason: str, seconds: float) -> Row:
-    """The row of a design without labels.
+    """Returns the row of a design whose calculation failed.
 
     Args:
-        oracle: whose names it carries.
-        reason: why; it is kept in one line.
-        seconds: that it took to find out.
+        oracle: the oracle whose labels are missing.
+        reason: the reason; it is written in one line.
+        seconds: time until the failure in s.
     """
     row: Row = dict.fromkeys(oracle.columns())
     return {
@@ -140,13 +142,13 @@ def failed_row(oracle: Oracle, reason: str, seconds: float) -> Row:
 
 
 def label_array(oracle: Oracle, x: Float[np.ndarray, "n dx"]) -> list[Row]:
-    """`Oracle.label` as a task for a worker: an array travels by value, a tensor through shared memory."""
+    """`Oracle.label` as a task for a worker, with an array because a tensor would be sent through shared memory."""
     return oracle.label(torch.from_numpy(x))
 
 
 @functools.cache
 def _versions(packages: Sequence[str]) -> str:
-    # a checkout is not an installed distribution
+    # a checkout has no distribution
     return ", ".join(f"{name} {__version__ if name == 'matdesinne' else version(name)}" for name in packages)
 
 

@@ -1,4 +1,4 @@
-"""What a gap is made of, from the eigenvalues of a calculation."""
+"""Gaps and band edges from the eigenvalues of a calculation."""
 
 from __future__ import annotations
 

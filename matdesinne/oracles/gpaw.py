@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["GPAWOracle", "half_grid"]
+__all__ = ["GPAWOracle"]
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.oracles.base import Column, Columns, Oracle, Value
+from matdesinne.oracles.base import Column, Labels, Oracle, Value
 from matdesinne.oracles.edges import band_edges
+from matdesinne.oracles.levels import EdgeBands, check_hybrid, half_grid, hybrid_bands, scalar_bands, spin_orbit_bands
+from matdesinne.oracles.relaxation import Relaxation
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from gpaw import GPAW
 
 _NO_FIELD = 1e-9
-"""V/angstrom; weaker fields are left out."""
+"""Weaker fields are left out, in V/angstrom."""
+_SYMMETRY = {"point_group": False}
+"""Time reversal is the only symmetry of a strained cell; with it alone all designs have the same k-points."""
+_SHORT_NAMES = {"HSE06": "hse"}
+"""Endings of the columns of hybrid functionals; those of the others are their names in lower case."""
 
 
 class GPAWOracle(Oracle):
@@ -33,24 +38,32 @@ class GPAWOracle(Oracle):
 
     over all k-points, negative where the bands overlap. The field is a sawtooth potential over the periodic cell.
 
+    The columns of a level of theory have an ending: none for `functional` on the first grid, ``_fine`` on the second grid,
+    ``_soc`` with spin-orbit coupling, ``_fine_soc`` with both, and ``_hse``, ``_pbe0``, ... for a hybrid functional on the
+    first grid.
+
     References:
         Mortensen et al., GPAW: an open Python package for electronic structure calculations, J. Chem. Phys. 160, 092503
         (2024), doi 10.1063/5.0182685.
 
     Args:
-        space: the designs; they carry the six lattice parameters and may carry ``electric_field`` [V/angstrom].
+        space: the designs; they have the six lattice parameters and may have ``electric_field`` [V/angstrom].
         prototype: atoms and fractional positions.
-        cutoff: of the plane waves in eV.
-        functional: exchange and correlation.
-        kpoints: divisions n of the Gamma-centred n x n x 1 grid; k and -k are taken once, no other symmetry is used.
+        cutoff: cutoff of the plane waves in eV.
+        functional: exchange-correlation functional.
+        kpoints: divisions n of the Gamma-centred n x n x 1 grid; of k and -k one is calculated, no other symmetry is used.
+        second_kpoints: divisions of a second, finer grid, calculated at the density of the first; ``None``: no such grid.
         smearing: width of the Fermi-Dirac occupations in eV.
         bands: number of bands.
         mixing: density mixer: fraction, history, damping of short wave vectors.
         density: convergence of the density in electrons per valence electron.
         eigenstates: convergence of the eigenstates in eV^2 per valence electron.
-        converged_bands: lowest bands that must converge.
-        fine: whether a second pass, at the fixed density of the first, gives the gap on a finer grid, too.
-        fine_kpoints: divisions of that grid.
+        converged_bands: number of lowest bands that must converge.
+        relax: whether the atoms are relaxed at fixed cell first; all labels are then those of the relaxed atoms.
+        relax_force: largest force on a relaxed atom in eV/angstrom.
+        relax_steps: largest number of steps; a design that needs more fails.
+        soc: whether the gaps with spin-orbit coupling are calculated, too, on each grid.
+        hybrid: hybrid functional whose gap is calculated, too, on the density of `functional`; ``None``: none.
     """
 
     prototype: Prototype
@@ -63,14 +76,18 @@ class GPAWOracle(Oracle):
         cutoff: float,
         functional: str,
         kpoints: int,
+        second_kpoints: int | None,
         smearing: float,
         bands: int,
         mixing: Sequence[float],
         density: float,
         eigenstates: float,
         converged_bands: int,
-        fine: bool,
-        fine_kpoints: int,
+        relax: bool,
+        relax_force: float,
+        relax_steps: int,
+        soc: bool,
+        hybrid: str | None,
     ) -> None:
         super().__init__(space)
         prototype.check(space)
@@ -78,48 +95,81 @@ class GPAWOracle(Oracle):
         self.cutoff, self.functional = cutoff, functional
         self.smearing, self.bands, self.mixing = smearing, bands, tuple(mixing)
         self.density, self.eigenstates, self.converged_bands = density, eigenstates, converged_bands
-        self.grids = {"": kpoints, "_fine": fine_kpoints} if fine else {"": kpoints}
+        self.relaxation = Relaxation(relax_force, relax_steps) if relax else None
+        self.soc, self.hybrid = soc, hybrid
+        self.grids = {"": kpoints} if second_kpoints is None else {"": kpoints, "_fine": second_kpoints}
 
     def columns(self) -> dict[str, Column]:
         """Gaps, band edges, energy, and the band energies at every k-point."""
         edges = ("band_gap", "direct_gap", "valence_maximum", "conduction_minimum", "fermi_level", "energy")
         columns = {name: Column("eV") for name in edges}
         columns |= {name: Column("", "count") for name in ("valence_k", "conduction_k", "iterations")}
-        for ending in self.grids:
+        columns |= {} if self.relaxation is None else self.relaxation.columns()
+        for ending in self._levels():
             columns |= {f"{name}{ending}": Column("eV") for name in ("band_gap", "direct_gap")}
             columns |= {f"{name}{ending}": Column("eV", "list") for name in ("valence_energies", "conduction_energies")}
         return columns
 
     def settings(self) -> dict[str, object]:
-        """Atoms and numerics."""
+        """Atoms and numerics; an option that is off is left out."""
         names = ("cutoff", "functional", "smearing", "bands", "mixing", "density", "eigenstates", "converged_bands", "grids")
         numerics = {name: getattr(self, name) for name in names}
-        return {"oracle": "gpaw", "prototype": asdict(self.prototype), **numerics, "mixing": list(self.mixing)}
+        options = {name: getattr(self, name) for name in ("soc", "hybrid") if getattr(self, name)}
+        options |= {} if self.relaxation is None else {"relaxation": asdict(self.relaxation)}
+        return {"oracle": "gpaw", "prototype": asdict(self.prototype), **numerics, "mixing": list(self.mixing), **options}
 
     def kpoints(self) -> dict[str, list[list[float]]]:
-        """The grids, to the decimals that the packaged set has."""
-        return {f"kpoints{ending}": half_grid(size).round(6).tolist() for ending, size in self.grids.items()}
+        """The grid of each level, rounded as in the packaged set."""
+        return {f"kpoints{ending}": half_grid(size).round(6).tolist() for ending, size in self._levels().items()}
 
     def check(self) -> None:
-        """Check that GPAW is installed."""
+        """Check that GPAW is installed and has the hybrid functional."""
         if importlib.util.find_spec("gpaw") is None:
             raise ConfigError("Expected GPAW, got no such package: install it as README.md says, or choose another oracle.")
+        if self.hybrid is not None:
+            check_hybrid(self.hybrid)
 
-    def _label(self, x: Float[Tensor, "1 dx"]) -> Columns:
+    def _levels(self) -> dict[str, int]:
+        """Divisions of the grid of each level by the ending of its columns."""
+        levels = dict(self.grids)
+        if self.soc:
+            levels |= {f"{ending}_soc": size for ending, size in self.grids.items()}
+        if self.hybrid is not None:
+            levels[self._hybrid_ending] = self.grids[""]
+        return levels
+
+    @property
+    def _hybrid_ending(self) -> str:
+        return f"_{_SHORT_NAMES.get(str(self.hybrid), str(self.hybrid).lower())}"
+
+    def _label(self, x: Float[Tensor, "1 dx"]) -> Labels:
         design = dict(zip(self.space.names, x[0].tolist(), strict=True))
         calculator = self._calculator(design.get("electric_field", 0.0))
         atoms = self.prototype.atoms(design)
         atoms.calc = calculator
-        labels: dict[str, Value] = {"energy": float(atoms.get_potential_energy())}
+        labels: dict[str, Value] = {} if self.relaxation is None else self.relaxation.run(atoms)
+        labels["energy"] = float(atoms.get_potential_energy())
         labels["fermi_level"] = float(calculator.get_fermi_level())
         labels["iterations"] = int(calculator.get_number_of_iterations())
-        labels |= _edges(calculator, self.grids[""])
-        if "_fine" in self.grids:
-            size = self.grids["_fine"]
-            convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
-            second = calculator.fixed_density(kpts=_monkhorst_pack(size), symmetry=_SYMMETRY, txt=None, convergence=convergence)
-            labels |= {f"{name}_fine": value for name, value in _edges(second, size).items()}
+        for ending, bands in self._bands(calculator):
+            labels |= {f"{name}{ending}": value for name, value in band_edges(*bands).items()}
+            labels[f"valence_energies{ending}"] = bands.valence.round(6).tolist()
+            labels[f"conduction_energies{ending}"] = bands.conduction.round(6).tolist()
         return {name: [labels[name]] for name in self.columns()}
+
+    def _bands(self, calculator: GPAW) -> Iterator[tuple[str, EdgeBands]]:
+        """Yields the ending and the bands of every level."""
+        for ending, size in self.grids.items():
+            calculation = calculator if ending == "" else self._fixed_density(calculator, size)
+            yield ending, scalar_bands(calculation, size)
+            if self.soc:
+                yield f"{ending}_soc", spin_orbit_bands(calculation, size)
+        if self.hybrid is not None:
+            yield self._hybrid_ending, hybrid_bands(calculator, self.hybrid)
+
+    def _fixed_density(self, calculator: GPAW, size: int) -> GPAW:
+        convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
+        return calculator.fixed_density(kpts=_monkhorst_pack(size), symmetry=_SYMMETRY, txt=None, convergence=convergence)
 
     def _calculator(self, field: float) -> GPAW:
         from gpaw import GPAW, PW, FermiDirac, Mixer
@@ -140,35 +190,5 @@ class GPAWOracle(Oracle):
         )
 
 
-_SYMMETRY = {"point_group": False}
-"""Time reversal only: a strained cell has nothing else, and all designs then have the same k-points."""
-
-
-def half_grid(size: int) -> Float[np.ndarray, "k 2"]:
-    """Fractional points of the Gamma-centred size x size grid, of k and -k the later one, in lexicographic order."""
-    steps = range(-((size - 1) // 2), size // 2 + 1)
-
-    def opposite(step: int) -> int:
-        return step if 2 * step == size else -step  # 1/2 and -1/2 are one point
-
-    return np.array([(i, j) for i in steps for j in steps if (i, j) >= (opposite(i), opposite(j))]) / size
-
-
 def _monkhorst_pack(size: int) -> Mapping[str, object]:
     return {"size": (size, size, 1), "gamma": True}
-
-
-def _edges(calculator: GPAW, size: int) -> dict[str, Value]:
-    """Highest valence and lowest conduction band at every k-point, and the gaps between them."""
-    kpoints = calculator.get_ibz_k_points()[:, :2]
-    expected = half_grid(size)
-    if kpoints.shape != expected.shape or np.abs(kpoints - expected).max() > 1e-6:
-        raise RuntimeError(f"GPAW orders the k-points of the {size} x {size} grid in another way than the data sets do.")
-    lowest_empty = round(calculator.get_number_of_electrons() / 2)
-    energies = np.array([calculator.get_eigenvalues(kpt=k) for k in range(len(kpoints))])
-    valence, conduction = energies[:, lowest_empty - 1], energies[:, lowest_empty]
-    return {
-        **band_edges(valence, conduction),
-        "valence_energies": valence.round(6).tolist(),
-        "conduction_energies": conduction.round(6).tolist(),
-    }

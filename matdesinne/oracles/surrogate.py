@@ -1,4 +1,4 @@
-"""Labels by a trained surrogate: what the networks say, where DFT is too dear."""
+"""Labels by a trained surrogate, where DFT costs too much."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.network import load_network, run_folder
-from matdesinne.oracles.base import Column, Columns, Oracle
+from matdesinne.oracles.base import Column, Labels, Oracle
 from matdesinne.surrogates.base import Surrogate
 
 
 class SurrogateOracle(Oracle):
-    """Mean and spread of the ensemble of a run.
+    """Mean and spread that the ensemble of a run predicts.
 
     Args:
         run: folder that ``train.py`` wrote, or ``"pretrained"``.
-        part: which of its surrogates: ``"surrogate"``, or ``"accurate_band_gap"`` and the like.
-        chunk: designs in one task.
+        part: name of a surrogate of the run: ``"surrogate"``, or ``"accurate_band_gap"`` and the like.
+        chunk: number of designs in one task.
     """
 
     def __init__(self, run: str, part: str, chunk: int) -> None:
@@ -31,19 +31,19 @@ class SurrogateOracle(Oracle):
         super().__init__(surrogate.space)
         self.chunk, self.prototype = chunk, surrogate.prototype
         self._units = {prop.name: prop.unit for prop in surrogate.properties}
-        # other weights under the same name are another oracle
+        # part of the settings: other weights under the same name are another oracle
         self._content = hashlib.sha256(self._path.read_bytes()).hexdigest()
 
     def columns(self) -> dict[str, Column]:
-        """Every property and its spread."""
+        """Every property and its spread, e.g. ``band_gap`` and ``band_gap_std``."""
         names = {name: unit for prop, unit in self._units.items() for name, unit in ((prop, unit), (f"{prop}_std", unit))}
         return {name: Column(unit) for name, unit in names.items()}
 
     def settings(self) -> dict[str, object]:
-        """The weights."""
+        """The checksum of the weights."""
         return {"oracle": "surrogate", "weights": self._content}
 
-    def _label(self, x: Float[Tensor, "n dx"]) -> Columns:
+    def _label(self, x: Float[Tensor, "n dx"]) -> Labels:
         mean, std = _load(self._path).predict_many(x.float())
         pairs = zip(self._units, mean.T.tolist(), std.T.tolist(), strict=True)
         return {name: values for prop, means, stds in pairs for name, values in ((prop, means), (f"{prop}_std", stds))}
@@ -51,5 +51,5 @@ class SurrogateOracle(Oracle):
 
 @functools.cache
 def _load(path: Path) -> Surrogate:
-    """Read the weights once a process: an oracle is sent to workers without its network."""
+    """Reads the weights once in each process; an oracle is sent to workers without its network."""
     return load_network(Surrogate, path.parent, path.stem).eval()

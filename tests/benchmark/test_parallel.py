@@ -69,3 +69,12 @@ def test_threads_here_leave_a_core_to_each_process(error):
             assert torch.get_num_threads() == 7
     finally:
         torch.set_num_threads(before)
+
+
+def test_many_tensors_can_be_sent(tmp_path):
+    run([(write_sum, (tmp_path, name, [torch.ones(1) for _ in range(300)])) for name in "ab"], 2)
+    assert [(tmp_path / name).read_text(encoding="utf-8").split()[0] for name in "ab"] == ["300", "300"]
+
+
+def write_sum(folder, name, tensors):
+    write(folder, name, torch.cat(tensors))

@@ -11,10 +11,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from matdesinne.labelling.executors import LocalExecutor
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics
+from matdesinne.processes import ProcessPool
 
 from ..conftest import CONF, ROOT, line
 
@@ -58,7 +58,7 @@ def test_same_table_as_on_this_machine(tmp_path):
     words = ["oracle=ballistics", "oracle.chunk=9", "points=points.csv", "executor=parsl", "executor.workers=2", "folder=out"]
     found = run(tmp_path, str(ROOT / "label.py"), *words)
     oracle = AnalyticOracle(line(4), Ballistics(), {"impact": "m"}, chunk=7)
-    rows = label_points(oracle, Points(x, torch.arange(60)), LocalExecutor(2), tmp_path).rows
+    rows = label_points(oracle, Points(x, torch.arange(60)), ProcessPool(2), tmp_path).rows
     assert found[names].to_numpy().tolist() == x.tolist()
     for name in ("status", "reason"):
         assert found[name].tolist() == [row[name] for row in rows]

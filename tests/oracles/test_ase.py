@@ -29,6 +29,21 @@ GPAW = {
 """The numerics of mos2_gpaw in the words that GPAW has for ASE."""
 
 
+FROZEN = {"relax": False, "relax_force": 0.01, "relax_steps": 40}
+
+
+class Springs(FreeElectrons):
+    """Free electrons whose atoms are held at z = 5, 6 and 7 angstrom by springs."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms, properties, system_changes):
+        super().calculate(atoms, properties, system_changes)
+        shift = np.zeros((3, 3))
+        shift[:, 2] = atoms.positions[:, 2] - [5.0, 6.0, 7.0]
+        self.results |= {"energy": (shift**2).sum(), "forces": -2 * shift}
+
+
 class InField(FreeElectrons):
     """Free electrons whose conduction band rises with the field; it writes a file where it works."""
 
@@ -50,7 +65,7 @@ def parts():
 
 
 def oracle(parts, calculator=FREE, **changes) -> ASEOracle:
-    settings = {"valence_bands": 3, "field_keyword": None, "field_factor": 1.0, **changes}
+    settings = {"valence_bands": 3, "field_keyword": None, "field_factor": 1.0, **FROZEN, **changes}
     return ASEOracle(parts["space"], parts["prototype"], calculator, **settings)
 
 
@@ -87,6 +102,26 @@ def test_field_goes_to_its_keyword(parts, tmp_path, monkeypatch):
 def test_field_is_not_left_out_silently(parts):
     [row] = oracle(parts).label(reference(parts, 0.25))
     assert row["status"] == "failed" and "field_keyword" in row["reason"]
+
+
+def test_atoms_are_relaxed(parts):
+    made = oracle(parts, {**FREE, "_target_": f"{__name__}.Springs"}, relax=True)
+    [row] = made.label(reference(parts))
+    assert row["status"] == "done", row["reason"]
+    assert set(row) >= set(made.columns())
+    assert row["thickness"] == pytest.approx(2.0, abs=0.02)
+    np.testing.assert_allclose(row["relaxed_positions"][2::3], [5.0, 6.0, 7.0], atol=0.02)
+    assert row["energy"] == pytest.approx(0.0, abs=1e-3) and row["energy_gain"] > 0.1
+
+
+def test_relaxation_that_does_not_converge(parts):
+    [row] = oracle(parts, {**FREE, "_target_": f"{__name__}.Springs"}, relax=True, relax_steps=1).label(reference(parts))
+    assert row["status"] == "failed" and "did not converge" in row["reason"]
+
+
+def test_calculator_without_forces(parts):
+    [row] = oracle(parts, relax=True).label(reference(parts))
+    assert row["status"] == "failed" and "forces" in row["reason"]
 
 
 @pytest.mark.parametrize("target", ["nowhere.Calculator", "ase.calculators.test.Nothing", "nothing"])

@@ -11,7 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError
-from matdesinne.oracles.gpaw import GPAWOracle, half_grid
+from matdesinne.oracles.gpaw import GPAWOracle
+from matdesinne.oracles.levels import half_grid
+from matdesinne.oracles.relaxation import Relaxation
 
 from ..conftest import CONF, ROOT, part_config
 
@@ -39,7 +41,7 @@ def design(packaged, row: int) -> torch.Tensor:
 def test_grids_are_those_of_the_packaged_set(packaged, name, size):
     expected = json.loads(packaged.schema.metadata[name.encode()])
     np.testing.assert_allclose(half_grid(size), expected, atol=1e-6)
-    assert oracle(fine=True).kpoints()[name] == expected
+    assert oracle(second_kpoints=18).kpoints()[name] == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
@@ -52,16 +54,16 @@ def test_half_grid_has_every_point_or_its_opposite_once(size):
     )
 
 
-@pytest.mark.parametrize("fine", [False, True])
-def test_columns_are_those_of_the_packaged_set(packaged, fine):
-    names = set(oracle(fine=fine).columns())
+@pytest.mark.parametrize("second", [None, 18])
+def test_columns_are_those_of_the_packaged_set(packaged, second):
+    names = set(oracle(second_kpoints=second).columns())
     labels = set(packaged.schema.names) - {"index", "stratum", "seconds", *oracle().space.names}
-    assert names == {name for name in labels if fine or not name.endswith("_fine")}
+    assert names == {name for name in labels if second or not name.endswith("_fine")}
 
 
 def test_numerics_are_part_of_the_id():
     assert oracle().settings() != oracle(cutoff=400).settings()
-    assert oracle().settings() != oracle(fine=True).settings()
+    assert oracle().settings() != oracle(second_kpoints=18).settings()
     json.dumps(oracle().settings())
 
 
@@ -84,7 +86,7 @@ def test_packaged_label_and_its_image(packaged):
     x = design(packaged, row)
     image = oracle().space.group()[1](x)
     assert not torch.equal(x, image)
-    [label], [mirrored] = oracle(fine=True).label(x), oracle().label(image)
+    [label], [mirrored] = oracle(second_kpoints=18).label(x), oracle().label(image)
     for found in (label, mirrored):
         assert found["status"] == "done", found["reason"]
         assert found["band_gap"] == pytest.approx(packaged["band_gap"][row].as_py(), abs=2e-3)
@@ -97,3 +99,107 @@ def test_packaged_label_and_its_image(packaged):
     assert label["fermi_level"] == pytest.approx(packaged["fermi_level"][row].as_py(), abs=2e-3)
     assert label["band_gap_fine"] == pytest.approx(packaged["band_gap_fine"][row].as_py(), abs=5e-3)
     assert "gpaw " in label["versions"]
+
+
+SMALL = {"cutoff": 250, "kpoints": 3, "relax_force": 0.1}
+"""Fast settings, about 15 s for all levels of one design."""
+LEVELS = ["", "_fine", "_soc", "_fine_soc", "_hse"]
+
+
+def stretched(strain: float = 0.04) -> torch.Tensor:
+    """A biaxially stretched layer without a field."""
+    space = oracle().space
+    x = space.reference.double().unsqueeze(0)
+    x[0, :2] *= 1 + strain
+    x[0, 2] = 14.0
+    return x
+
+
+@pytest.fixture(scope="module")
+def all_levels():
+    made = oracle(**SMALL, second_kpoints=6, relax=True, soc=True, hybrid="HSE06")
+    made.check()
+    [row] = made.label(stretched())
+    assert row["status"] == "done", row["reason"]
+    return made, row
+
+
+def test_options_have_columns_of_their_own():
+    plain, made = oracle(), oracle(relax=True, soc=True, hybrid="HSE06", second_kpoints=18)
+    added = {name: column.unit for name, column in made.columns().items() if name not in plain.columns()}
+    levels = {f"{name}{ending}" for ending in LEVELS[1:] for name in ("band_gap", "direct_gap", *BANDS)}
+    assert levels < set(added)
+    assert {name: unit for name, unit in added.items() if name not in levels} == {
+        "energy_unrelaxed": "eV",
+        "energy_gain": "eV",
+        "thickness": "angstrom",
+        "residual_force": "eV/angstrom",
+        "relaxation_steps": "",
+        "relaxed_positions": "angstrom",
+    }
+    assert set(made.kpoints()) == {f"kpoints{ending}" for ending in LEVELS}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"relax": True}, {"relax": True, "relax_force": 0.05}, {"soc": True}, {"hybrid": "HSE06"}, {"hybrid": "PBE0"}]
+)
+def test_options_are_part_of_the_id(changes):
+    assert oracle(**changes).settings() not in (oracle().settings(), oracle(relax=True, relax_steps=9).settings())
+
+
+def test_settings_without_options_are_those_of_earlier_folders():
+    """A folder that was started before there were options is continued."""
+    assert set(oracle().settings()).isdisjoint({"soc", "hybrid", "relaxation"})
+    assert oracle(relax_force=0.1).settings() == oracle().settings()
+
+
+@needs_gpaw
+def test_unknown_hybrid():
+    with pytest.raises(ConfigError, match="HSE07"):
+        oracle(hybrid="HSE07").check()
+
+
+@pytest.mark.parametrize(("force", "steps"), [(0.0, 60), (0.02, 0)])
+def test_impossible_relaxation(force, steps):
+    with pytest.raises(ConfigError, match="relax_force"):
+        Relaxation(force, steps)
+
+
+@needs_gpaw
+def test_gap_of_every_level_is_that_of_its_bands(all_levels):
+    made, row = all_levels
+    for ending in LEVELS:
+        valence, conduction = (np.array(row[f"{name}{ending}"]) for name in BANDS)
+        assert len(valence) == len(made.kpoints()[f"kpoints{ending}"])
+        assert row[f"band_gap{ending}"] == pytest.approx(conduction.min() - valence.max(), abs=2e-6)
+        assert row[f"direct_gap{ending}"] == pytest.approx((conduction - valence).min(), abs=2e-6)
+
+
+@needs_gpaw
+def test_levels_differ_as_physics_says(all_levels):
+    """At Gamma both edges are degenerate and keep their energies to first order; HSE06 opens the gap by about half an eV."""
+    made, row = all_levels
+    gamma = made.kpoints()["kpoints"].index([0.0, 0.0])
+    for ending in ("", "_fine"):
+        coupled = np.array(row[f"valence_energies{ending}_soc"]) - np.array(row[f"valence_energies{ending}"])
+        assert coupled.min() > -0.02 and 0.03 < coupled.max() < 0.2
+    assert abs(row["valence_energies_soc"][gamma] - row["valence_energies"][gamma]) < 0.01
+    assert 0.3 < row["band_gap_hse"] - row["band_gap"] < 0.8
+
+
+@needs_gpaw
+def test_stretched_layer_becomes_thinner(all_levels):
+    made, row = all_levels
+    frozen = made.prototype.atoms(dict(zip(made.space.names, stretched()[0].tolist(), strict=True)))
+    assert row["thickness"] < np.ptp(frozen.positions[:, 2]) - 0.05
+    positions = np.reshape(row["relaxed_positions"], (3, 3))
+    assert row["thickness"] == pytest.approx(np.ptp(positions[:, 2]))
+    assert row["residual_force"] <= 0.1 and row["relaxation_steps"] > 0
+    assert row["energy_gain"] == pytest.approx(row["energy_unrelaxed"] - row["energy"]) and row["energy_gain"] > 0.01
+
+
+@needs_gpaw
+def test_relaxation_that_does_not_converge_is_a_failed_row():
+    [row] = oracle(**SMALL, relax=True, relax_steps=1).label(stretched())
+    assert row["status"] == "failed" and "did not converge" in row["reason"] and "after 1 steps" in row["reason"]
+    assert row["thickness"] is None and row["band_gap"] is None

@@ -17,7 +17,7 @@ LEVELS = [0.5, 0.6827, 0.9]
 class Uneven(Linear):
     """Two members that differ by |x1|: the spread changes from design to design."""
 
-    def _members(self, features):
+    def member_predictions(self, features):
         x = self.features.scale.inverse(features)
         mean, gap = x @ self.matrix.T, x[:, :1].abs()
         return torch.stack([mean - gap / 2, mean + gap / 2])

@@ -17,7 +17,7 @@ UP = Side(0.8, True)
 class Wave(Linear):
     """y = sin(6 x1) + x2 / 2: downhill at many places from which the nearest crossing lies the other way."""
 
-    def _members(self, features):
+    def member_predictions(self, features):
         x = self.features.scale.inverse(features)
         return (torch.sin(6 * x[:, :1]) + 0.5 * x[:, 1:]).unsqueeze(0)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from matdesinne.errors import DatasetError
-from matdesinne.labelling.executors import LocalExecutor, WorkerDiedError
+from matdesinne.processes import ProcessPool, WorkerDiedError
 
-ROOT = Path(__file__).parents[2]  # the processes import this file: keep it light
+ROOT = Path(__file__).parents[1]  # the processes import this file: keep it light
 
 
 def add(left: int, right: int) -> int:
@@ -47,7 +47,7 @@ def variables() -> list[str | None]:
 
 @pytest.fixture(scope="module")
 def executor():
-    with LocalExecutor(2) as executor:
+    with ProcessPool(2) as executor:
         yield executor
 
 
@@ -90,16 +90,38 @@ def test_exit_code_is_told(executor):
 
 
 def test_cancel_drops_what_has_not_begun():
-    executor = LocalExecutor(1)
+    executor = ProcessPool(1)
     futures = [executor.submit(time.sleep, 0.05) for _ in range(40)]
     executor.shutdown(cancel_futures=True)
     assert futures[-1].cancelled()
 
 
+def test_shutdown_without_waiting_kills_what_runs():
+    pool = ProcessPool(1)
+    futures = [pool.submit(time.sleep, 600) for _ in range(2)]
+    while not futures[0].running():
+        time.sleep(0.01)
+    start = time.monotonic()
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert time.monotonic() - start < 60 and futures[1].cancelled()
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        futures[0].result()
+
+
+def set_mark(value: str) -> None:
+    os.environ["MARK"] = value
+
+
+def test_initializer_is_called_in_every_process():
+    with ProcessPool(1, initializer=set_mark, initargs=("set",)) as pool:
+        assert [pool.submit(os.getenv, "MARK").result() for _ in range(2)] == ["set", "set"]
+    assert "MARK" not in os.environ
+
+
 ORPHANS = """
 import os, sys, time
-from matdesinne.labelling.executors import LocalExecutor
-executor = LocalExecutor(2)
+from matdesinne.processes import ProcessPool
+executor = ProcessPool(2)
 for _ in range(2):
     executor.submit(time.sleep, 600)
 while len(children := open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()) < 1:
