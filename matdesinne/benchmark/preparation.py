@@ -24,9 +24,9 @@ from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, save_network
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
-from matdesinne.training.build import build_module
-from matdesinne.training.fit import check_property, device_of, digest, fit, plain
-from matdesinne.training.runs import trained_surrogate
+from matdesinne.training.build import build_module, check_device, check_property
+from matdesinne.training.fit import fit
+from matdesinne.training.runs import add_synthetic_rows, hash_of_rows, plain, trained_surrogate
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -89,35 +89,31 @@ def prepare(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, 
 
     Args:
         config: with the keys ``data``, ``surrogate``, ``evaluator``, ``evaluator_network``, ``accurate_surrogate``,
-            ``trainer``, ``runs``, ``seed``, ``workers``, ``surrogates_folder``.
+            ``trainer``, ``callbacks``, ``runs``, ``seed``, ``workers``, ``surrogates_folder``.
         models: configurations by the name of their file.
         folder: where to keep the weights of the models.
         evaluate: also train or load the evaluator, and the accurate surrogate if the configuration has one.
     """
-    device = device_of(config.trainer)
+    check_device(config.trainer)
     data: DesignDataModule = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
     _check(config, models, data)
-    surrogates = {"surrogate": (config, data, config.surrogate)}
-    if evaluate:
-        surrogates["evaluator"] = _evaluator_arguments(config, data)
-        if config.get("accurate_surrogate") is not None:
-            surrogates["accurate_surrogate"] = (config, data, config.accurate_surrogate)
-    workers = min(config.workers, len(surrogates))
+    localizing = (config, data, config.surrogate, config.seed)
+    others = [_evaluator_arguments(config, data)] if evaluate else []
+    if evaluate and config.get("accurate_surrogate") is not None:
+        others.append((config, data, config.accurate_surrogate, config.seed))
+    workers = min(config.workers, 1 + len(others))
+    tasks = [(trained_surrogate, (_picklable(part, workers), *rest)) for part, *rest in (localizing, *others)]
     with Trainings(config.workers) as trainings:
-        first, *others = trainings.start(
-            [(_train_surrogate, (_picklable(part, workers), *rest)) for part, *rest in surrogates.values()]
-        )
+        first, *later = trainings.start(tasks)
         trainings.finish([first], "Training the surrogate")
-        surrogate = trained_surrogate(*surrogates["surrogate"])
-        trained, seconds = train_models(config, models, data, folder, trainings, surrogate.to(device))
-        trainings.finish(others, "Training the evaluator")
-    evaluator, accurate = (
-        trained_surrogate(*surrogates[name]) if name in surrogates else None for name in ("evaluator", "accurate_surrogate")
-    )
-    return Prepared(trained, seconds, surrogate.cpu(), evaluator, accurate, data)
+        surrogate = trained_surrogate(*localizing)  # this and the calls below load what a process has trained
+        trained, seconds = train_models(config, models, data, folder, trainings, surrogate)
+        trainings.finish(later, "Training the evaluator")
+    evaluator, accurate_surrogate = [*(trained_surrogate(*arguments) for arguments in others), None, None][:2]
+    return Prepared(trained, seconds, surrogate, evaluator, accurate_surrogate, data)
 
 
 def train_models(
@@ -131,7 +127,7 @@ def train_models(
     """Train every model, or load it from a run or from an earlier benchmark with equal settings in this folder.
 
     Args:
-        config: with the keys ``data``, ``surrogate``, ``runs``, ``trainer``, ``seed`` and ``workers``.
+        config: with the keys ``data``, ``surrogate``, ``runs``, ``trainer``, ``callbacks``, ``seed``, ``workers``.
         models: configurations by the name of their file.
         data: the rows of the data set.
         folder: where to keep the weights.
@@ -145,10 +141,9 @@ def train_models(
     settings = {name: _settings(config, model, data) for name, model in models.items() if name not in config.runs}
     missing = [name for name, current in settings.items() if read_json(folders[name] / "settings.json") != current]
     if missing:
-        if surrogate is not None and data.synthetic is not None:
+        if surrogate is not None:
             with trainings.beside():
-                designs = data.synthetic.make(data.space, surrogate)
-            data = data.with_rows(designs.train, designs.validation, designs.prior)
+                data = add_synthetic_rows(data, surrogate, check_device(config.trainer))
         _LOGGER.info("Training %s on %s designs", ", ".join(missing), f"{len(data.training_rows):,}")
         resolved = _picklable(config, min(config.workers, len(missing)))
         tasks = [(_train_model, (resolved, models[name], data, folders[name], settings[name])) for name in missing]
@@ -182,23 +177,19 @@ def evaluator_settings(config: DictConfig) -> DictConfig:
     return settings
 
 
-def _evaluator_arguments(config: DictConfig, data: DesignDataModule) -> tuple[DictConfig, DesignDataModule, DictConfig]:
-    """The evaluator is the same in every repeat: it has a seed of its own and learns from all rows."""
+def _evaluator_arguments(config: DictConfig, data: DesignDataModule) -> tuple[DictConfig, DesignDataModule, DictConfig, int]:
+    """The arguments of `trained_surrogate`; the evaluator learns from all rows and is the same in every repeat."""
     other = copy.deepcopy(config)
-    other.seed, other.data.split_seed, other.data.order_seed = _EVALUATOR_SEED, 0, 0
-    return other, data.with_all_rows(), evaluator_settings(config)
-
-
-def _train_surrogate(config: DictConfig, data: DesignDataModule, settings: DictConfig) -> None:
-    pl.seed_everything(config.seed, verbose=False)
-    trained_surrogate(config, data, settings)
+    other.data.split_seed = other.data.order_seed = 0
+    return other, data.with_all_rows(), evaluator_settings(config), _EVALUATOR_SEED
 
 
 def _train_model(
     config: DictConfig, model: DictConfig, data: DesignDataModule, folder: Path, settings: Mapping[str, object]
 ) -> None:
     pl.seed_everything(config.seed, verbose=False)
-    network = fit(build_module(model, data), data, instantiate(config.trainer), folder)
+    callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
+    network = fit(build_module(model, data), data, instantiate(config.trainer), folder, callbacks=callbacks)
     save_network(network, folder, "model")
     write_json(folder / "settings.json", settings)  # the last file: with it the training is complete
 
@@ -207,7 +198,7 @@ def _settings(config: DictConfig, model: DictConfig, data: DesignDataModule) -> 
     """Everything that determines the weights of a model."""
     return {
         **{"model": plain(model), "data": plain(config.data), "surrogate": plain(config.surrogate)},
-        **{"epochs": config.trainer.max_epochs, "rows": digest(data.split.train), "seed": config.seed},
+        **{"epochs": config.trainer.max_epochs, "rows": hash_of_rows(data.split.train), "seed": config.seed},
     }
 
 

@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 import matplotlib.axes
 import matplotlib.figure
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from matdesinne.benchmark.posterior import PosteriorRow
@@ -90,26 +89,21 @@ def write_resimulation(folder: Path, data: str, rows: Sequence[Mapping[str, obje
 
 
 def log_suite(config: DictConfig, folder: Path) -> None:
-    """Log the rows of a suite as a table, and its figures and files, with the loggers of ``logger=``.
+    """Log the rows of a suite as a table, and its figure, with the loggers of ``logger=``.
 
     Args:
         config: with the keys ``suite`` and ``logger``.
         folder: where the suite wrote its files.
     """
-    from matdesinne.training.loggers import closed_runs, log_results
+    from matdesinne.training.loggers import closed_runs, log_results, make_loggers
 
     content = read_json(folder / f"{config.suite}.json")
     assert isinstance(content, dict)  # the suite has written it
     rows = content["rows"]
-    files = sorted(folder.glob(f"{config.suite}.*"))
+    tables = {config.suite: (list(rows[0]), [list(row.values()) for row in rows])} if rows else {}
     with closed_runs():
-        log_results(
-            [instantiate(logger, _convert_="all") for logger in config.logger.values()],
-            folder,
-            images={path.stem: path for path in files if path.suffix == ".png"},
-            files=[path for path in files if path.suffix != ".png"],
-            tables={config.suite: (list(rows[0]), [list(row.values()) for row in rows])} if rows else {},
-        )
+        images = {f"{config.suite} figure": folder / f"{config.suite}.png"}
+        log_results(make_loggers(config.logger), images=images, tables=tables)
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:

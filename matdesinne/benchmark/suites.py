@@ -8,7 +8,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from hydra.utils import instantiate
@@ -24,6 +23,7 @@ from matdesinne.benchmark.speed import Floor, PaperTime, Speed, SpeedRow
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.benchmark.training_speed import PLAIN_LOSSES, TrainingRow, training_rows
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.localization import Adam, GradientDescent, Newton
 from matdesinne.network import Batch
@@ -145,12 +145,10 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
     batch, surrogate = config.speed.batch_size, design.surrogate
     x = surrogate.space.sample(4 * batch, torch.Generator().manual_seed(config.seed))
     rows = Batch(x, surrogate.predict_many(x)[0])
-    data = SimpleNamespace(
-        space=surrogate.space, properties=surrogate.properties, prototype=surrogate.prototype, training_rows=rows
-    )
+    data = DesignDataModule((rows.x, rows.y), surrogate.space, surrogate.properties, surrogate.prototype)
     timed: list[TrainingRow] = []
     for name in [name for name in PLAIN_LOSSES if name in models]:
-        module = build_module(models[name], data).train()  # type: ignore[arg-type]
+        module = build_module(models[name], data).train()
         module.network.fit_scales(rows)
         timed += training_rows(name, module, rows, batch, config.speed.training_steps)
     return timed
