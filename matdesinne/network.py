@@ -1,20 +1,28 @@
-"""What models and surrogates share: scales as buffers, settings of their training, and checkpoints of plain containers."""
+"""What models and surrogates share: a design space, a description in plain containers, and files of weights."""
 
 from __future__ import annotations
 
-__all__ = ["CHECKPOINT_KEY", "Batch", "DesignNetwork", "Optimization", "load_network", "run_folder", "save_network"]
+__all__ = [
+    "Batch",
+    "DesignNetwork",
+    "NetworkConfig",
+    "check_at_least",
+    "load_network",
+    "network_from_config",
+    "run_folder",
+    "save_network",
+]
 
 import hashlib
 import importlib
 import inspect
 import itertools
 import json
-import zipfile
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, TypedDict, TypeVar, get_args
+from typing import NamedTuple, TypedDict, TypeVar
 
 import safetensors.torch
 import torch
@@ -29,15 +37,7 @@ from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 
-CHECKPOINT_KEY = "matdesinne"
-"""Under which a checkpoint holds the description of its module."""
-
-_OptimizerName = Literal["adamw", "soap", "muon"]
-
-_LEAST = {"depth": 0, **dict.fromkeys(("blocks", "components", "hidden", "latent", "members", "pieces", "kpoints"), 1)}
-"""Sizes of networks by the name that every module gives them."""
-
-M = TypeVar("M", bound="DesignNetwork")
+N = TypeVar("N", bound="DesignNetwork")
 
 
 class Batch(NamedTuple):
@@ -48,181 +48,105 @@ class Batch(NamedTuple):
     bands: tuple[BandLabels, ...] = ()
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """How a module is trained: an optimiser with a linear warm-up, and a decay of its rate.
-
-    Args:
-        optimizer: ``"adamw"``, or ``"soap"`` for small networks on few rows: AdamW in the eigenbasis of Shampoo's
-            preconditioner (Vyas et al. 2024, arXiv 2409.11321); ``"muon"`` for wider ones on many rows: square weight matrices
-            move by the orthogonal factor of their momentum, all else by AdamW (Jordan et al. 2024,
-            kellerjordan.github.io/posts/muon).
-        learning_rate: the peak.
-        weight_decay: decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
-        batch_size: rows a step.
-        epochs: passes over the training rows, where the trainer does not set ``max_epochs``.
-        warmup: fraction of all steps in which the rate rises.
-        final: share of the rate in the last step: 0 is reached by a cosine, any other exponentially, and 1 keeps the rate.
-        clip: largest norm of the gradient, where the trainer does not set ``gradient_clip_val``.
-    """
-
-    optimizer: _OptimizerName = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    batch_size: int = 1024
-    epochs: int = 100
-    warmup: float = 0.05
-    final: float = 0.0
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.optimizer not in get_args(_OptimizerName):
-            raise ConfigError(
-                f"Expected optimizer out of {list(get_args(_OptimizerName))}, got {self.optimizer!r}: choose one."
-            )
-        if self.batch_size < 1 or self.epochs < 1:
-            raise ConfigError(
-                f"Expected batch_size and epochs of at least 1, got {self.batch_size} and {self.epochs}: raise them."
-            )
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and self.clip > 0):
-            raise ConfigError(
-                "Expected learning_rate > 0, weight_decay >= 0 and clip > 0, got "
-                f"{self.learning_rate}, {self.weight_decay} and {self.clip}: correct them."
-            )
-        if not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
-            raise ConfigError(
-                f"Expected 0 <= warmup < 1 and 0 <= final <= 1, got {self.warmup} and {self.final}: correct them."
-            )
-
-
-class Description(TypedDict):
-    """Plain form of a module: enough to build it again without its weights."""
+class NetworkConfig(TypedDict):
+    """A network without its weights: package version, full name of its class, and the arguments of its constructor."""
 
     version: str
     name: str
     settings: dict[str, object]
 
 
-class DesignNetwork(nn.Module):
-    """A network over a design space; `matdesinne.training.base.LightningTask` trains it.
+class DesignNetwork(nn.Module, ABC):
+    """A network over a design space; it predicts or samples with torch alone.
 
-    A subclass calls ``save_hyperparameters(ignore=["space", "properties", "prototype"])``: what is left are plain containers.
+    Every argument of a subclass's constructor is kept as an attribute of the same name (the convention of scikit-learn), so
+    that `to_config` can describe the network.
 
     Args:
         space: the designs.
         properties: what they have, in the order of the columns of y.
-        optimization: fields of `Optimization`.
     """
 
-    def __init__(
-        self, space: DesignSpace, properties: Sequence[Property], optimization: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, space: DesignSpace, properties: Sequence[Property]) -> None:
         super().__init__()
         constant = [parameter.name for parameter in space.parameters if parameter.lower == parameter.upper]
         if constant:
             raise ConfigError(f"Expected lower < upper for every parameter to train on, got one value for {constant}: drop it.")
         self.space = space
         self.properties = tuple(properties)
-        self.optimization = Optimization(**(optimization or {}))  # type: ignore[arg-type]
-        self.hparams: dict[str, object] = {}
-        """Arguments of the constructor but space, properties and prototype."""
-
-    def save_hyperparameters(self, ignore: Sequence[str] = (), logger: bool = False) -> None:
-        """Keep the arguments of the constructor that calls this, as Lightning's modules do; nothing is logged."""
-        frame = inspect.currentframe()
-        assert frame is not None and frame.f_back is not None and not logger
-        names, _, _, values = inspect.getargvalues(frame.f_back)
-        self.hparams = {name: values[name] for name in names if name != "self" and name not in ignore}
-        for name, least in _LEAST.items():
-            _check_count(name, self.hparams.get(name), least)
-
-    @property
-    def trains_in_parts(self) -> bool:
-        """Whether a training step may leave parameters without a gradient; several processes must be told."""
-        return False
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @abstractmethod
     def fit_scales(self, batch: Batch) -> None:
         """Learn means, spreads and whatever else is not trained by gradients, from the training rows."""
 
-    def describe(self) -> Description:
-        """Plain containers from which `build` makes the same untrained module."""
-        settings: dict[str, object] = {
-            **{name: _plain(value) for name, value in self.hparams.items()},
-            "space": self.space.to_dict(),
-            "properties": [asdict(prop) for prop in self.properties],
-        }
-        return {
-            "version": matdesinne.__version__,
-            "name": f"{type(self).__module__}.{type(self).__name__}",
-            "settings": settings,
-        }
-
-    @classmethod
-    def build(cls, description: Description) -> Self:
-        """Make an untrained module from what `describe` gave.
+    def to_config(self) -> NetworkConfig:
+        """Describe the network in plain containers, from which `network_from_config` makes the same untrained network.
 
         Raises:
-            CheckpointError: if it describes something else than this class.
+            ConfigError: if its class lies outside this package, or an argument was not kept as a plain attribute.
         """
-        kind = _find_class(description["name"])
-        if not issubclass(kind, cls):
-            raise CheckpointError(
-                f"Expected the weights of a {cls.__name__}, got those of a {kind.__name__}: give another file or another model."
-            )
-        settings = dict(description["settings"])
-        space = DesignSpace.from_dict(settings.pop("space"))  # type: ignore[arg-type]
-        properties = [Property(**entry) for entry in settings.pop("properties")]  # type: ignore[attr-defined]
-        if settings.get("prototype") is not None:
-            settings["prototype"] = Prototype(**settings["prototype"])  # type: ignore[arg-type]
-        return kind(space=space, properties=properties, **settings)  # type: ignore[arg-type]
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path) -> Self:
-        """Rebuild a module from a Lightning checkpoint, without pickle.
-
-        Raises:
-            CheckpointError: if the file is missing, damaged, or holds another class.
-        """
+        kind = type(self)
         try:
-            with zipfile.ZipFile(checkpoint_path) as archive:  # torch itself does not look at the checksums
-                if archive.testzip() is not None:
-                    raise ValueError("a wrong checksum")
-            content = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-            description, state = content[CHECKPOINT_KEY], content["state_dict"]
-        except Exception as error:  # torch.load raises what its parsers raise, for any damage
-            raise CheckpointError(
-                f"Expected a checkpoint of MatDesINNe at {checkpoint_path}, got {type(error).__name__}: "
-                "the file is missing, damaged or foreign; train again or give another path."
+            settings = {name: _plain(getattr(self, name)) for name in inspect.signature(kind).parameters}
+            json.dumps(settings)
+            inside = _find_class(f"{kind.__module__}.{kind.__qualname__}") is kind
+        except (AttributeError, TypeError, ValueError, CheckpointError) as error:
+            raise ConfigError(
+                f"Expected a {kind.__name__} that can be described, got {type(error).__name__} ({error}): put its file "
+                "into the package matdesinne, and keep every argument of its constructor as an attribute of the same name."
             ) from error
-        return _fill(_rebuilt(cls, description, checkpoint_path), state, checkpoint_path)
-
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss under ``"loss"`` and its parts under their own names, as scalars."""
-        return self._terms(batch)
-
-    def weight(self, batch: Batch) -> int:
-        """Number of rows whose mean the terms of a batch are; batches, and parts of one in several processes, count by it."""
-        return len(batch.x)
-
-    @abstractmethod
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss under ``"loss"`` and its parts under their own names, as scalars."""
+        assert inside
+        return {"version": matdesinne.__version__, "name": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
 
 
-def save_network(module: DesignNetwork, folder: str | Path, name: str) -> None:
+def check_at_least(least: int, **sizes: int | Sequence[int]) -> None:
+    """Check sizes of networks.
+
+    Raises:
+        ConfigError: naming the first that is no whole number, or below the least.
+    """
+    for name, size in sizes.items():
+        entries = size if isinstance(size, Sequence) and not isinstance(size, str) else [size]
+        if not all(isinstance(entry, int) and entry >= least for entry in entries):
+            raise ConfigError(f"Expected {name} as whole numbers of at least {least}, got {size!r}: correct {name}.")
+
+
+def network_from_config(config: Mapping[str, object]) -> DesignNetwork:
+    """Make an untrained network from what `DesignNetwork.to_config` gave.
+
+    Raises:
+        CheckpointError: if it does not describe a network of this version of the package.
+    """
+    try:
+        settings = dict(config["settings"])  # type: ignore[call-overload]
+        kind = _find_class(str(config["name"]))
+        settings["space"] = DesignSpace.from_dict(settings["space"])
+        settings["properties"] = [Property(**entry) for entry in settings["properties"]]
+        if settings.get("prototype") is not None:
+            settings["prototype"] = Prototype(**settings["prototype"])
+        return kind(**settings)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged description can hold anything
+        version = config.get("version") if isinstance(config, Mapping) else None
+        raise CheckpointError(
+            f"Expected the description of a network by matdesinne {matdesinne.__version__}, got one by version {version} that "
+            f"does not fit ({type(error).__name__}: {error}): train again, or use that version."
+        ) from error
+
+
+def save_network(network: DesignNetwork, folder: str | Path, name: str) -> None:
     """Write ``NAME.safetensors`` (weights) and ``NAME.json`` (description, checksum of the weights) into a folder."""
     folder = Path(folder)
-    content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()})
+    content = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
     with atomic_path(folder / f"{name}.safetensors") as temporary:
         temporary.write_bytes(content)
-    write_json(folder / f"{name}.json", {**module.describe(), "sha256": hashlib.sha256(content).hexdigest()})
+    write_json(folder / f"{name}.json", {**network.to_config(), "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def run_folder(name: str | Path) -> Path:
@@ -230,17 +154,25 @@ def run_folder(name: str | Path) -> Path:
     return Path(__file__).parent / "pretrained" if str(name) == "pretrained" else Path(name)
 
 
-def load_network(kind: type[M], folder: str | Path, name: str) -> M:
+def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:
     """Read what `save_network` wrote.
 
+    Args:
+        kind: the class that is expected, or an abstract class above it.
+        folder: where the files are.
+        name: of the files, without their endings.
+
+    Returns:
+        The network in evaluation mode, on the CPU.
+
     Raises:
-        CheckpointError: if a file is missing, damaged, or holds another class.
+        CheckpointError: if a file is missing, damaged, of another version, or holds another class.
     """
     path = Path(folder) / f"{name}.safetensors"
     try:
-        description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        config = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         content = path.read_bytes()
-        if description.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        if config.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
             raise ValueError("a checksum that is not the one in the .json")
         state = safetensors.torch.load(content)
     except Exception as error:  # the parsers raise what they raise, for any damage
@@ -248,54 +180,40 @@ def load_network(kind: type[M], folder: str | Path, name: str) -> M:
             f"Expected weights {path} and their .json, got {type(error).__name__} ({error}): "
             "give a folder that train.py wrote, or train again."
         ) from error
-    return _fill(_rebuilt(kind, description, path), state, path)
-
-
-def _rebuilt(kind: type[M], description: Description, path: str | Path) -> M:
     try:
-        return kind.build(description)
-    except CheckpointError:
-        raise
-    except Exception as error:  # any setting may be wrong in any way
-        raise CheckpointError(
-            f"Expected the description of a {kind.__name__} with {path}, got {type(error).__name__} ({error}): "
-            "the file is damaged or of another version; train again."
-        ) from error
-
-
-def _fill(module: M, state: Mapping[str, Tensor], path: str | Path) -> M:
-    try:
-        module.load_state_dict(dict(state))
+        network = network_from_config(config)
+        network.load_state_dict(state)
     except Exception as error:  # any entry may be anything
+        raise CheckpointError(f"Expected weights that fit in {path}, got others ({error}): train again.") from error
+    assert isinstance(kind, type)
+    if not isinstance(network, kind):
         raise CheckpointError(
-            f"Expected weights of a {type(module).__name__} in {path}, got tensors that do not fit: the file is damaged or of "
-            "another version; train again."
-        ) from error
-    return module.eval()
+            f"Expected the weights of a {kind.__name__} in {path}, got those of a {type(network).__name__}: give another file "
+            "or another model."
+        )
+    return network.eval()  # type: ignore[return-value]  # an instance of kind, which may be abstract
 
 
-def _find_class(name: str) -> type:
+def _find_class(name: str) -> type[DesignNetwork]:
     """Find a class by its full name, inside this package only: a file must not choose what code runs."""
-    module_name, _, class_name = str(name).rpartition(".")
+    module_name, _, class_name = name.rpartition(".")
     if module_name.split(".")[0] == matdesinne.__name__:
         try:
             kind = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError, ValueError):  # a name can be any text
             kind = None
-        if isinstance(kind, type) and issubclass(kind, DesignNetwork):
+        if isinstance(kind, type) and issubclass(kind, DesignNetwork) and not inspect.isabstract(kind):
             return kind
     raise CheckpointError(
         f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version."
     )
 
 
-def _check_count(name: str, value: object, least: int) -> None:
-    values = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    if not all(isinstance(entry, int) and entry >= least for entry in values):
-        raise ConfigError(f"Expected {name} as whole numbers of at least {least}, got {value!r}: correct {name}.")
-
-
 def _plain(value: object) -> object:
+    if isinstance(value, DesignSpace):
+        return value.to_dict()
+    if isinstance(value, Property | Prototype):
+        return {key: _plain(entry) for key, entry in asdict(value).items()}
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

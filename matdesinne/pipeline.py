@@ -283,9 +283,9 @@ class InverseDesign:
             CheckpointError: if a file is missing, damaged or foreign.
         """
         path = run_folder(folder)
-        model = load_network(InverseModel, path, "model")  # type: ignore[type-abstract]
-        surrogate = load_network(Surrogate, path, "surrogate")  # type: ignore[type-abstract]
-        accurate_surrogate = None if finish is None else load_network(Surrogate, path, f"accurate_{finish}")  # type: ignore[type-abstract]
+        model = load_network(InverseModel, path, "model")
+        surrogate = load_network(Surrogate, path, "surrogate")
+        accurate_surrogate = None if finish is None else load_network(Surrogate, path, f"accurate_{finish}")
         return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate)
 
 

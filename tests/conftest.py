@@ -18,14 +18,13 @@ from matdesinne.cli.config import config_folder
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import Source
 from matdesinne.data.table import DesignTable
-from matdesinne.models.base import InverseModel
-from matdesinne.network import Batch
+from matdesinne.network import Batch, DesignNetwork
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
-from matdesinne.training.base import LightningTask
-from matdesinne.training.fit import build
+from matdesinne.training.build import build_module
+from matdesinne.training.module import DesignModule
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -42,11 +41,11 @@ QUICK = [
     "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false",
     "logger=csv",
-    "surrogate.hidden=16",
-    "surrogate.optimization.epochs=20",
-    "surrogate.optimization.batch_size=32",
-    "surrogate.optimization.learning_rate=0.01",
-    "model.optimization.epochs=1",
+    "surrogate.network.hidden=16",
+    "surrogate.max_epochs=20",
+    "surrogate.batch_size=32",
+    "surrogate.optimizer.lr=0.01",
+    "model.max_epochs=1",
     "data.synthetic.uniform=2000",
     "data.synthetic.chains=200",
     "data.synthetic.steps=1",
@@ -85,21 +84,36 @@ def tiny_module(
     seed: int = 0,
     prototype: Prototype | None = None,
     **settings: object,
-):
-    """The module of a YAML file, made small; same seed, same weights."""
+) -> DesignModule:
+    """The LightningModule of a YAML file, its network made small; same seed, same weights.
+
+    A setting goes to the network or to the module, whichever has it; one that neither has is left out.
+    """
     config = OmegaConf.load(path)
-    changes = {key: value for key, value in {**TINY, **settings}.items() if key in config}
-    if isinstance(changes.get("hidden"), int) and OmegaConf.is_list(config.hidden):
-        changes["hidden"] = [changes["hidden"]] * len(config.hidden)
-    config.update(changes)
-    kind = InverseModel if path.relative_to(CONF).parts[0] == "model" else Surrogate
+    changes = {key: value for key, value in {**TINY, **settings}.items() if key in config.network}
+    if isinstance(changes.get("hidden"), int) and OmegaConf.is_list(config.network.hidden):
+        changes["hidden"] = [changes["hidden"]] * len(config.network.hidden)
+    config.network.update(changes)
+    config.update({key: value for key, value in settings.items() if key in config})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(
-            kind,
+        return build_module(
             config,
             SimpleNamespace(space=space, properties=tuple(properties), prototype=prototype, training_rows=rows(space)),
         )
+
+
+def tiny_network(
+    path: Path, space: DesignSpace, properties: list[Property], *args: object, **settings: object
+) -> DesignNetwork:
+    """The network of a YAML file, see `tiny_module`."""
+    return tiny_module(path, space, properties, *args, **settings).network
+
+
+def loss_of(module: DesignModule, batch: Batch) -> dict[str, torch.Tensor]:
+    """The losses of a batch, and under "objective" what a step minimises."""
+    losses = module.losses(batch)
+    return {"objective": losses["loss"], **losses}
 
 
 def perturb(module: torch.nn.Module, size: float = 0.3, seed: int = 0) -> None:
@@ -152,13 +166,6 @@ def toy_data(count: int = 256, space: DesignSpace | None = None, **settings: obj
     return DesignDataModule(source, space, [prop()], **{"test": 0.1, "validation": 0.1, **settings})
 
 
-class ModuleTrainer(pl.Trainer):
-    """Fits a module rather than the task of fitting it."""
-
-    def fit(self, module, **settings):
-        super().fit(LightningTask(module), **settings)
-
-
 def trainer(folder: Path, **settings: object) -> pl.Trainer:
     options = {
         "accelerator": "cpu",
@@ -169,13 +176,18 @@ def trainer(folder: Path, **settings: object) -> pl.Trainer:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    return ModuleTrainer(default_root_dir=folder, **{**options, **settings})
+    return pl.Trainer(default_root_dir=folder, **{**options, **settings})
 
 
 def trainer_config(**changes: object) -> DictConfig:
     """What conf/trainer composes to, for two quiet epochs."""
     quick = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False}
     return OmegaConf.merge(OmegaConf.load(CONF / "trainer" / "default.yaml"), quick, changes)
+
+
+def make_trainer(**changes: object):
+    """What train.py gives to `fit`."""
+    return instantiate(trainer_config(**changes))
 
 
 def write_table(folder: Path, change=None) -> Path:
@@ -203,11 +215,8 @@ class Linear(Surrogate):
         self.register_buffer("matrix", torch.tensor(matrix))
         self.fit_scales(Batch(rows(space, 8).x, torch.tensor([[0.0], [2.0]]).expand(2, len(properties))))
 
-    def _members(self, features):
+    def member_predictions(self, features):
         return (self.features.scale.inverse(features) @ self.matrix.T).unsqueeze(0)
-
-    def _terms(self, batch):
-        return self._property_terms(self._members(self.features(batch.x)), batch.y, huber=1.0)
 
 
 class Quadratic(Linear):
@@ -215,7 +224,7 @@ class Quadratic(Linear):
 
     gap = 0.02
 
-    def _members(self, features):
+    def member_predictions(self, features):
         x = self.features.scale.inverse(features)
         mean = x @ self.matrix.T + x.square().sum(dim=1, keepdim=True)
         return torch.stack([mean - self.gap / 2, mean + self.gap / 2])

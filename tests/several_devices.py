@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from matdesinne.errors import InterruptionError
-from matdesinne.training.base import LightningTask
 from matdesinne.training.fit import fit
+from matdesinne.training.module import DesignModule
 
 from .conftest import CONF, trainer_config
 from .test_resume import BATCH_SIZE, data, module
@@ -36,7 +36,7 @@ def train(folder: Path, devices: int, name: str) -> None:
     fit(made, data(path), config, folder / name, None)
 
 
-def stop(task: LightningTask, *_: object) -> None:
+def stop(task: DesignModule, *_: object) -> None:
     """SIGTERM for the first process alone, in the middle of a step."""
     if task.global_step == STOPPED_AFTER - 1 and task.global_rank == 0:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -49,7 +49,7 @@ if __name__ == "__main__":
         setattr(torch, name, still)
     for name in sys.argv[3:]:
         train(Path(sys.argv[1]), int(sys.argv[2]), name)
-    LightningTask.on_after_backward = stop
+    DesignModule.on_after_backward = stop
     try:
         train(Path(sys.argv[1]) / "stopped", int(sys.argv[2]), sys.argv[3])
     except InterruptionError as error:

@@ -18,7 +18,7 @@ def main(config: DictConfig) -> float:
 
     if config.seed == 5:
         raise TrainingError("Expected another seed, got 5: choose one.")
-    write_json(Path(config.folder) / "metrics.json", {"val_loss": float((config.seed - 3) ** 2)})
+    write_json(Path(config.folder) / "metrics.json", {"val/loss": float((config.seed - 3) ** 2)})
     group = config.logger.wandb.group if "wandb" in config.logger else ""
     (Path(config.folder) / "group.txt").write_text(str(group))
     return objective(Path(config.folder))

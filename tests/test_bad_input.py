@@ -129,19 +129,19 @@ WRONG = {
         ("data.properties=[]", "propert"),
         ("data.synthetic.uniform=abc", "SyntheticDesigns"),
         ("data.synthetic.chains=0", "chains"),
-        ("surrogate.hidden=abc", "hidden"),
-        ("surrogate.hidden=-4", "hidden"),
-        ("surrogate.members=0", "members"),
-        ("surrogate.pieces=0", "pieces"),
+        ("surrogate.network.hidden=abc", "hidden"),
+        ("surrogate.network.hidden=-4", "hidden"),
+        ("surrogate.network.members=0", "members"),
+        ("surrogate.network.pieces=0", "pieces"),
         ("surrogate.huber=0", "huber"),
-        ("surrogate.optimization.epochs=0", "epochs"),
-        ("surrogate.optimization.epochs=abc", "MLPSurrogate"),
-        ("surrogate.optimization.batch_size=-1", "batch_size"),
-        ("surrogate.optimization.learning_rate=nan", "learning_rate"),
-        ("model.optimization.learning_rate=abc", "MDN"),
-        ("model.components=0", "components"),
-        ("model.hidden=abc", "hidden"),
-        ("model.depth=-1", "depth"),
+        ("surrogate.max_epochs=0", "epochs"),
+        ("surrogate.max_epochs=abc", "MLPSurrogate"),
+        ("surrogate.batch_size=-1", "batch_size"),
+        ("surrogate.optimizer.lr=nan", "learning_rate"),
+        ("model.optimizer.lr=abc", "MDN"),
+        ("model.network.components=0", "components"),
+        ("model.network.hidden=abc", "hidden"),
+        ("model.network.depth=-1", "depth"),
         ("model.target_noise=-1", "target_noise"),
         ("model.target_noise=abc", "MDN"),
         ("surrogates_folder=table.csv", "table.csv"),
@@ -277,7 +277,7 @@ def test_full_disk_at_the_end_of_generate(fails, full_disk, place, size):
 
 def test_full_disk_in_training(fails, full_disk, place):
     full_disk(5000)
-    said = fails("train", *TRAIN, "trainer.log_every_n_steps=1", "surrogate.optimization.epochs=1")
+    said = fails("train", *TRAIN, "trainer.log_every_n_steps=1", "surrogate.max_epochs=1")
     assert "File too large" in said
     assert not list(place.rglob("*.ckpt"))
 

@@ -158,7 +158,9 @@ def test_paper_experiment_is_judged_by_another_kind():
 
 
 def test_command_line_changes_an_experiment():
-    config = composed("benchmark", "experiment=paper", "targets=[1.0]", "surrogate.blocks=2", "evaluator.members=1")
+    config = composed(
+        "benchmark", "experiment=paper", "targets=[1.0]", "surrogate.network.blocks=2", "evaluator.network.members=1"
+    )
     assert (config.targets, config.surrogate.blocks, config.evaluator.members) == ([1.0], 2, 1)
 
 
@@ -174,7 +176,7 @@ def test_search_varies_settings_that_exist(name):
         config = composed("train", f"hparams_search={name}", "data=mos2_vasp", *words)
         assert all(str(OmegaConf.select(config, key)) == value for key, value in zip(params, chosen, strict=True))
         assert (config.get("model") is None) is (name == "surrogate")
-    metric = "val_mae" if name == "surrogate" else "target_mae_band_gap"
+    metric = "val/mae" if name == "surrogate" else "val/target_mae"
     assert search.hydra.callbacks.sweep_table.metric == metric
 
 

@@ -34,7 +34,7 @@ def test_loss_and_weights_of_two_processes(folder, monkeypatch, name):
         monkeypatch.setattr(torch, function, still)
     several_devices.train(folder / "one", 1, name)
     one, two = (json.loads((folder / way / name / "metrics.json").read_text()) for way in ("one", "two"))
-    assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4, abs=1e-4)
+    assert two["val/loss"] == pytest.approx(one["val/loss"], rel=1e-4, abs=1e-4)
     last = [torch.load(folder / way / name / "checkpoints" / "last.ckpt", weights_only=True) for way in ("one", "two")]
     assert last[0]["global_step"] == last[1]["global_step"] > 0
     for key, value in last[0]["state_dict"].items():

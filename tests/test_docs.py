@@ -33,13 +33,13 @@ OTHERS = {"{toctree}", "{warning}", "{note}", "{eval-rst}", "text", "json", "bib
 COMPOSE = "--cfg job"
 TRAINER, SWEEPER = "matdesinne-train", "sweep-job"
 TRAIN = (
-    "trainer.accelerator=cpu trainer.enable_progress_bar=false logger=csv model.optimization.epochs=1 "
-    "surrogate.hidden=16 surrogate.optimization.epochs=20 surrogate.optimization.learning_rate=0.01 "
+    "trainer.accelerator=cpu trainer.enable_progress_bar=false logger=csv model.max_epochs=1 "
+    "surrogate.network.hidden=16 surrogate.max_epochs=20 surrogate.optimizer.lr=0.01 "
     "data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
 )
 BENCHMARK = (
     "trainer.accelerator=cpu trainer.enable_progress_bar=false workers=1 trainer.max_epochs=1 num_samples=100 targets=[1.0] "
-    "baselines=false surrogate.members=1 evaluator.members=1 evaluator.hidden=8 evaluated=20 "
+    "baselines=false surrogate.network.members=1 evaluator.network.members=1 evaluator.network.hidden=8 evaluated=20 "
     "data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
 )
 SURROGATE = "oracle=surrogate executor.workers=1"
@@ -68,7 +68,7 @@ CHEAPER = {
     "matdesinne-train": TRAIN,
     "matdesinne-train surrogate=distilled/bands": COMPOSE,
     "matdesinne-train --config-dir=my data=mose2": f"{TRAIN} surrogate=mlp",  # free electrons give no bands
-    "matdesinne-train --config-dir=my data=conductivity ~model": TRAIN.replace("model.optimization.epochs=1", ""),
+    "matdesinne-train --config-dir=my data=conductivity ~model": TRAIN.replace("model.max_epochs=1", ""),
     "matdesinne-train trainer.devices=2": COMPOSE,
     "matdesinne-train 'data.added=": COMPOSE,
     "matdesinne-train resume=": "",

@@ -59,8 +59,8 @@ def test_rounds_of_kill_and_resume(tmp_path):
 
 
 def settings(folder):
-    words = ["model=mdn", *OWN, *QUICK, "model.optimization.epochs=2", "model.optimization.batch_size=32", "model.hidden=16"]
-    words += ["trainer.log_every_n_steps=1", "surrogate.optimization.epochs=4"]
+    words = ["model=mdn", *OWN, *QUICK, "model.max_epochs=2", "model.batch_size=32", "model.network.hidden=16"]
+    words += ["trainer.log_every_n_steps=1", "surrogate.max_epochs=4"]
     return [*words, f"data.source.path={folder}/table.csv", f"surrogates_folder={folder}/kept"]
 
 
@@ -82,7 +82,7 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
         kept = prepare_folder(config, tmp_path / name, [])
         if name == "parts":
             with monkeypatch.context() as patched, pytest.raises(Killed):
-                patched.setattr(training.LightningTask, "on_train_batch_start", stop)
+                patched.setattr(training.DesignModule, "on_train_batch_start", stop)
                 train_design(kept, tmp_path / name)
         train_design(kept, tmp_path / name, resume=name == "parts")
         weights.append([load_file(tmp_path / name / f"{part}.safetensors") for part in ("model", "surrogate")])
@@ -92,7 +92,7 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
 def test_the_script_under_sigterm(tmp_path):
     """A batch system ends the script in its training; it says how to go on, and does."""
     write_table(tmp_path)
-    words = [*settings(tmp_path), "model.optimization.epochs=10000", "hydra.run.dir=run"]
+    words = [*settings(tmp_path), "model.max_epochs=10000", "hydra.run.dir=run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "train.py"), *words]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

@@ -38,7 +38,7 @@ def test_launcher(tmp_path, launcher):
     if PLUGINS[launcher]:
         pytest.importorskip(PLUGINS[launcher])
     table = sweep(tmp_path, launcher, "seed=1,3,4,5")
-    assert [(row["job"], row["seed"], row["val_loss"]) for row in table] == [
+    assert [(row["job"], row["seed"], row["val/loss"]) for row in table] == [
         ("1", "3", "0.0"),
         ("2", "4", "1.0"),
         ("0", "1", "4.0"),
@@ -54,7 +54,7 @@ def test_launcher(tmp_path, launcher):
         (
             "optuna_sweeper",
             ["hparams_search=optuna", "model=mdn", "hydra.sweeper.n_trials=2", SCORE],
-            "model.optimization.learning_rate",
+            "model.optimizer.lr",
         ),
     ],
     ids=["cores", "optuna"],
@@ -62,10 +62,10 @@ def test_launcher(tmp_path, launcher):
 def test_trainings(tmp_path, plugin, words, changed):
     """Two, by train.py itself; each with its metrics."""
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
-    settings = [*words, *OWN, *QUICK, f"data.source.path={tmp_path}/table.csv", "model.hidden=8"]
+    settings = [*words, *OWN, *QUICK, f"data.source.path={tmp_path}/table.csv", "model.network.hidden=8"]
     table = sweep(write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
     assert len({row[changed] for row in table}) == 2
-    scores = [float(row["target_mae_y" if "optuna" in plugin else "val_loss"]) for row in table]
+    scores = [float(row["target_mae_y" if "optuna" in plugin else "val/loss"]) for row in table]
     assert len(scores) == 2 and scores == sorted(scores)
 
 
@@ -74,7 +74,7 @@ def test_optuna(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["hydra.sweeper.n_trials=5", "hydra.callbacks.sweep_table.metric=val_loss"]
     table = sweep(tmp_path, "hparams_search=optuna", *words, "+hydra.sweeper.params.seed='range(4,5)'")
-    losses = [row["val_loss"] for row in table]
+    losses = [row["val/loss"] for row in table]
     assert len(table) == 5 and {row["seed"] for row in table} == {"4", "5"}
     assert losses == sorted(losses, key=lambda loss: loss == "") and set(losses) == {"1.0", ""}
 

@@ -12,7 +12,7 @@ from matdesinne.models.cinn import CINN
 from matdesinne.models.mdn import MDN
 from matdesinne.network import DesignNetwork, Optimization, load_network, save_network
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.base import LightningTask
+from matdesinne.training.module import DesignModule
 
 from .conftest import CONF, box, line, prop, tiny_module, toy_data, trainer
 
@@ -181,7 +181,7 @@ def learning_rates(folder, monkeypatch, **settings) -> list[float]:
     module.optimization = Optimization(learning_rate=1.0, batch_size=10, **settings)
     seen = []
     monkeypatch.setattr(
-        LightningTask, "on_train_batch_end", lambda task, *_: seen.append(task.optimizers().param_groups[0]["lr"])
+        DesignModule, "on_train_batch_end", lambda task, *_: seen.append(task.optimizers().param_groups[0]["lr"])
     )
     trainer(folder, max_epochs=2).fit(module, datamodule=toy_data(250))
     return seen

@@ -65,7 +65,7 @@ def command(installed: Path, folder: Path, name: str, *words: str) -> str:
 def trained(installed, tmp_path_factory) -> Path:
     """The folder in which a run was trained."""
     folder = tmp_path_factory.mktemp("empty")
-    command(installed, folder, "matdesinne-train", *QUICK, "model=mdn", "model.hidden=8", "hydra.run.dir=run")
+    command(installed, folder, "matdesinne-train", *QUICK, "model=mdn", "model.network.hidden=8", "hydra.run.dir=run")
     return folder
 
 

@@ -104,7 +104,7 @@ def packaged_run(tmp_path_factory) -> Path:
     """A run on the packaged set, resumed for a second epoch; without a network, without and with a key for the log."""
     folder = tmp_path_factory.mktemp("packaged")
     words = [word for word in QUICK if word != "logger=csv"]
-    words += ["model.hidden=[8,8]", "model.components=3", "hydra.run.dir=run"]
+    words += ["model.network.hidden=[8,8]", "model.network.components=3", "hydra.run.dir=run"]
     said = works(folder, "train.py", *words, **CLOSED_PROXY)
     assert "generate.py run=" in said
     (folder / "said").write_text(said)
@@ -125,7 +125,7 @@ def test_resume_goes_on(packaged_run):
     epochs = []
     for log in sorted((packaged_run / "run" / "logs").glob("version_*/metrics.csv")):
         with log.open(newline="") as stream:
-            epochs.append({row["epoch"] for row in csv.DictReader(stream) if row["train_loss"]})
+            epochs.append({row["epoch"] for row in csv.DictReader(stream) if row["train/loss"]})
     assert epochs == [{"0"}, {"1"}]
     assert last["matdesinne"]["name"].endswith("CINN")
 
@@ -160,7 +160,9 @@ def test_sweep_over_two_models(tmp_path):
     write_table(tmp_path)
     words = [word for word in QUICK if word != "logger=csv"]
     subdir = "hydra.sweep.subdir=${model._target_}"
-    works(tmp_path, "train.py", "-m", "model=mdn,cvae", *OWN, *words, "model.hidden=16", "hydra.sweep.dir=sweep", subdir)
+    works(
+        tmp_path, "train.py", "-m", "model=mdn,cvae", *OWN, *words, "model.network.hidden=16", "hydra.sweep.dir=sweep", subdir
+    )
     runs = sorted(path.parent for path in (tmp_path / "sweep").rglob("model.safetensors"))
     assert {json.loads((run / "model.json").read_text())["name"].rsplit(".", 1)[1] for run in runs} == {"MDN", "CVAE"}
     assert [len(list((run / "wandb").glob("offline-run-*"))) for run in runs] == [1, 1]
@@ -168,18 +170,18 @@ def test_sweep_over_two_models(tmp_path):
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as stream:
         table = list(csv.DictReader(stream))
     assert {row["model"] for row in table} == {"mdn", "cvae"}
-    losses = [float(row["val_loss"]) for row in table]
+    losses = [float(row["val/loss"]) for row in table]
     assert losses == sorted(losses)
 
 
 def test_benchmark(tmp_path):
     words = [word for word in QUICK if not word.startswith(("model.", "logger="))]
     small = [
-        "surrogate.members=1",
-        "surrogate.hidden=8",
-        "evaluator.members=1",
-        "evaluator.hidden=8",
-        "evaluator.optimization.epochs=1",
+        "surrogate.network.members=1",
+        "surrogate.network.hidden=8",
+        "evaluator.network.members=1",
+        "evaluator.network.hidden=8",
+        "evaluator.max_epochs=1",
     ]
     words += [*small, "num_samples=100", "targets=[0.0,1.0]", "models=[mdn,cinn]", "hydra.run.dir=out"]
     said = works(tmp_path, "benchmark.py", *words)

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pytorch_lightning as pl
 import torch
@@ -16,28 +16,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.data.batches import TensorBatches
-from matdesinne.data.sources import LabelSource, Source
+from matdesinne.data.sources import LabelSource, Source, TableSource
 from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.data.table import DesignTable, Split, check_table
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
-from matdesinne.surrogates.base import Surrogate
-from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.targets import Property
-from matdesinne.training.base import LightningTask
-from matdesinne.training.distillation import distilled_rows
 
-_HELD_OUT = 50
-"""One in so many labelled designs is for validation."""
+if TYPE_CHECKING:
+    import pandas
 
 
 class DesignDataModule(pl.LightningDataModule):
-    """Labelled designs: read, checked, without duplicates, split; batches are slices of tensors on the device.
+    """Labelled designs: read, checked, without duplicates, split; batches are slices of tensors on the training device.
+
+    All models and surrogates share it. A module that is trained sets `batch_size`.
 
     Args:
-        source: where the table comes from.
+        source: where the table comes from: a `Source`, a pandas DataFrame with a column for each parameter and property, or
+            designs and properties as tensors of shape [n, dx] and [n, dy].
         space: names, units, bounds and symmetries of the parameters.
         properties: names, units and floors of the properties.
         prototype: the atoms of a design, where designs are crystals.
@@ -46,13 +45,16 @@ class DesignDataModule(pl.LightningDataModule):
         test: fraction of the rows that nothing is trained or chosen on.
         split_seed: seed of the split.
         order_seed: seed of the order of training rows.
-        synthetic: how to make a generative model's training designs; ``None`` trains it on the table's rows.
+        synthetic: makes training designs of a generative model that a surrogate labels, see `with_rows`; ``None`` trains it on
+            the rows of the table.
         added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.
     """
 
+    batch_size: int = 1024
+
     def __init__(
         self,
-        source: Source,
+        source: Source | pandas.DataFrame | tuple[Tensor, Tensor],
         space: DesignSpace,
         properties: Sequence[Property],
         prototype: Prototype | None = None,
@@ -69,20 +71,20 @@ class DesignDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"Expected split_seed and order_seed from 0 to 2**32 - 1, got {split_seed!r} and {order_seed!r}: correct them."
             )
-        self.source, self.space, self.properties, self.prototype = source, space, tuple(properties), prototype
+        self.source = source if isinstance(source, Source) else TableSource(source)
+        self.space, self.properties, self.prototype = space, tuple(properties), prototype
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.synthetic = split_seed, order_seed, synthetic
         self.added = tuple(LabelSource(path) for path in added)
         self.duplicates = 0
+        self.augments = True
         self._split: Split | None = None
-        self._labeller: Surrogate | None = None
-        self._labelled: tuple[DesignTable, DesignTable, Tensor] | None = None
+        self._prior: Tensor | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but what another process cannot have: the trainer that used it last, a surrogate that has labelled."""
-        labeller = self._labeller if self._labelled is None else None
-        return {**self.__dict__, "trainer": None, "_labeller": labeller}
+        """Everything but the trainer that used it last, which another process cannot have."""
+        return {**self.__dict__, "trainer": None}
 
     @property
     def split(self) -> Split:
@@ -111,67 +113,43 @@ class DesignDataModule(pl.LightningDataModule):
         self.duplicates += len(every) - len(unique) - len(rows)
         return rows
 
-    def labelled_by(self, surrogate: Surrogate) -> Self:
-        """The same data, with training and validation rows drawn from the box and labelled by a surrogate.
+    def with_rows(self, train: DesignTable, validation: DesignTable, prior: Float[Tensor, "m dy"] | None = None) -> Self:
+        """The same data with other training and validation rows, such as designs that a surrogate has labelled.
 
-        They are made when they are first asked for. Returns this module unchanged where `synthetic` is ``None``.
-        """
-        if self.synthetic is None:
-            return self
-        labelled = copy.copy(self)
-        labelled._labeller, labelled._labelled = surrogate, None
-        return labelled
-
-    @property
-    def labelled(self) -> tuple[DesignTable, DesignTable, Float[Tensor, "m dy"]] | None:
-        """Training and validation designs with a surrogate's labels, and its prior of y; ``None`` without a surrogate."""
-        if self._labelled is None and self._labeller is not None:
-            assert self.synthetic is not None  # labelled_by has checked
-            table, prior = self.synthetic.make(self.space, self._labeller)
-            held = table.ids % _HELD_OUT == 0
-            if not held.any():  # of few starts: one of them, and never the only one
-                held = table.ids.unique(return_inverse=True)[1] % _HELD_OUT == 1
-            self._labelled = (table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0]), prior)
-        return self._labelled
-
-    def taught_by(self, teacher: TightBindingSurrogate, designs: int, seed: int) -> Self:
-        """The same data with designs that a teacher has labelled for training and validation; test rows stay.
+        Test rows stay.
 
         Args:
-            teacher: trained on these data.
-            designs: number of rows; one in fifty is for validation.
-            seed: of their draw.
+            train: training rows.
+            validation: validation rows.
+            prior: properties of designs drawn from the prior over designs, where the training rows do not follow it; rows with
+                a prior of their own are not augmented by symmetry operations.
         """
-        rows = distilled_rows(teacher, designs, seed)
-        held = torch.arange(designs) % _HELD_OUT == 0
-        distilled = copy.copy(self)
-        distilled._split = Split(rows.take((~held).nonzero()[:, 0]), rows.take(held.nonzero()[:, 0]), self.split.test)
-        distilled._labeller = distilled._labelled = None
-        return distilled
+        other = copy.copy(self)
+        other._split = Split(train, validation, self.split.test)
+        other._prior, other.augments = prior, prior is None
+        return other
 
     def with_all_rows(self) -> Self:
-        """Every row, test rows too, in training, in the order of the source: for a judge that nothing is chosen by.
+        """Every row, test rows too, in training, in the order of the source: for a surrogate that only evaluates.
 
         It does not depend on the split; one row in ten says which epoch was the best.
         """
         split = self.split
         every = split.train.joined(split.validation).joined(split.test)
         every = every.take(every.ids.argsort())
-        whole = copy.copy(self)
-        whole._split = Split(every, every.take(torch.arange(0, len(every), 10)), split.test)
-        whole.split_seed = whole.order_seed = 0
-        whole._labeller = whole._labelled = None
-        return whole
+        other = self.with_rows(every, every.take(torch.arange(0, len(every), 10)))
+        other.split_seed = other.order_seed = 0
+        return other
 
     @property
     def training_rows(self) -> DesignTable:
-        """What is trained on."""
-        return self.split.train if self.labelled is None else self.labelled[0]
+        """The rows to train on."""
+        return self.split.train
 
     @property
     def prior(self) -> Float[Tensor, "m dy"]:
         """Properties of designs drawn from the prior over designs."""
-        return self.split.train.y if self.labelled is None else self.labelled[2]
+        return self.split.train.y if self._prior is None else self._prior
 
     def training_batch(self) -> Batch:
         """All training rows at once, to learn scales from."""
@@ -180,17 +158,14 @@ class DesignDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TensorBatches:
         """Shuffled batches; symmetry operations augment the table's rows."""
-        group = self.space.group() if self.labelled is None else ()
-        return self._batches(self.training_rows, self.order_seed, group)
+        return self._batches(self.split.train, self.order_seed, self.space.group() if self.augments else ())
 
     def val_dataloader(self) -> TensorBatches:
         """Validation rows in order."""
-        return self._batches(self.split.validation if self.labelled is None else self.labelled[1], None, ())
+        return self._batches(self.split.validation, None, ())
 
     def _batches(self, table: DesignTable, seed: int | None, group: Sequence) -> TensorBatches:
         trainer = self.trainer
         assert trainer is not None  # Lightning sets it before it asks for batches
-        task = trainer.lightning_module
-        assert isinstance(task, LightningTask)
         part = (trainer.global_rank, trainer.world_size)
-        return TensorBatches(table, task.module.optimization.batch_size, trainer.strategy.root_device, seed, group, part)
+        return TensorBatches(table, self.batch_size, trainer.strategy.root_device, seed, group, part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AnalyticSource", "FileSource", "LabelSource", "PackagedSource", "PublishedSource", "Source"]
+__all__ = ["AnalyticSource", "FileSource", "LabelSource", "PackagedSource", "PublishedSource", "Source", "TableSource"]
 
 import hashlib
 import json
@@ -18,13 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from matdesinne.bands import BandLabels
-from matdesinne.data.table import DesignTable, read_numbers
+from matdesinne.data.table import DesignTable, read_numbers, to_numbers
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import AnalyticProblem
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow
 
 _DATASETS = Path(__file__).parents[1] / "datasets"
@@ -256,6 +257,37 @@ class FileSource(Source):
         values = read_numbers(path, [*space.names, *(prop.name for prop in properties)], self.ignore)
         x, y = values[:, : space.dimension], values[:, space.dimension :]
         return DesignTable(x.float(), y.float(), torch.arange(len(values)))
+
+
+class TableSource(Source):
+    """A table in memory.
+
+    Args:
+        table: a pandas DataFrame with a column for each parameter and property, or designs [n, dx] and properties [n, dy].
+    """
+
+    def __init__(self, table: pandas.DataFrame | tuple[Tensor, Tensor]) -> None:
+        self.table = table
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "the table in memory"
+
+    def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
+        """Take the columns by their names, or the tensors as they are; rows are numbered by their position."""
+        if isinstance(self.table, tuple):
+            x, y = (torch.as_tensor(values).float() for values in self.table)
+            sizes = (x.ndim, y.ndim, x.shape[-1], y.shape[-1], len(x))
+            if sizes != (2, 2, space.dimension, len(properties), len(y)):
+                raise DatasetError(
+                    f"Expected designs of shape [n, {space.dimension}] and properties of shape [n, {len(properties)}], got "
+                    f"{list(x.shape)} and {list(y.shape)}: reshape them."
+                )
+            return DesignTable(x, y, torch.arange(len(x)))
+        names = [*space.names, *(prop.name for prop in properties)]
+        x, y = to_numbers(self.table, names, self.name).float().tensor_split([space.dimension], dim=1)
+        return DesignTable(x, y, torch.arange(len(x)))
 
 
 class AnalyticSource(Source):

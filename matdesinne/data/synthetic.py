@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["SyntheticDesigns"]
+__all__ = ["SyntheticDesigns", "SyntheticRows", "held_out"]
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,16 @@ from matdesinne.surrogates.base import Surrogate
 _BINS = 64
 _STEP = 0.12
 """Typical length of a Metropolis step, in half-widths of the box."""
+_HELD_OUT = 50
+"""One in so many designs is for validation."""
+
+
+class SyntheticRows(NamedTuple):
+    """Designs that a surrogate has labelled, and its prior of y: the arguments of `DesignDataModule.with_rows`."""
+
+    train: DesignTable
+    validation: DesignTable
+    prior: Float[Tensor, "m dy"]
 
 
 @dataclass(frozen=True)
@@ -55,19 +66,23 @@ class SyntheticDesigns:
                 f"{self.chains}, {self.steps} and {self.floor_share}: correct data.synthetic."
             )
 
-    def make(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, Float[Tensor, "m dy"]]:
-        """Draw and label.
+    def make(self, space: DesignSpace, surrogate: Surrogate) -> SyntheticRows:
+        """Draw designs and label them.
 
         Args:
             space: a bounded space.
             surrogate: labels the designs.
 
         Returns:
-            The training designs, and property values of the uniform draw (the prior of y).
+            Training and validation designs, and property values of the uniform draw (the prior of y).
 
         Raises:
             TrainingError: if the surrogate finds next to no design above the property's floor.
         """
+        table, prior = self._make(space, surrogate)
+        return SyntheticRows(*held_out(table), prior)
+
+    def _make(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, Float[Tensor, "m dy"]]:
         generator = torch.Generator().manual_seed(self.seed)
         x = space.sample(self.uniform, generator)
         chunks = tqdm(x.split(1 << 16), desc="Labelling uniform designs", unit="chunk", leave=False)
@@ -136,3 +151,11 @@ class _LogWeights:
 
     def __call__(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.table[torch.bucketize(y, self.edges)]
+
+
+def held_out(table: DesignTable) -> tuple[DesignTable, DesignTable]:
+    """Split off one row in fifty for validation, all rows of one number together."""
+    held = table.ids % _HELD_OUT == 0
+    if not held.any():  # of few numbers: one of them, and never the only one
+        held = table.ids.unique(return_inverse=True)[1] % _HELD_OUT == 1
+    return table.take((~held).nonzero()[:, 0]), table.take(held.nonzero()[:, 0])

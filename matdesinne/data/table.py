@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignTable", "Split", "check_table", "read_frame", "read_numbers"]
+__all__ = ["DesignTable", "Split", "check_table", "read_frame", "read_numbers", "to_numbers"]
 
 import math
 import warnings
@@ -167,18 +167,10 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
         DatasetError: naming file, column and first bad row.
     """
     frame = read_frame(path, columns, header)
-    missing = [name for name in columns if name not in frame.columns]
     extra = [str(name) for name in frame.columns if name not in columns and name not in ignore]
-    if missing or extra:
-        found = [str(name) for name in frame.columns]
-        problem = f"lacks {missing}" if missing else f"has also {extra}"
-        raise DatasetError(
-            f"Expected the columns {list(columns)} in {path}, got {found}, which {problem}: rename or drop columns, declare "
-            "them as parameters or properties, or list them under data.source.ignore."
-        )
-    return torch.tensor([_to_numbers(frame[name], name, path) for name in columns], dtype=torch.float64).T.reshape(
-        -1, len(columns)
-    )
+    if extra and not [name for name in columns if name not in frame.columns]:
+        raise _wrong_columns(frame, columns, f"has also {extra}", str(path))
+    return to_numbers(frame, columns, str(path))
 
 
 def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> pandas.DataFrame:
@@ -218,7 +210,27 @@ def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> 
         ) from error
 
 
-def _to_numbers(column: pandas.Series, name: str, path: Path) -> list[float]:
+def to_numbers(frame: pandas.DataFrame, columns: Sequence[str], source: str) -> Float[Tensor, "n c"]:
+    """Columns of a table as float64 numbers, shape [n, columns].
+
+    Raises:
+        DatasetError: naming the source, the column and the first bad row.
+    """
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise _wrong_columns(frame, columns, f"lacks {missing}", source)
+    numbers = [_finite_numbers(frame[name], name, source) for name in columns]
+    return torch.tensor(numbers, dtype=torch.float64).T.reshape(-1, len(columns))
+
+
+def _wrong_columns(frame: pandas.DataFrame, columns: Sequence[str], problem: str, source: str) -> DatasetError:
+    return DatasetError(
+        f"Expected the columns {list(columns)} in {source}, got {[str(name) for name in frame.columns]}, which {problem}: "
+        "rename or drop columns, declare them as parameters or properties, or list them under data.source.ignore."
+    )
+
+
+def _finite_numbers(column: pandas.Series, name: str, source: str) -> list[float]:
     numbers = []
     for row, entry in enumerate(column.tolist()):
         try:
@@ -227,7 +239,7 @@ def _to_numbers(column: pandas.Series, name: str, path: Path) -> list[float]:
             value = math.nan
         if not math.isfinite(value):
             raise DatasetError(
-                f"Expected a finite number in column {name!r} of {path}, got {entry!r} in row {row}: correct the row."
+                f"Expected a finite number in column {name!r} of {source}, got {entry!r} in row {row}: correct the row."
             )
         numbers.append(value)
     return numbers

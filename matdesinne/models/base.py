@@ -6,7 +6,7 @@ __all__ = ["Coordinates", "DensityModel", "InverseModel", "check_coordinates"]
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -41,10 +41,10 @@ def check_coordinates(name: str) -> None:
 
 
 class InverseModel(DesignNetwork):
-    """A generative model of p(x | y).
+    """A generative model of p(x | y): its networks, and how designs are sampled from them.
 
-    A subclass fills `_terms_standard` (the loss) and `_decode` (latent noise to designs), both in standardised coordinates. In
-    box coordinates it learns one of the images that the symmetries make equal, and a sample is a random image of what it gives.
+    A subclass fills `decode`, latent noise to designs in standardised coordinates; its loss stands in `matdesinne.training`. In
+    box coordinates a model learns one of the images that the symmetries make equal, and a sample is a random one of the images.
 
     Args:
         space: the designs.
@@ -52,7 +52,6 @@ class InverseModel(DesignNetwork):
         target_noise: standard deviation of the noise added to y in training, in the unit of the properties; ``None`` for
             the resolution of each property.
         coordinates: ``"box"`` (normal quantiles of the box, standardised properties) or ``"physical"`` (as they are).
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label: ClassVar[str]
@@ -67,13 +66,12 @@ class InverseModel(DesignNetwork):
         properties: Sequence[Property],
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, optimization)
+        super().__init__(space, properties)
         check_coordinates(coordinates)
         if target_noise is not None and target_noise < 0:
             raise ConfigError(f"Expected target_noise of at least 0, got {target_noise}: give a standard deviation.")
-        self.target_noise = target_noise
+        self.target_noise, self.coordinates = target_noise, coordinates
         self.register_buffer("resolution", torch.tensor([prop.resolution for prop in self.properties]), persistent=False)
         box = coordinates == "box"
         self.transform = DesignTransform(space) if box else PhysicalUnits(space.dimension)
@@ -99,12 +97,16 @@ class InverseModel(DesignNetwork):
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
         self.target_reference.copy_(prior[rows])
 
-    def sample(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
+    def sample(
+        self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None, truncate: bool = True
+    ) -> Float[Tensor, "n dx"]:
         """Draw one design for each row of y.
 
         Args:
-            y: wanted properties in physical units, shape [n, dy].
+            y: target properties in physical units, shape [n, dy].
             generator: source of randomness on the CPU; torch's global one when omitted.
+            truncate: leave out the far tails of the conditional distributions of `CINN`, which fill the gaps between
+                branches of designs on target; without it the samples follow the trained density. Other models have none.
 
         Returns:
             Designs in physical units, shape [n, dx], on the CPU.
@@ -123,7 +125,7 @@ class InverseModel(DesignNetwork):
             parts = (values.split(chunk) for values in (noise, level, y, designs))
             for z_rows, levels, y_rows, rows in zip(*parts, strict=True):
                 standard = self.target_scale(self._clamp_at_floor(y_rows.to(self.device)))
-                rows.copy_(self.transform.inverse(self._decode(z_rows.to(self.device), standard)))
+                rows.copy_(self.transform.inverse(self.decode(z_rows.to(self.device), standard, truncate)))
                 if self.canonicalizes:
                     rows.copy_(self.space.random_images(rows, levels))
                 if not isinstance(self.transform, PhysicalUnits):
@@ -218,44 +220,40 @@ class InverseModel(DesignNetwork):
             raise TargetError(f"Expected finite y of shape [n, {len(names)}] for {names}, got {list(y.shape)}: reshape it.")
         return y
 
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        return self._terms_standard(*self._standardized(batch))
-
-    def _standardized(self, batch: Batch) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:
-        """What the loss sees of rows."""
-        y = self.add_target_noise(batch.y) if self.training else batch.y
-        return self.transform(self._canonicalize(batch.x)), self.target_scale(self._clamp_at_floor(y))
+    def standardize(
+        self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]
+    ) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:
+        """Rows as the networks see them: the canonical image of each design, and y clamped at the floor, standardised."""
+        return self.transform(self._canonicalize(x)), self.target_scale(self._clamp_at_floor(y))
 
     def _canonicalize(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         return self.space.canonicalize(x) if self.canonicalizes else x
 
     def add_target_noise(self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
-        """Add the noise with which the model is trained."""
+        """Add the noise of training to target properties in physical units."""
         width = self.resolution if self.target_noise is None else self.target_noise
         return y + width * torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
 
     def _clamp_at_floor(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
-        """Values that a property's floor makes equal, as one value."""
+        """Clamp y at the floor of each property less its margin: lower values are one class."""
         lowest = [-torch.inf if prop.floor is None else prop.floor - prop.margin for prop in self.properties]
         return torch.maximum(y, torch.tensor(lowest, dtype=y.dtype, device=y.device))
 
     @abstractmethod
-    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        """The loss under ``"loss"`` and its parts, from designs and targets in standardised coordinates."""
-
-    @abstractmethod
-    def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
-        """Standard normal noise and targets to designs, in standardised coordinates."""
+    def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
+        """Standard normal noise z and targets v to designs u, all in standardised coordinates; see `sample`."""
 
 
 class DensityModel(InverseModel):
-    """A generative model whose density is known: trained by maximum likelihood.
+    """A generative model whose density is known: it is trained by maximum likelihood.
 
-    A subclass fills `_log_prob` in standardised coordinates.
+    A subclass fills `standard_log_prob`.
     """
 
     def log_prob(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
-        """Log-density of designs given properties, per unit of the physical volume.
+        """Log-density of designs given properties, as trained, per unit of the physical volume.
+
+        It is the density of samples that are not truncated, see `sample`.
 
         Args:
             x: designs in physical units, shape [n, dx].
@@ -266,17 +264,18 @@ class DensityModel(InverseModel):
         """
         v = self.target_scale(self._clamp_at_floor(self._checked(y)))
         if isinstance(self.transform, PhysicalUnits):
-            return self._log_prob(self.transform(x), v) + self.transform.log_det(x)  # nothing keeps it inside the bounds
+            return self.standard_log_prob(self.transform(x), v) + self.transform.log_det(
+                x
+            )  # nothing keeps it inside the bounds
         images = (self.space.images(x) if self.canonicalizes else x.unsqueeze(1)).unbind(dim=1)
         inside = torch.stack([self.space.contains(image) for image in images])
-        parts = torch.stack([self._log_prob(self.transform(image), v) + self.transform.log_det(image) for image in images])
+        parts = torch.stack(
+            [self.standard_log_prob(self.transform(image), v) + self.transform.log_det(image) for image in images]
+        )
         # a sample is any of its images inside the bounds, all equally likely
         total = parts.masked_fill(~inside, -torch.inf).logsumexp(dim=0) - inside.sum(dim=0).clamp_min(1).log()
         return total.masked_fill(~inside[0], -torch.inf)
 
-    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        return {"loss": -self._log_prob(u, v).mean()}
-
     @abstractmethod
-    def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
-        """Log-density in standardised coordinates."""
+    def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density of designs u given targets v, both in standardised coordinates."""

@@ -1,62 +1,51 @@
-"""Conditional invertible neural network: a normalising flow of x given y, trained by maximum likelihood."""
+"""Conditional invertible network: a normalising flow of x given y that places each coordinate by a mixture."""
 
 from __future__ import annotations
 
 __all__ = ["CINN"]
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from matdesinne.errors import ConfigError
 from matdesinne.models.base import Coordinates, DensityModel
-from matdesinne.models.coupling import affine_network
 from matdesinne.models.mixture import MixtureNetwork
-from matdesinne.network import Batch
+from matdesinne.network import Batch, check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
 
-if TYPE_CHECKING:
-    from FrEIA.framework import SequenceINN
-
 _ORDER_ROWS = 50_000
-_MOST_VALUES, _SHOWN = 50, 10
-"""A parameter of at most so many distinct values, each in so many rows on average, is discrete."""
-_LATE = 1.5
-"""A block's share of the training steps grows with this power of its place."""
+_MOST_VALUES, _ROWS_PER_VALUE = 50, 10
+"""A parameter of at most so many distinct values, each in at least so many rows on average, is discrete."""
 
 
 class CINN(DensityModel):
-    r"""Flow z = g(u; y) with :math:`-\log p(u|y) = \|z\|^2 / 2 - \log |\det \partial z / \partial u|` + const.
+    r"""Autoregressive logistic-mixture flow, :math:`\log p(u|y) = \sum_j \log p_j(u_j | u_{<j}, y)`.
 
-    With mixture blocks the coordinates come in the order that the space states, or are ordered by how much of the property's
-    variance each explains on its own; the one that moves the property most comes last, where it can place a thin shell exactly.
+    It has the condition and the maximum-likelihood loss of the paper's cINN (`AffineCINN`), but each conditional is a mixture
+    of logistic distributions where the paper has affine couplings. The coordinates come in the order that the space states,
+    or are ordered by how much of the property's variance each explains on its own; the one that moves the property most comes
+    last, where it can place a thin shell exactly.
 
     References:
         Ardizzone et al., Guided image generation with conditional invertible neural networks, 2019, arXiv 1907.02392;
-        Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
+        Ho et al., Flow++, ICML 2019, arXiv 1902.00275 (mixtures of logistics).
 
     Args:
         space: the designs.
         properties: what they have.
-        coupling: ``"mixture"`` (ours: one coordinate a block, mixtures of logistics) or ``"affine"`` (FrEIA's GLOW blocks).
-        blocks: number of affine blocks; with mixtures there is one for each parameter.
-        hidden: width of the subnetworks; for mixtures of the first and of the last block, interpolated between.
+        hidden: width of the subnetworks of the first and of the last block, interpolated between.
         depth: hidden layers of the subnetworks.
-        components: logistic components of a mixture block.
-        paper_network: use affine blocks as in the paper's code, see `affine_network`.
+        components: logistic components of each conditional.
         frequencies: octaves of the Fourier features of y.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
-    label = "cINN"
+    label = "cINN (mixture)"
     order: Tensor
 
     def __init__(
@@ -64,73 +53,53 @@ class CINN(DensityModel):
         space: DesignSpace,
         properties: Sequence[Property],
         *,
-        coupling: Literal["mixture", "affine"] = "mixture",
-        blocks: int = 8,
-        hidden: Sequence[int] = (32, 128),
-        depth: int = 4,
-        components: int = 8,
-        paper_network: bool = False,
+        hidden: Sequence[int] = (48, 128),
+        depth: int = 5,
+        components: int = 24,
         frequencies: int = 2,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, coordinates, optimization)
-        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
+        super().__init__(space, properties, target_noise, coordinates)
+        check_at_least(1, hidden=hidden, components=components, depth=depth)
+        check_at_least(0, frequencies=frequencies)
+        self.hidden, self.depth, self.components, self.frequencies = tuple(hidden), depth, components, frequencies
         self.register_buffer("order", torch.arange(space.dimension))
         self.features = TargetFeatures(len(properties), frequencies)
-        self.network: MixtureNetwork | SequenceINN
-        if coupling == "mixture":
-            self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
-        elif coupling == "affine":
-            self.network = affine_network(space.dimension, self.features.size, blocks, hidden[-1], depth, paper_network)
-        else:
-            raise ConfigError(f"Expected coupling mixture or affine, got {coupling!r}: choose one.")
+        self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
 
     @property
     def latent_dimension(self) -> int:
         """As many as parameters: a flow is a bijection."""
         return self.space.dimension
 
-    @property
-    def trains_in_parts(self) -> bool:
-        """One block of mixtures a step."""
-        return isinstance(self.network, MixtureNetwork)
-
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
-        """Learn the scales, and the order of the coordinates."""
+        """Learn the scales, the order of the coordinates, and which of them are discrete."""
         super().fit_scales(batch, prior)
+        rows = batch.x[:_ORDER_ROWS]
         if self.space.order:
             self.order.copy_(torch.tensor([self.space.index(name) for name in self.space.order]))
         else:
             v = self.target_scale(self._clamp_at_floor(batch.y[:_ORDER_ROWS]))
-            self.order.copy_(_by_explained_variance(self._canonicalize(batch.x[:_ORDER_ROWS]), v))
-        bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[self.order.cpu()]
-        if isinstance(self.network, MixtureNetwork):
-            columns = batch.x[:_ORDER_ROWS, self.order.cpu()].unbind(dim=1)
-            discrete = [len(column.unique()) <= min(_MOST_VALUES, len(column) / _SHOWN) for column in columns]
-            for block in self.network:
-                block.begin(bounded, discrete[block.position])
+            self.order.copy_(_by_explained_variance(self._canonicalize(rows), v))
+        order = self.order.cpu()
+        bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters])[order]
+        values = [len(column.unique()) for column in rows[:, order].unbind(dim=1)]
+        for block in self.network:
+            discrete = values[block.position] <= min(_MOST_VALUES, len(rows) / _ROWS_PER_VALUE)
+            block.begin(bounded, discrete)
 
-    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        if not (self.training and isinstance(self.network, MixtureNetwork)):
-            return super()._terms_standard(u, v)
-        # The likelihood is a sum over blocks that share no parameters: a step trains one of them, the late ones more often,
-        # because they have more to learn.
-        share = torch.arange(len(self.network), 0, -1).float() ** _LATE
-        block = self.network[int(torch.multinomial(share, 1))]
-        return {"loss": -block.log_density(u[:, self.order], self.features(v)).mean()}
+    def block_log_density(self, block: int, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density of one coordinate given those before it; block 0 is that of the last coordinate."""
+        return self.network[block].log_density(u[:, self.order], self.features(v))
 
-    def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
-        u, condition = u[:, self.order], self.features(v)
-        if isinstance(self.network, MixtureNetwork):
-            # the sum of the conditionals is z^2 / 2 - log det with the normal quantiles cancelled
-            return self.network.log_density(u, condition)
-        z, log_det = self.network(u, c=[condition])
-        return log_det - 0.5 * z.square().sum(dim=1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
+    def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density as trained, without truncation: the sum over the conditionals."""
+        return self.network.log_density(u[:, self.order], self.features(v))
 
-    def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
-        u = self.network(z, c=[self.features(v)], rev=True, jac=False)[0]
+    def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
+        """Invert the flow, coordinate by coordinate."""
+        u = self.network(z, c=[self.features(v)], rev=True, jac=False, truncate=truncate)[0]
         return u[:, self.order.argsort()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["CVAE"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from matdesinne.models.base import Coordinates, InverseModel
 from matdesinne.models.networks import perceptron
+from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
 
 
 class CVAE(InverseModel):
-    r"""Encoder q(z | u, y), decoder u(z, y), loss :math:`\alpha \|u - \hat u\|^2 + \beta\, KL(q \| N(0, 1))`.
+    """Conditional variational autoencoder: encoder q(z | u, y) and decoder u(z, y); see `LightningCVAE` for its loss.
 
     References:
         Sohn, Lee, Yan, Learning structured output representation using deep conditional generative models, NeurIPS 2015;
@@ -27,15 +28,12 @@ class CVAE(InverseModel):
     Args:
         space: the designs.
         properties: what they have.
-        alpha: weight of the reconstruction.
-        beta: weight of the divergence.
         latent: dimension of z.
         hidden: width of encoder and decoder.
         depth: number of hidden layers of each.
         frequencies: octaves of the Fourier features of y.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label = "cVAE"
@@ -45,19 +43,17 @@ class CVAE(InverseModel):
         space: DesignSpace,
         properties: Sequence[Property],
         *,
-        alpha: float = 1.0,
-        beta: float = 0.05,
         latent: int = 7,
-        hidden: int = 256,
-        depth: int = 3,
-        frequencies: int = 4,
+        hidden: int = 160,
+        depth: int = 4,
+        frequencies: int = 2,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, coordinates, optimization)
-        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
-        self.alpha, self.beta, self.latent = alpha, beta, latent
+        super().__init__(space, properties, target_noise, coordinates)
+        check_at_least(1, latent=latent, hidden=hidden)
+        check_at_least(0, depth=depth, frequencies=frequencies)
+        self.latent, self.hidden, self.depth, self.frequencies = latent, hidden, depth, frequencies
         self.features = TargetFeatures(len(properties), frequencies)
         self.encoder = perceptron(space.dimension + self.features.size, 2 * latent, hidden, depth)
         self.decoder = perceptron(latent + self.features.size, space.dimension, hidden, depth)
@@ -67,14 +63,11 @@ class CVAE(InverseModel):
         """Dimension of z."""
         return self.latent
 
-    def _terms_standard(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        features = self.features(v)
-        mean, log_variance = self.encoder(torch.cat([u, features], dim=1)).chunk(2, dim=1)
-        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        reconstruction = (u - self.decoder(torch.cat([z, features], dim=1))).square().sum(dim=1).mean()
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1).mean()
-        loss = self.alpha * reconstruction + self.beta * divergence
-        return {"loss": loss, "reconstruction": reconstruction, "divergence": divergence}
+    def encode(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> tuple[Float[Tensor, "n dz"], Float[Tensor, "n dz"]]:
+        """Mean and log-variance of q(z | u, y), from standardised coordinates."""
+        mean, log_variance = self.encoder(torch.cat([u, self.features(v)], dim=1)).chunk(2, dim=1)
+        return mean, log_variance
 
-    def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
+    def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
+        """Reconstruct designs from latent variables."""
         return self.decoder(torch.cat([z, self.features(v)], dim=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["MDN"]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.networks import perceptron
+from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
 from matdesinne.transforms import TargetFeatures
@@ -38,7 +39,6 @@ class MDN(DensityModel):
         frequencies: octaves of the Fourier features of y.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     label = "MDN"
@@ -48,18 +48,18 @@ class MDN(DensityModel):
         space: DesignSpace,
         properties: Sequence[Property],
         *,
-        components: int = 16,
-        hidden: int = 256,
-        depth: int = 3,
-        frequencies: int = 4,
+        components: int = 40,
+        hidden: int = 128,
+        depth: int = 4,
+        frequencies: int = 2,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, target_noise, coordinates, optimization)
-        self.save_hyperparameters(ignore=["space", "properties"], logger=False)
+        super().__init__(space, properties, target_noise, coordinates)
+        check_at_least(1, components=components, hidden=hidden)
+        check_at_least(0, depth=depth, frequencies=frequencies)
+        self.components, self.hidden, self.depth, self.frequencies = components, hidden, depth, frequencies
         d = space.dimension
-        self.components = components
         self.features = TargetFeatures(len(properties), frequencies)
         self.sizes = (components, components * d, components * d, components * (d * (d - 1) // 2))
         self.network = perceptron(self.features.size, sum(self.sizes), hidden, depth)
@@ -69,14 +69,16 @@ class MDN(DensityModel):
         """One normal variable for each parameter and one that chooses the component."""
         return self.space.dimension + 1
 
-    def _log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+    def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density of the mixture."""
         log_weight, mean, factor = self._mixture(v)
         white = torch.einsum("nkji,nkj->nki", factor, u.unsqueeze(1) - mean)
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         log_normal = log_det - 0.5 * white.square().sum(dim=-1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
         return torch.logsumexp(log_weight + log_normal, dim=1)
 
-    def _decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
+    def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
+        """Choose a component by the first of the normal variables, and a point of it by the others."""
         log_weight, mean, factor = self._mixture(v)
         level = torch.special.ndtr(z[:, :1]).clamp(1e-7, 1 - 1e-6)
         chosen = torch.searchsorted(log_weight.exp().cumsum(dim=1), level).clamp_max(self.components - 1).squeeze(1)

@@ -25,9 +25,9 @@ _FARTHEST = 60.0
 _REACH = 6.0
 """An unbounded coordinate, in standard deviations, is looked for within this distance of its mean."""
 _TAIL, _WEAK, _REST = 4.0, 0.05, 1e-3
-"""Outside training a component ends at so many widths, and one of less than this share of the strongest is left out, but for
-a thousandth of both, which keeps the density positive: the logistic's long tails fill the gaps between the branches of a thin
-shell, and a weak component in an early coordinate leaves a design from which no later one finds the target."""
+"""Truncation ends a component at so many widths, and leaves one of less than this share of the strongest out, but for a
+thousandth of both, which keeps the density positive: the logistic's long tails fill the gaps between the branches of a thin
+shell, and after a weak component in an early coordinate no later coordinate may find the target."""
 _CROWDED = 0.75
 """Share of the rows of a search below which those that are not done go on without the others."""
 _START_WIDTH, _START_SPREAD = {True: -2.5, False: -4.0}, {True: 0.8, False: 0.3}
@@ -77,12 +77,15 @@ class MixtureNetwork(nn.Module):
         return (self[index] for index in range(len(self)))
 
     def forward(
-        self, x_or_z: Tensor, c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
+        self, x_or_z: Tensor, c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True, truncate: bool = False
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
-        """Transform every coordinate, in reverse order where `rev`; the log-determinant is that of the chosen direction."""
+        """Transform every coordinate, in reverse order where `rev`; the log-determinant is that of the chosen direction.
+
+        With `truncate` the mixtures have no far tails and no weak components.
+        """
         total = x_or_z.new_zeros(len(x_or_z))
         for block in reversed(list(self)) if rev else self:
-            (x_or_z,), log_det = block((x_or_z,), c=c, rev=rev, jac=jac)
+            (x_or_z,), log_det = block((x_or_z,), c=c, rev=rev, jac=jac, truncate=truncate)
             total = total + log_det
         return x_or_z, total
 
@@ -90,8 +93,8 @@ class MixtureNetwork(nn.Module):
         """Log-density of all coordinates: the sum over the blocks, whose mixtures are evaluated at once."""
         bounded, seen = self[0].bounded, _seen(u, self[0].bounded)
         raw = torch.cat([block.subnet(torch.cat([condition, seen[:, : block.position]], dim=1)) for block in self])
-        own, bounded = u.flip(1).T.flatten(), bounded.flip(0).repeat_interleave(len(u))  # the blocks come in reverse order
-        return _log_density(own, bounded, _mixture(raw, self.training)).view(len(self), -1).sum(dim=0)
+        values, bounded = u.flip(1).T.flatten(), bounded.flip(0).repeat_interleave(len(u))  # the blocks come in reverse order
+        return _log_density(values, bounded, _mixture(raw, truncate=False)).view(len(self), -1).sum(dim=0)
 
 
 class _Mixture(NamedTuple):
@@ -103,7 +106,7 @@ class _Mixture(NamedTuple):
     low: Tensor
     flipped: Tensor
     mass: Tensor
-    whole: bool
+    truncated: bool
 
 
 class MixtureCouplingBlock(nn.Module):
@@ -164,14 +167,14 @@ class MixtureCouplingBlock(nn.Module):
 
     def log_density(self, u: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """Log-density of coordinate j given those before it, in the coordinates of u."""
-        return _log_density(u[:, self.position], self.bounded[self.position], self._mixture(u, condition))
+        return _log_density(u[:, self.position], self.bounded[self.position], self._mixture(u, condition, truncate=False))
 
     def forward(
-        self, x_or_z: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
+        self, x_or_z: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True, truncate: bool = False
     ) -> tuple[tuple[Tensor], Tensor]:
         """Transform coordinate j; the log-determinant is that of the chosen direction."""
         value = x_or_z[0]
-        mixture, bounded = self._mixture(value, c[0]), self.bounded[self.position]
+        mixture, bounded = self._mixture(value, c[0], truncate), self.bounded[self.position]
         old = value[:, self.position]
         if rev:
             unit = _quantile(torch.special.ndtr(old), mixture)
@@ -190,9 +193,9 @@ class MixtureCouplingBlock(nn.Module):
         """Shapes do not change."""
         return input_dims
 
-    def _mixture(self, value: Float[Tensor, "n d"], condition: Float[Tensor, "n c"]) -> _Mixture:
+    def _mixture(self, value: Float[Tensor, "n d"], condition: Float[Tensor, "n c"], truncate: bool) -> _Mixture:
         seen = _seen(value[:, : self.position], self.bounded[: self.position])
-        return _mixture(self.subnet(torch.cat([condition, seen], dim=1)), self.training)
+        return _mixture(self.subnet(torch.cat([condition, seen], dim=1)), truncate)
 
 
 def _seen(u: Float[Tensor, "n d"], bounded: Bool[Tensor, " d"]) -> Float[Tensor, "n d"]:
@@ -200,13 +203,13 @@ def _seen(u: Float[Tensor, "n d"], bounded: Bool[Tensor, " d"]) -> Float[Tensor,
     return torch.where(bounded, 2 * torch.special.ndtr(u) - 1, u)
 
 
-def _mixture(raw: Float[Tensor, "n m3"], training: bool) -> _Mixture:
+def _mixture(raw: Float[Tensor, "n m3"], truncate: bool) -> _Mixture:
     weight, mean, width = raw.unflatten(1, (3, -1)).movedim(1, 0).contiguous()
     log_width = (_LOG_SCALE_MINIMUM + functional.softplus(width - _LOG_SCALE_MINIMUM)).clamp_max(_LOG_SCALE_MAXIMUM)
     reach, rate = _FARTHEST * log_width.exp(), (-log_width).exp()
     mean = torch.minimum(torch.maximum(0.5 + 0.6 * mean.tanh(), -reach), 1 + reach)
     low, high = -mean * rate, (1 - mean) * rate
-    if not training:
+    if truncate:
         short = torch.maximum(low, (high - _TAIL).clamp_max(-_TAIL)), torch.minimum(high, (low + _TAIL).clamp_min(_TAIL))
         low, high = torch.cat([short[0], low], dim=1), torch.cat([short[1], high], dim=1)
         weak = weight < weight.amax(dim=1, keepdim=True) + math.log(_WEAK)
@@ -217,7 +220,7 @@ def _mixture(raw: Float[Tensor, "n m3"], training: bool) -> _Mixture:
     flipped = low + high > 0
     low, high = torch.where(flipped, -high, low), torch.where(flipped, -low, high)
     mass = (high.sigmoid() - low.sigmoid()).clamp_min(1e-30)
-    return _Mixture(log_weight, mean, rate, low.sigmoid(), flipped, mass, training)
+    return _Mixture(log_weight, mean, rate, low.sigmoid(), flipped, mass, truncate)
 
 
 def _unit(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"]) -> Float[Tensor, " n"]:
@@ -237,7 +240,7 @@ def _log_density(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"], mixture: 
 def _log_density_unit(unit: Float[Tensor, " n"], mixture: _Mixture) -> Float[Tensor, " n"]:
     t = (unit.unsqueeze(1) - mixture.mean) * mixture.rate
     log_component = -t - 2 * functional.softplus(-t) + mixture.rate.log() - mixture.mass.log()
-    if not mixture.whole:
+    if mixture.truncated:
         share = _share(t, mixture)
         log_component = log_component.masked_fill((share < 0) | (share > 1), -torch.inf)
     return torch.logsumexp(mixture.log_weight + log_component, dim=1)
@@ -266,7 +269,7 @@ def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) ->
     components = [mixture.mean, rate, mixture.low, mixture.low + mixture.mass, gain, gain * rate]
     goal = level - (weight * mixture.flipped).sum(dim=1)
     resolution = 4 * torch.finfo(level.dtype).eps
-    found, rows = torch.empty_like(level), torch.arange(len(level), device=level.device)
+    quantile, rows = torch.empty_like(level), torch.arange(len(level), device=level.device)
     low, high, unit = torch.zeros_like(level), torch.ones_like(level), torch.full_like(level, 0.5)
     active = torch.ones_like(level, dtype=torch.bool)
     for step in range(steps):
@@ -281,14 +284,14 @@ def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) ->
         unit, active = torch.where(active, following, unit), moved
         left = int(active.sum())
         if left < _CROWDED * len(rows):
-            found[rows] = unit
+            quantile[rows] = unit
             rows, goal, low, high, unit = (values[active] for values in (rows, goal, low, high, unit))
             components = [values[active] for values in components]
             active = active[active]
         if left == 0:
-            return found
-    found[rows] = unit
-    return found
+            return quantile
+    quantile[rows] = unit
+    return quantile
 
 
 def _excess_and_slope(

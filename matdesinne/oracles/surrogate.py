@@ -52,4 +52,4 @@ class SurrogateOracle(Oracle):
 @functools.cache
 def _load(path: Path) -> Surrogate:
     """Read the weights once a process: an oracle is sent to workers without its network."""
-    return load_network(Surrogate, path.parent, path.stem).eval()  # type: ignore[type-abstract]
+    return load_network(Surrogate, path.parent, path.stem).eval()

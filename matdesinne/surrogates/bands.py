@@ -4,18 +4,18 @@ from __future__ import annotations
 
 __all__ = ["BandSurrogate"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.bands import band_gap, edge_weights, relative_energies
+from matdesinne.bands import band_gap, relative_energies
 from matdesinne.errors import ConfigError
-from matdesinne.network import Batch
+from matdesinne.network import Batch, check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
-from matdesinne.surrogates.base import Linearization, Surrogate, huber_loss, spread_of
+from matdesinne.surrogates.base import Linearization, Surrogate, spread_of
 from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 from matdesinne.transforms import Standardizer
@@ -38,8 +38,6 @@ class BandSurrogate(Surrogate):
         members: size of the ensemble.
         hidden: width of each hidden layer.
         depth: number of hidden layers.
-        huber: error at which the loss goes from quadratic to linear, in eV.
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     def __init__(
@@ -52,18 +50,15 @@ class BandSurrogate(Surrogate):
         members: int = 4,
         hidden: int = 256,
         depth: int = 3,
-        huber: float = 0.03,
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, prototype, optimization)
-        self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
+        super().__init__(space, properties, prototype)
+        check_at_least(1, kpoints=kpoints, members=members, hidden=hidden)
+        check_at_least(0, depth=depth)
         if len(self.properties) != 1:
             raise ConfigError(
                 f"Expected one property (a gap) for surrogate=bands, got {len(self.properties)}: use surrogate=mlp."
             )
-        if not huber > 0:
-            raise ConfigError(f"Expected huber > 0, got {huber}: give an energy in eV.")
-        self.kpoint_count, self.huber = kpoints, huber
+        self.kpoints, self.members, self.hidden, self.depth = kpoints, members, hidden, depth
         self.energy_scale = Standardizer(2 * kpoints)
         self.network = EnsemblePerceptron(members, self.features.size, 3 * 2 * kpoints, hidden, depth)
         with torch.no_grad():
@@ -78,10 +73,10 @@ class BandSurrogate(Surrogate):
             ConfigError: if a row carries no band energies at as many k-points.
         """
         super().fit_scales(batch)
-        if not batch.bands or len(batch.bands[0].kpoints) != self.kpoint_count:
+        if not batch.bands or len(batch.bands[0].kpoints) != self.kpoints:
             found = f"{len(batch.bands[0].kpoints)} k-points" if batch.bands else "none"
             raise ConfigError(
-                f"Expected band energies at {self.kpoint_count} k-points for surrogate=bands, got {found}: use surrogate=mlp."
+                f"Expected band energies at {self.kpoints} k-points for surrogate=bands, got {found}: use surrogate=mlp."
             )
         lacking = int(batch.bands[0].energies.isnan().flatten(start_dim=1).any(dim=1).sum())
         if lacking:
@@ -105,7 +100,7 @@ class BandSurrogate(Surrogate):
     def _levels(self, outputs: Float[Tensor, "m n o"]) -> Float[Tensor, "m n 2 k"]:
         """Energies in eV from a common zero of each design and member, which means nothing."""
         mean, std = (values.view(2, -1) for values in (self.energy_scale.mean, self.energy_scale.std))
-        return _eigenvalues(outputs.unflatten(2, (3, 2, self.kpoint_count)), mean, std)
+        return _eigenvalues(outputs.unflatten(2, (3, 2, self.kpoints)), mean, std)
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Gap of the mean energies and standard deviation of the members' gaps, in eV."""
@@ -119,7 +114,7 @@ class BandSurrogate(Surrogate):
         with torch.no_grad():
             energies = self._levels(outputs)
             spread, (valence, conduction) = spread_of(band_gap(energies)), energies.mean(dim=0).unbind(dim=1)
-        size = self.kpoint_count
+        size = self.kpoints
         edges = torch.stack([valence.argmax(dim=1), size + conduction.argmin(dim=1)], dim=1)
         columns = torch.cat([edges + 2 * size * entry for entry in range(3)], dim=1)
         with torch.enable_grad():
@@ -131,16 +126,9 @@ class BandSurrogate(Surrogate):
             (jacobian,) = torch.autograd.grad((features * slope).sum(), x)
         return Linearization(gap.detach(), self._calibrated(spread), jacobian.unsqueeze(1))
 
-    def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
+    def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
+        """Gap of each member in eV."""
         return band_gap(self._energies(features))
-
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        energies = self.energies(batch.x)
-        wanted = relative_energies(batch.bands[0].energies)
-        known = batch.y[:, 0].isfinite()
-        loss = (edge_weights(wanted) * huber_loss(energies - wanted, self.huber))[:, known].mean()
-        gap_error = (band_gap(energies.detach().mean(dim=0)) - batch.y).abs()
-        return {"loss": loss, "mae": gap_error[known].mean()}
 
 
 def _eigenvalues(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["Linearization", "Surrogate", "huber_loss", "spread_of"]
+__all__ = ["Linearization", "Surrogate", "spread_of"]
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from matdesinne.errors import ConfigError
 from matdesinne.features import BoxFeatures, CellFeatures, Features
-from matdesinne.network import Batch, Description, DesignNetwork
+from matdesinne.network import Batch, DesignNetwork
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
@@ -49,13 +47,12 @@ class Linearization(NamedTuple):
 class Surrogate(DesignNetwork):
     """A differentiable model of y = f(x).
 
-    A subclass fills `_members` (standardised designs to properties, for each member of an ensemble).
+    A subclass fills `member_predictions`; its loss stands in `matdesinne.training`.
 
     Args:
         space: the designs.
         properties: what they have.
         prototype: the atoms of a design; with it networks see the geometry of the cell, else the parameters.
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     spread_offset: Tensor
@@ -66,9 +63,8 @@ class Surrogate(DesignNetwork):
         space: DesignSpace,
         properties: Sequence[Property],
         prototype: Prototype | None = None,
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, optimization)
+        super().__init__(space, properties)
         self.prototype = prototype
         self.features: Features = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
         self.scale = BoxScaler(space)
@@ -77,12 +73,6 @@ class Surrogate(DesignNetwork):
         normal = torch.special.ndtri(0.5 + 0.5 * _LEVELS)
         self.register_buffer("spread_quantiles", normal.repeat(len(self.properties), 1))
         self.spread_quantiles /= self._spread_factor(_ONE_SIGMA).unsqueeze(1)
-
-    def describe(self) -> Description:
-        """Plain containers from which `build` makes the same untrained surrogate."""
-        description = super().describe()
-        description["settings"]["prototype"] = None if self.prototype is None else asdict(self.prototype)
-        return description
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales of x and y from the training rows."""
@@ -219,8 +209,8 @@ class Surrogate(DesignNetwork):
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """Mean and standard deviation over the ensemble."""
-        members = self._members(self.features(x))
-        return self._mean(members), spread_of(members)
+        members = self.member_predictions(self.features(x))
+        return members.mean(dim=0), spread_of(members)
 
     def _checked(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         if x.ndim != 2 or x.shape[1] != self.space.dimension:
@@ -228,37 +218,10 @@ class Surrogate(DesignNetwork):
         return x
 
     @abstractmethod
-    def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
-        """Properties in physical units from standardised features, for each member."""
-
-    def _mean(self, members: Float[Tensor, "m n dy"]) -> Float[Tensor, "n dy"]:
-        return members.mean(dim=0)
-
-    def _property_terms(self, members: Float[Tensor, "m n dy"], y: Float[Tensor, "n dy"], huber: float) -> dict[str, Tensor]:
-        """Huber loss in standardised units, one-sided where a label is censored at the floor; MAE and MSE of the mean."""
-        residual, error = self._residual(members, y), self._residual(self._mean(members), y)
-        loss = huber_loss(residual / self.target_scale.std, huber).mean()
-        return {"loss": loss, "mae": error.detach().abs().mean(), "mse": error.detach().square().mean()}
-
-    def _residual(self, prediction: Float[Tensor, "... n dy"], y: Float[Tensor, "n dy"]) -> Float[Tensor, "... n dy"]:
-        residual = prediction - y
-        columns = []
-        for j, prop in enumerate(self.properties):
-            column = residual[..., j]
-            if prop.censored:
-                assert prop.floor is not None  # Property checks it
-                # a label at the floor only says "at or below": penalise what lies above
-                column = torch.where(y[:, j] <= prop.floor, functional.relu(column), column)
-            columns.append(column)
-        return torch.stack(columns, dim=-1)
+    def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
+        """Properties in physical units from standardised features, for each member of the ensemble."""
 
 
 def spread_of(members: Float[Tensor, "m n dy"]) -> Float[Tensor, "n dy"]:
     """Standard deviation over the members; zero of a single one."""
     return members.std(dim=0) if members.shape[0] > 1 else torch.zeros_like(members[0])
-
-
-def huber_loss(residual: Float[Tensor, ...], delta: float) -> Float[Tensor, ...]:
-    """Quadratic below delta, of slope one above; delta in the unit of the residual."""
-    size = residual.abs()
-    return torch.where(size < delta, size.square() / (2 * delta), size - delta / 2)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 __all__ = ["MLPSurrogate"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.errors import ConfigError
-from matdesinne.network import Batch
+from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Linearization, Surrogate, spread_of
@@ -37,8 +36,6 @@ class MLPSurrogate(Surrogate):
         hidden: width of each hidden layer.
         depth: number of hidden layers.
         pieces: number of outputs under each extremum, for each property.
-        huber: error at which the loss goes from quadratic to linear, in standard deviations of the property.
-        optimization: fields of `matdesinne.network.Optimization`.
     """
 
     def __init__(
@@ -51,21 +48,19 @@ class MLPSurrogate(Surrogate):
         hidden: int = 256,
         depth: int = 3,
         pieces: int = 16,
-        huber: float = 0.1,
-        optimization: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(space, properties, prototype, optimization)
-        self.save_hyperparameters(ignore=["space", "properties", "prototype"], logger=False)
-        if not (pieces >= 1 and huber > 0):
-            raise ConfigError(f"Expected pieces >= 1 and huber > 0, got {pieces} and {huber}: correct them.")
-        self.pieces, self.huber = pieces, huber
+        super().__init__(space, properties, prototype)
+        check_at_least(1, members=members, hidden=hidden, pieces=pieces)
+        check_at_least(0, depth=depth)
+        self.members, self.hidden, self.depth, self.pieces = members, hidden, depth, pieces
         outputs = len(properties) * 2 * pieces
         self.network = EnsemblePerceptron(members, self.features.size, outputs, hidden, depth)
         with torch.no_grad():
             # spread out, so that one piece does not win everywhere
             self.network.biases[-1].copy_(torch.linspace(0, 1, 2 * pieces).repeat(len(properties)).expand(members, 1, outputs))
 
-    def _members(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
+    def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n dy"]:
+        """Differences of extrema of the outputs of each member."""
         return self._extrema(self.network(features))
 
     def _extrema(self, outputs: Float[Tensor, "m n o"]) -> Float[Tensor, "m n dy"]:
@@ -91,7 +86,4 @@ class MLPSurrogate(Surrogate):
             slope = self.network.pull_back(arguments, columns, factors)
             with torch.enable_grad():
                 rows += torch.autograd.grad((features * slope).sum(), x, retain_graph=j + 1 < len(self.properties))
-        return Linearization(self._mean(members), self._calibrated(spread_of(members)), torch.stack(rows, dim=1))
-
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        return self._property_terms(self._members(self.features(batch.x)), batch.y, self.huber)
+        return Linearization(members.mean(dim=0), self._calibrated(spread_of(members)), torch.stack(rows, dim=1))

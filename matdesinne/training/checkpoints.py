@@ -1,8 +1,8 @@
-"""What a training run keeps so that it can go on: whole files, written often, that stand for one moment of the training."""
+"""Checkpoints from which a training goes on: whole files, written often, each of one moment of the training."""
 
 from __future__ import annotations
 
-__all__ = ["AtomicCheckpointIO", "PatientStopping", "RunCheckpoints", "SteadyTermination", "random_state", "set_random_state"]
+__all__ = ["AtomicCheckpointIO", "BestCheckpoint", "LastCheckpoint", "read_checkpoint"]
 
 import io
 import os
@@ -10,25 +10,29 @@ import signal
 import threading
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch import Tensor
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
+from matdesinne.errors import CheckpointError, InterruptionError
 from matdesinne.files import atomic_path
 
 _SECONDS = 20.0
-"""Between two checkpoints within an epoch."""
+"""Time between two checkpoints within an epoch."""
+_KEY = "matdesinne"
+"""Key of a checkpoint under which the random state and the place in the epoch stand."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are either whole or not there.
 
-    Lightning's own are written in the folder for temporary files, from where a move to another file system is a copy.
+    Lightning writes its own in the folder for temporary files; a move from there to another file system is a copy.
     """
 
     def save_checkpoint(
@@ -41,124 +45,137 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.write_bytes(content.getbuffer())
 
 
-class RunCheckpoints(ModelCheckpoint):
-    """``best.ckpt`` of the lowest validation loss, and ``last.ckpt`` of every epoch and of every twenty seconds.
-
-    Lightning writes its last checkpoint only where it writes its best one.
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt`` of the lowest validation loss, also in a run's folder that was moved.
 
     Args:
-        folder: of the checkpoints; a run may be moved to another one before it is resumed.
+        folder: of the checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val_loss", enable_version_counter=False)
-        self.last = folder / "last.ckpt"
-        self._saved_at = time.monotonic()
+        super().__init__(folder, "best", monitor="val/loss", enable_version_counter=False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the folder as it is: what a resumed run left there is its own."""
+        """Accept the files of the same run in the folder."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
-        if trainer.is_global_zero:
-            for leftover in self.last.parent.glob(".*.partial.ckpt"):  # of a process that was killed
-                leftover.unlink(missing_ok=True)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        """Keep this moment within a long epoch, and before a batch system's SIGTERM ends the run."""
-        # several processes would have to agree on the moment
-        late = trainer.world_size == 1 and time.monotonic() - self._saved_at > _SECONDS
-        within = batch_idx + 1 < trainer.num_training_batches and trainer.accumulate_grad_batches == 1
-        if within and (late or trainer.received_sigterm):
-            self._save_last(trainer)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the score of the best epoch, whose file is in the folder where the run is now."""
+        names = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {name: self._here(state_dict[name]) for name in names}
+        models = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": models})
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the best epoch, then this one, which knows of the best."""
-        super().on_train_epoch_end(trainer, pl_module)
-        self._save_last(trainer)
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Take up the score of the best epoch, whose file is in the folder as it is called now."""
-        best = state_dict["best_k_models"]
-        assert isinstance(best, dict) and self.dirpath is not None
-        moved = {str(self._here(path)): score for path, score in best.items()}
-        paths = {key: self._here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        super().load_state_dict({**state_dict, **paths, "dirpath": self.dirpath, "best_k_models": moved})
-
-    def _here(self, path: object) -> str:
-        return str(Path(str(self.dirpath)) / Path(str(path)).name) if path else ""
-
-    def _save_last(self, trainer: pl.Trainer) -> None:
-        self.last_model_path = str(self.last)
-        trainer.save_checkpoint(self.last, weights_only=False)  # the state of the optimiser, too
-        self._saved_at = time.monotonic()
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
 
 
-class SteadyTermination(Callback):
-    """Let SIGTERM end a training after a step, or after a validation and the checkpoint of its epoch.
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` after every epoch, every twenty seconds within one, and when SIGTERM asks the training to end.
 
-    Lightning's own answer leaves a validation before the epoch is kept, and tells other processes by a broadcast from wherever
-    the training is, which these take for a part of a gradient. Here they agree after each step.
+    It holds the state of torch's generators and the place in the epoch, so that a resumed training ends with the weights of
+    an uninterrupted one. Lightning's own answer to SIGTERM would leave a validation before the epoch is kept. Here all
+    processes agree after a step, or after an epoch, that the training ends.
+
+    Args:
+        folder: of the checkpoint.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "last.ckpt"
+        self._saved_at = time.monotonic()
         self._asked = False
+        self._resumed: Mapping[str, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Clear away what a killed process had half written."""
+        if trainer.is_global_zero:
+            for leftover in self.path.parent.glob(".*.partial.ckpt"):
+                leftover.unlink(missing_ok=True)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the moment of the training."""
+        state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            state["cuda"] = torch.cuda.get_rng_state()
+        if trainer.train_dataloader is not None:
+            state["batches"] = trainer.train_dataloader.state_dict()
+        checkpoint[_KEY] = state
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+        """Keep the moment until the training goes on."""
+        self._resumed = checkpoint.get(_KEY, {})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Answer the signal from here on; Lightning puts back what was before the training."""
+        """Go on at the kept moment, and answer SIGTERM from here on; Lightning puts the former answer back afterwards."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
+        # Lightning keeps the count of epochs without improvement, but not the decision that they were enough
+        stopped = any(callback.wait_count >= callback.patience for callback in trainer.early_stopping_callbacks)
+        trainer.should_stop = trainer.should_stop or stopped
+        if "batches" in self._resumed and trainer.train_dataloader is not None:
+            trainer.train_dataloader.load_state_dict(self._resumed["batches"])
+        if "cpu" in self._resumed:
+            torch.set_rng_state(self._resumed["cpu"].cpu())
+        if "cuda" in self._resumed and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self._resumed["cuda"].cpu())
+        self._resumed = {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Stop after this step, but not between the last one of an epoch and its validation."""
-        if batch_idx + 1 < trainer.num_training_batches:
-            self._agree(trainer)
+        """Save within a long epoch, and end after SIGTERM; the last batch of an epoch waits for the validation."""
+        if batch_idx + 1 >= trainer.num_training_batches:
+            return
+        asked = self._all_agree(trainer)
+        # several processes would have to agree on the time
+        late = trainer.world_size == 1 and time.monotonic() - self._saved_at > _SECONDS
+        if (late or asked) and trainer.accumulate_grad_batches == 1:
+            self._save(trainer)
+        if asked:
+            self._end(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop after this epoch."""
-        self._agree(trainer)
+        """Save after `BestCheckpoint`, whose score belongs to this moment, and end after SIGTERM."""
+        self._save(trainer)
+        if self._all_agree(trainer):
+            self._end(trainer)
 
     def _ask(self, *_: object) -> None:
         self._asked = True
 
-    def _agree(self, trainer: pl.Trainer) -> None:
-        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            trainer._signal_connector.received_sigterm = True
+    def _all_agree(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.path, weights_only=False)  # the state of the optimizer, too
+        self._saved_at = time.monotonic()
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        network = type(trainer.lightning_module.network).__name__
+        raise InterruptionError(
+            f"Expected the training of {network} to finish, got SIGTERM in epoch {trainer.current_epoch}: its state is kept in "
+            f"{self.path}, resume the run."
+        )
 
 
-class PatientStopping(EarlyStopping):
-    """Early stopping that a resumed run takes up where it was: one that had stopped does not go on.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without pickle.
 
-    Args:
-        patience: epochs without a better validation loss.
+    Raises:
+        CheckpointError: if the file is missing, damaged, or no checkpoint of this package.
     """
-
-    def __init__(self, patience: int) -> None:
-        super().__init__("val_loss", patience=patience, check_finite=False)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning keeps the count but not the decision."""
-        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
-
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Take up the count; the patience is that of this run."""
-        super().load_state_dict({**state_dict, "patience": self.patience})
-
-
-def random_state() -> dict[str, Tensor]:
-    """Where torch's global generators are: the noise of a training is drawn from them."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Put torch's global generators where `random_state` found them."""
-    torch.set_rng_state(state["cpu"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            if archive.testzip() is not None:
+                raise ValueError("a wrong checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["state_dict"], content["hyper_parameters"]["network"]["name"]
+    except Exception as error:  # torch.load raises what its parsers raise, for any damage
+        raise CheckpointError(
+            f"Expected a checkpoint of MatDesINNe at {path}, got {type(error).__name__}: the file is missing, damaged or "
+            "foreign; train again or give another path."
+        ) from error
+    return content

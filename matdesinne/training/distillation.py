@@ -1,4 +1,4 @@
-"""Training rows for a fast surrogate on bands from an accurate one: as many designs as wanted, on its grid of k-points."""
+"""Distillation: training rows for a fast surrogate on bands that an accurate surrogate labels, on its grid of k-points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHUNK_ROWS = 1 << 10
 
 
 def distilled_rows(teacher: TightBindingSurrogate, designs: int, seed: int) -> DesignTable:
-    """Draw designs uniformly from the box and label them with the band energies of a teacher.
+    """Draw designs uniformly from the box and label them with the band energies of an accurate surrogate, the teacher.
 
     A network that learns the energies of a Hamiltonian instead of those of a few hundred DFT rows does not overfit, and is a
     hundred times faster than the Hamiltonian (knowledge distillation: Hinton, Vinyals, Dean 2015, arXiv 1503.02531).

@@ -1,132 +1,139 @@
-"""Training of any model or surrogate with a Lightning trainer: best epoch, early stopping, resume, logs."""
+"""Training of a LightningModule: best epoch, resume, metrics."""
 
 from __future__ import annotations
 
-__all__ = [
-    "build",
-    "check_property",
-    "device_of",
-    "digest",
-    "fit",
-    "plain",
-]
+__all__ = ["fit"]
 
 import atexit
 import functools
-import hashlib
-import json
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.data.table import DesignTable
-from matdesinne.errors import CheckpointError, ConfigError, DeviceError, InterruptionError, MatDesINNeError, TrainingError
+from matdesinne.errors import CheckpointError, InterruptionError, TrainingError
 from matdesinne.files import write_json
-from matdesinne.models.base import InverseModel
-from matdesinne.network import DesignNetwork
-from matdesinne.surrogates.base import Surrogate
-from matdesinne.targets import Property
-from matdesinne.training.base import LightningTask
-from matdesinne.training.checkpoints import AtomicCheckpointIO, PatientStopping, RunCheckpoints, SteadyTermination
-
-M = TypeVar("M", bound=DesignNetwork)
+from matdesinne.network import network_from_config
+from matdesinne.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, read_checkpoint
+from matdesinne.training.module import DesignModule, N
 
 
 def fit(
-    module: M, data: DesignDataModule, trainer: DictConfig, folder: Path, loggers: DictConfig | None, resume: bool = False
-) -> M:
-    """Train a module and return it with the weights of its best epoch; its score goes to ``metrics.json``.
+    module: DesignModule[N],
+    data: DesignDataModule,
+    trainer: Callable[..., pl.Trainer] | None = None,
+    folder: str | Path | None = None,
+    *,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+) -> N:
+    """Train a module and return its network with the weights of the best epoch; its metrics go to ``metrics.json``.
 
     Args:
-        module: a model or a surrogate; its scales are learnt here.
+        module: what is trained; its network learns the scales of the data.
         data: rows to train and validate on.
-        trainer: configuration of ``pytorch_lightning.Trainer``; ``null`` for ``max_epochs`` or
-            ``gradient_clip_val`` takes the module's own.
-        folder: checkpoints go to ``checkpoints/`` in it.
-        loggers: configurations of Lightning loggers by name.
+        trainer: makes the trainer, such as ``functools.partial(pytorch_lightning.Trainer, accelerator="gpu")``; ``max_epochs``
+            and ``gradient_clip_val`` are the module's where it states none. Quiet, on the fastest device, when omitted.
+        folder: of ``metrics.json`` and the folder ``checkpoints``; a temporary one when omitted.
+        loggers: of Lightning.
+        callbacks: of Lightning, beside those that keep checkpoints.
         resume: go on from ``checkpoints/last.ckpt``.
 
+    Returns:
+        The network in evaluation mode, on the CPU.
+
     Raises:
-        CheckpointError: if there is nothing to resume.
+        CheckpointError: if there is nothing to resume, or it was damaged.
         InterruptionError: on SIGTERM or SIGINT.
         TrainingError: if a loss is not finite.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return fit(module, data, trainer, temporary, loggers=loggers, callbacks=callbacks)
+    folder = Path(folder)
     last = folder / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        raise CheckpointError(f"Expected {last} to resume from, got no such file: give the folder of a run that was started.")
     if resume:
-        type(module).load_from_checkpoint(last)  # a damaged or foreign file is an error before anything else
-    _scale(module, data)
-    best = RunCheckpoints(folder / "checkpoints")
-    runner = _trainer(module, trainer, folder, loggers, best)
+        _check_resumable(module, last)
+    best = BestCheckpoint(last.parent)
+    runner = _trainer(module, trainer, folder, loggers, [*callbacks, best, LastCheckpoint(last.parent)])
     start = time.perf_counter()
     _run(runner, module, data, last if resume else None)
+    seconds = time.perf_counter() - start
     if best.best_model_score is None or not best.best_model_score.isfinite():
         raise TrainingError(
-            f"Expected a finite validation loss of {type(module).__name__}, got none by epoch {runner.current_epoch}: lower "
-            "optimization.learning_rate or check the data."
+            f"Expected a finite validation loss of {type(module.network).__name__}, got none by epoch {runner.current_epoch}: "
+            "lower optimizer.lr or check the data."
         )
-    seconds = time.perf_counter() - start
-    trained = type(module).load_from_checkpoint(best.best_model_path)
-    runner.loggers = []  # of the epochs, which are over
+    module.load_state_dict(read_checkpoint(Path(best.best_model_path))["state_dict"])
+    runner.loggers = []  # they are for the epochs, which are over
     metrics = {
-        **runner.validate(LightningTask(trained), datamodule=data, verbose=False)[0],
+        **runner.validate(module, datamodule=data, verbose=False)[0],
         "epochs": runner.current_epoch,
         "seconds": seconds,
-        "parameters": sum(p.numel() for p in trained.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in module.network.parameters() if p.requires_grad),
     }
     write_json(folder / "metrics.json", metrics)
-    return trained.cpu().eval()
+    return module.network.cpu().eval()
+
+
+def _check_resumable(module: DesignModule, last: Path) -> None:
+    if not last.is_file():
+        raise CheckpointError(f"Expected {last} to resume from, got no such file: give the folder of a run that was started.")
+    kept = type(network_from_config(read_checkpoint(last)["hyper_parameters"]["network"]))
+    if kept is not type(module.network):
+        raise CheckpointError(
+            f"Expected a checkpoint of a {type(module.network).__name__} in {last}, got one of a {kept.__name__}: resume with "
+            "the settings that the run was started with."
+        )
 
 
 def _trainer(
-    module: DesignNetwork, trainer: DictConfig, folder: Path, loggers: DictConfig | None, best: RunCheckpoints
+    module: DesignModule,
+    trainer: Callable[..., pl.Trainer] | None,
+    folder: Path,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
 ) -> pl.Trainer:
-    callbacks: list[Callback] = [SteadyTermination(), best]
-    options = OmegaConf.to_container(trainer, resolve=True)
-    assert isinstance(options, dict)
-    patience = options.pop("patience")
-    if patience is not None:
-        callbacks.append(PatientStopping(patience))
-    if options.get("max_epochs") is None:
-        options["max_epochs"] = module.optimization.epochs
-    if options.get("gradient_clip_val") is None:
-        options["gradient_clip_val"] = module.optimization.clip
-    given = [instantiate(logger, _convert_="all") for logger in (loggers or {}).values()] or False
-    make = functools.partial(
-        instantiate, callbacks=callbacks, plugins=[AtomicCheckpointIO()], logger=given, default_root_dir=str(folder)
-    )
-    runner = make(options)
+    make = trainer or functools.partial(pl.Trainer, enable_model_summary=False, num_sanity_val_steps=0)
+    stated = make.keywords if isinstance(make, functools.partial) else {}
+    own = {"max_epochs": module.max_epochs, "gradient_clip_val": module.gradient_clip_val}
+    options = {
+        **{name: value for name, value in own.items() if stated.get(name) is None},
+        "callbacks": list(callbacks),
+        "plugins": [AtomicCheckpointIO()],
+        "logger": list(loggers) or False,
+        "default_root_dir": str(folder),
+    }
+    runner = make(**options)
     if module.trains_in_parts and type(runner.strategy) is DDPStrategy:
-        runner = make({**options, "strategy": "ddp_find_unused_parameters_true"})
+        runner = make(**{**options, "strategy": "ddp_find_unused_parameters_true"})
     return runner
 
 
-def _run(runner: pl.Trainer, module: DesignNetwork, data: DesignDataModule, checkpoint: Path | None) -> None:
-    """Fit; a signal ends it by an error that says how to go on."""
+def _run(runner: pl.Trainer, module: DesignModule, data: DesignDataModule, checkpoint: Path | None) -> None:
+    """Fit; an interruption ends it by an error that says how to go on."""
     if runner.world_size > 1:
         atexit.register(_leave_group)
     try:
-        runner.fit(LightningTask(module), datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as error:  # Lightning's answer to a signal
+        runner.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except InterruptionError as error:
         if runner.global_rank > 0:  # the first process tells; it would be killed if another one failed
+            raise SystemExit(0) from error
+        raise
+    except SystemExit as error:  # Lightning's answer to SIGINT
+        if runner.global_rank > 0:
             raise
-        name = "SIGTERM" if isinstance(error, SIGTERMException) else "SIGINT"
         raise InterruptionError(
-            f"Expected the training of {type(module).__name__} to finish, got {name} in epoch {runner.current_epoch}: what it "
-            "has learnt is kept, resume the run."
+            f"Expected the training of {type(module.network).__name__} to finish, got SIGINT in epoch {runner.current_epoch}: "
+            "its state is kept, resume the run."
         ) from error
 
 
@@ -134,95 +141,3 @@ def _leave_group() -> None:
     """End the threads of a process group while Python still runs: gloo's would abort it (Lightning ends nccl's only)."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def check_property(name: str | None, properties: Sequence[Property]) -> None:
-    """Check that what a user asked for by ``property=`` is what is there.
-
-    Raises:
-        ConfigError: if it is not.
-    """
-    known = [prop.name for prop in properties]
-    if name is not None and name not in known:
-        raise ConfigError(f"Expected property out of {known}, got {name!r}: use another data set or run, or drop property=.")
-
-
-def device_of(trainer: DictConfig) -> torch.device:
-    """The device that a trainer's configuration stands for.
-
-    Raises:
-        DeviceError: if the accelerator is not there.
-    """
-    asked = {key: trainer[key] for key in ("_target_", "accelerator", "devices")}
-    try:
-        return instantiate(asked, logger=False, barebones=True).strategy.root_device
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, MisconfigurationException):
-            raise
-        reason = " ".join(str(error.__cause__).split())
-        raise DeviceError(
-            f"Expected the device trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}, got none "
-            f"({reason}): use trainer.accelerator=cpu, or install a build of torch for your device."
-        ) from error
-
-
-def build(kind: type[M], config: DictConfig, data: DesignDataModule) -> M:
-    """Make the untrained module of a configuration for the designs and properties of a data set."""
-    # how a surrogate is distilled is no part of it
-    own = {key: value for key, value in config.items() if key != "distillation"}
-    # a partial: Hydra would turn the frozen dataclasses into plain dictionaries
-    make = instantiate(own, _partial_=True, _convert_="all")
-    if issubclass(kind, Surrogate):
-        if "kpoints" in config and config.kpoints is None:
-            if not data.training_rows.bands:
-                raise ConfigError("Expected band energies in the data for surrogate=bands, got none: use surrogate=mlp.")
-            make = functools.partial(make, kpoints=len(data.training_rows.bands[0].kpoints))
-        make = functools.partial(make, prototype=data.prototype)
-    try:
-        module = make(space=data.space, properties=data.properties)
-    except MatDesINNeError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:  # what torch thinks of a size or a name
-        raise ConfigError(
-            f"Expected settings of {config.get('_target_')} that fit, got {type(error).__name__} ({error}): correct them."
-        ) from error
-    if not isinstance(module, kind):
-        raise ConfigError(
-            f"Expected the configuration of a {kind.__name__}, got {config.get('_target_')}: correct its _target_."
-        )
-    _check_readable(module)
-    return module
-
-
-def _check_readable(module: DesignNetwork) -> None:
-    """Tell before the training what its weights could not be read again by."""
-    name = type(module).__name__
-    with torch.random.fork_rng(devices=[]):  # the weights of the module decide, not how often one was made
-        try:
-            again = type(module).build(json.loads(json.dumps(module.describe())))
-            again.load_state_dict(module.state_dict())
-        except Exception as error:  # a module of one's own may be wrong in any way
-            raise ConfigError(
-                f"Expected a {name} that can be made again from its description, got {type(error).__name__} "
-                f"({' '.join(str(error).split())}): put its file into the package matdesinne, and let its constructor call "
-                "save_hyperparameters with plain numbers, words and lists."
-            ) from error
-
-
-def digest(table: DesignTable) -> str:
-    """A hash of the rows: an edited table trains a new surrogate."""
-    return hashlib.sha256(table.x.numpy().tobytes() + table.y.numpy().tobytes()).hexdigest()
-
-
-def _scale(module: DesignNetwork, data: DesignDataModule) -> None:
-    if isinstance(module, InverseModel):
-        module.fit_scales(data.training_batch(), data.prior)
-    else:
-        module.fit_scales(data.training_batch())
-
-
-def plain(config: DictConfig) -> dict[str, object]:
-    """A configuration as plain containers, its interpolations resolved."""
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["closed_runs", "wandb_logger"]
+__all__ = ["closed_runs", "log_results", "make_loggers", "wandb_logger"]
 
 import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.utils import instantiate
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from pytorch_lightning.loggers import WandbLogger
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -87,3 +89,42 @@ def closed_runs() -> Iterator[None]:
                 _LOGGER.warning(
                     "Weights & Biases could not send all of the log (%s): send it by: wandb sync", type(error).__name__
                 )
+
+
+def make_loggers(configs: DictConfig | None) -> list[Logger]:
+    """The loggers of a configuration group, by their names; none of ``null``."""
+    return [instantiate(config, _convert_="all") for config in (configs or {}).values()]
+
+
+def log_results(
+    loggers: Sequence[Logger],
+    *,
+    metrics: Mapping[str, float] = {},
+    images: Mapping[str, Path] = {},
+    pages: Mapping[str, Path] = {},
+    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[object]]]] = {},
+) -> None:
+    """Log the results of a command: numbers to every logger; pictures, HTML pages and tables to Weights & Biases.
+
+    Args:
+        loggers: of Lightning.
+        metrics: numbers by their names.
+        images: PNG files by their names; files that are not there are left out.
+        pages: HTML files by their names; files that are not there are left out.
+        tables: names of columns and rows by the name of the table.
+    """
+    for logger in loggers:
+        if metrics:
+            logger.log_metrics(dict(metrics))
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            for name, path in images.items():
+                if path.is_file():
+                    logger.log_image(name, [str(path)])
+            for name, path in pages.items():
+                if path.is_file():
+                    logger.experiment.log({name: wandb.Html(path.read_text(encoding="utf-8"))})
+            for name, (columns, rows) in tables.items():
+                logger.log_table(name, columns=list(columns), data=[list(row) for row in rows])
+        logger.save()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SweepTable", "objective"]
+__all__ = ["SweepTable", "objective", "read_metrics"]
 
 import logging
 import math
@@ -30,7 +30,7 @@ class SweepTable(Callback):
         metric: the jobs are sorted by it, rising.
     """
 
-    def __init__(self, metric: str = "val_loss") -> None:
+    def __init__(self, metric: str = "val/loss") -> None:
         self.metric = metric
 
     def on_job_end(self, config: DictConfig, job_return: object, **kwargs: object) -> None:
@@ -57,8 +57,7 @@ class SweepTable(Callback):
             for overrides in jobs:
                 job = overrides.parents[1]
                 changes = dict(str(item).split("=", 1) for item in OmegaConf.load(overrides) if "=" in str(item))
-                metrics = read_json(job / "metrics.json")
-                records.append({"job": job.name, **changes, **(metrics if isinstance(metrics, dict) else {})})
+                records.append({"job": job.name, **changes, **read_metrics(job)})
             table = pandas.DataFrame(records)
             if self.metric in table:
                 table = table.sort_values(self.metric)
@@ -67,8 +66,14 @@ class SweepTable(Callback):
         return table
 
 
+def read_metrics(folder: Path) -> dict[str, float]:
+    """The numbers of a run's ``metrics.json``; none where there is no such file or it is damaged."""
+    metrics = read_json(folder / "metrics.json")
+    return metrics if isinstance(metrics, dict) else {}
+
+
 def objective(folder: Path) -> float:
-    """What a search makes small: the number of a run's ``metrics.json`` by which its sweep is sorted.
+    """Returns the metric that a sweep minimises, from a run's ``metrics.json``.
 
     Args:
         folder: the run's folder.
@@ -76,5 +81,4 @@ def objective(folder: Path) -> float:
     Returns:
         The number; infinity where the run has none by this name.
     """
-    metrics, name = read_json(folder / "metrics.json"), HydraConfig.get().callbacks["sweep_table"]["metric"]
-    return float(metrics.get(name, math.inf)) if isinstance(metrics, dict) else math.inf
+    return float(read_metrics(folder).get(HydraConfig.get().callbacks["sweep_table"]["metric"], math.inf))

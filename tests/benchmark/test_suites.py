@@ -10,7 +10,12 @@ import pytest
 from ..conftest import OWN, QUICK, script_config, write_table
 
 WORDS = [word for word in QUICK if not word.startswith(("model.", "logger="))]
-EVALUATOR = ["surrogate.members=1", "evaluator.members=1", "evaluator.hidden=8", "evaluator.depth=1"]
+EVALUATOR = [
+    "surrogate.network.members=1",
+    "evaluator.network.members=1",
+    "evaluator.network.hidden=8",
+    "evaluator.network.depth=1",
+]
 TABLE = [*OWN, *WORDS, *EVALUATOR, "surrogate=mlp", "models=[mdn,cvae]"]
 PROBLEM = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.source.count=2000"]
 
@@ -103,8 +108,18 @@ def test_resimulation(tmp_path, problem):
 
 def test_paper_experiment(tmp_path, published_folder, monkeypatch):
     monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
-    small = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "surrogate.blocks=1"]
-    evaluator = ["surrogate.hidden=8", "evaluator.members=1", "evaluator.hidden=8", "evaluator.depth=1"]
+    small = [
+        "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false",
+        "trainer.max_epochs=1",
+        "surrogate.network.blocks=1",
+    ]
+    evaluator = [
+        "surrogate.network.hidden=8",
+        "evaluator.network.members=1",
+        "evaluator.network.hidden=8",
+        "evaluator.network.depth=1",
+    ]
     benchmark(tmp_path, "experiment=paper", *small, *evaluator, "num_samples=40", "targets=[0.5]", "localization.steps=3")
     found = content(tmp_path, "table1.json")
     assert found["data"] == "mos2_vasp"

@@ -7,7 +7,7 @@ from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
-from matdesinne.training.base import LightningTask
+from matdesinne.training.module import DesignModule
 
 from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
 
@@ -153,7 +153,7 @@ def orders_in_a_fit(folder, epochs: int, **settings: object) -> list[torch.Tenso
     module.fit_scales(data.training_batch())
     seen = [[] for _ in range(epochs)]
 
-    class Watched(LightningTask):
+    class Watched(DesignModule):
         def on_train_batch_start(self, batch, batch_idx):
             seen[self.current_epoch].append(batch.x.clone())
 

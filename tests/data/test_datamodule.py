@@ -9,7 +9,7 @@ from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import DatasetError
 from matdesinne.space import DesignSpace, Symmetry
-from matdesinne.training.base import LightningTask
+from matdesinne.training.module import DesignModule
 
 from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data
 
@@ -22,7 +22,7 @@ def attach(data: DesignDataModule) -> DesignDataModule:
         global_rank=0,
         world_size=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        lightning_module=LightningTask(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])),
+        lightning_module=DesignModule(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])),
     )
     return data
 

@@ -14,8 +14,8 @@ from matdesinne.models.mdn import MDN
 from matdesinne.network import DesignNetwork
 from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.base import LightningTask
 from matdesinne.training.fit import build, device_of, fit
+from matdesinne.training.module import DesignModule
 from matdesinne.training.runs import cached_surrogate, prepare_folder, train_design
 
 from ..conftest import CONF, TINY, box, prop, tiny_module, toy_data, trainer_config
@@ -104,7 +104,7 @@ def test_resumed_run_ends_as_the_whole_one(tmp_path, monkeypatch):
             raise Stop
 
     with monkeypatch.context() as patched, pytest.raises(Stop):
-        patched.setattr(LightningTask, "on_train_epoch_start", stop)
+        patched.setattr(DesignModule, "on_train_epoch_start", stop)
         fit(module, toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None)
     resumed = fit(surrogate(1), toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None, resume=True)
     assert all(torch.equal(resumed.state_dict()[key], value) for key, value in whole_run.state_dict().items())
@@ -133,7 +133,7 @@ def test_early_stopping(tmp_path, monkeypatch):
     module = surrogate()
     object.__setattr__(module.optimization, "learning_rate", 1e-30)
     epochs = []
-    monkeypatch.setattr(LightningTask, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
+    monkeypatch.setattr(DesignModule, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
     fit(module, toy_data(), trainer_config(max_epochs=50, patience=2), tmp_path, None)
     assert len(epochs) <= 4
 
@@ -142,7 +142,7 @@ def test_epochs_come_from_the_module(tmp_path, monkeypatch):
     module = surrogate()
     object.__setattr__(module.optimization, "epochs", 3)
     epochs = []
-    monkeypatch.setattr(LightningTask, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
+    monkeypatch.setattr(DesignModule, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
     fit(module, toy_data(), trainer_config(max_epochs=None), tmp_path, None)
     assert epochs == [0, 1, 2]
 
@@ -151,13 +151,13 @@ def test_csv_log_has_both_losses(tmp_path):
     logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "logs"}}
     fit(surrogate(), toy_data(), trainer_config(log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
     header = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0]
-    assert {"train_loss", "val_loss", "val_mae"} <= set(header.split(","))
+    assert {"train/loss", "val/loss", "val/mae"} <= set(header.split(","))
 
 
 def test_fit_writes_its_metrics(tmp_path):
     trained = fit(surrogate(), toy_data(), trainer_config(max_epochs=3), tmp_path, None)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics) >= {"val_loss", "val_mae", "epochs", "seconds", "parameters"}
+    assert set(metrics) >= {"val/loss", "val/mae", "epochs", "seconds", "parameters"}
     assert metrics["epochs"] == 3 and metrics["seconds"] > 0
     assert metrics["parameters"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
@@ -167,7 +167,7 @@ def test_metrics_are_those_of_the_best_epoch(tmp_path):
     trained = fit(surrogate(), data, trainer_config(max_epochs=3), tmp_path, None)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     validation = data.split.validation
-    assert metrics["val_mae"] == pytest.approx(
+    assert metrics["val/mae"] == pytest.approx(
         (trained.predict_many(validation.x)[0] - validation.y).abs().mean().item(), rel=1e-4
     )
 
@@ -334,7 +334,7 @@ def test_clip_comes_from_the_module(tmp_path, monkeypatch, asked, used):
     module = surrogate()
     object.__setattr__(module.optimization, "clip", 0.25)
     seen = []
-    monkeypatch.setattr(LightningTask, "on_train_start", lambda task: seen.append(task.trainer.gradient_clip_val))
+    monkeypatch.setattr(DesignModule, "on_train_start", lambda task: seen.append(task.trainer.gradient_clip_val))
     fit(module, toy_data(), trainer_config(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
     assert seen == [used]
 

@@ -21,9 +21,9 @@ from matdesinne.data.sources import PackagedSource
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, InterruptionError, TrainingError
 from matdesinne.training import checkpoints
-from matdesinne.training.base import LightningTask
 from matdesinne.training.checkpoints import RunCheckpoints
 from matdesinne.training.fit import fit
+from matdesinne.training.module import DesignModule
 
 from ..conftest import CONF, TableSource, box, prop, rows, tiny_module, trainer_config, yaml_files
 
@@ -88,7 +88,7 @@ def killed(path, folder, monkeypatch, step: int, error: type[BaseException] = Ki
             raise error
 
     with monkeypatch.context() as patched, pytest.raises(BaseException) as caught:
-        patched.setattr(LightningTask, "on_train_batch_start", stop)
+        patched.setattr(DesignModule, "on_train_batch_start", stop)
         train(path, folder, **settings)
     assert caught.type in (error, InterruptionError), caught.value
 
@@ -121,7 +121,7 @@ def test_within_an_epoch_it_goes_on_from_the_last_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "_SECONDS", 0.0)
     killed(MDN, tmp_path, monkeypatch, step=6)
     seen = []
-    monkeypatch.setattr(LightningTask, "on_train_batch_start", lambda task, *_: seen.append(task.global_step))
+    monkeypatch.setattr(DesignModule, "on_train_batch_start", lambda task, *_: seen.append(task.global_step))
     train(MDN, tmp_path, resume=True)
     assert seen == list(range(6, EPOCHS * BATCHES))
 
@@ -136,22 +136,22 @@ def test_last_epoch_is_kept_where_it_is_not_the_best(tmp_path, monkeypatch):
 
 def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path, monkeypatch):
     """The first epoch stays the best."""
-    monkeypatch.setattr(LightningTask, "validation_step", rising)
+    monkeypatch.setattr(DesignModule, "validation_step", rising)
     best = train(MLP, tmp_path / "whole")
-    score = json.loads((tmp_path / "whole" / "metrics.json").read_text())["val_loss"]
+    score = json.loads((tmp_path / "whole" / "metrics.json").read_text())["val/loss"]
     killed(MLP, tmp_path / "parts", monkeypatch, step=2 * BATCHES)
     shutil.move(tmp_path / "parts", tmp_path / "moved")
     resumed = train(MLP, tmp_path / "moved", resume=True)
     assert same(best.state_dict(), resumed.state_dict())
-    assert json.loads((tmp_path / "moved" / "metrics.json").read_text())["val_loss"] == score
+    assert json.loads((tmp_path / "moved" / "metrics.json").read_text())["val/loss"] == score
 
 
 def rising(task, batch, batch_idx):
-    task.log("val_loss", torch.tensor(1.0 + task.current_epoch), batch_size=16)
+    task.log("val/loss", torch.tensor(1.0 + task.current_epoch), batch_size=16)
 
 
 def flat(task, batch, batch_idx):
-    task.log("val_loss", torch.tensor(1.0), batch_size=16)
+    task.log("val/loss", torch.tensor(1.0), batch_size=16)
 
 
 @pytest.mark.parametrize("step", [6, 8])
@@ -159,7 +159,7 @@ def test_early_stopping_counts_on(tmp_path, monkeypatch, step):
     """With a patience that ends the run after the epoch before which it was killed."""
     settings = {"patience": 2, "max_epochs": 9}
     monkeypatch.setattr(checkpoints, "_SECONDS", 0.0)
-    monkeypatch.setattr(LightningTask, "validation_step", flat)
+    monkeypatch.setattr(DesignModule, "validation_step", flat)
     train(MLP, tmp_path / "whole", **settings)
     killed(MLP, tmp_path / "parts", monkeypatch, step, **settings)
     train(MLP, tmp_path / "parts", resume=True, **settings)
@@ -168,7 +168,7 @@ def test_early_stopping_counts_on(tmp_path, monkeypatch, step):
 
 
 def test_a_run_that_had_stopped_early_stays_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(LightningTask, "validation_step", flat)
+    monkeypatch.setattr(DesignModule, "validation_step", flat)
     for resume in (False, True):
         train(MLP, tmp_path, resume=resume, patience=1, max_epochs=9)
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * BATCHES
@@ -179,7 +179,7 @@ def test_sigterm_keeps_the_batch(tmp_path, monkeypatch):
         task.trainer._signal_connector.received_sigterm |= task.global_step == 5
 
     with monkeypatch.context() as patched, pytest.raises(InterruptionError, match=r"SIGTERM.*resume"):
-        patched.setattr(LightningTask, "on_train_batch_start", ask)
+        patched.setattr(DesignModule, "on_train_batch_start", ask)
         train(MDN, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
     train(MDN, tmp_path / "parts", resume=True)
@@ -189,7 +189,7 @@ def test_sigterm_keeps_the_batch(tmp_path, monkeypatch):
 
 def test_sigterm_in_a_validation_keeps_the_epoch(tmp_path, monkeypatch):
     """Of two batches, in the first one."""
-    made, step = module, LightningTask.validation_step
+    made, step = module, DesignModule.validation_step
 
     def halved(*settings):
         task = made(*settings)
@@ -203,7 +203,7 @@ def test_sigterm_in_a_validation_keeps_the_epoch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys.modules[__name__], "module", halved)
     with monkeypatch.context() as patched, pytest.raises(InterruptionError, match="SIGTERM in epoch 2"):
-        patched.setattr(LightningTask, "validation_step", ask)
+        patched.setattr(DesignModule, "validation_step", ask)
         train(MDN, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * 2 * BATCHES
     train(MDN, tmp_path / "parts", resume=True)
@@ -221,7 +221,7 @@ def test_sigint_leaves_a_usable_checkpoint(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SIGTERMException])
 def test_signals_are_told(tmp_path, monkeypatch, error):
     with monkeypatch.context() as patched, pytest.raises(InterruptionError, match=r"MDN.*epoch 0.*resume"):
-        patched.setattr(LightningTask, "on_train_batch_start", lambda *_: (_ for _ in ()).throw(error))
+        patched.setattr(DesignModule, "on_train_batch_start", lambda *_: (_ for _ in ()).throw(error))
         train(MDN, tmp_path)
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from matdesinne.training.validation import validate
 
 from matdesinne.data.table import DesignTable
 from matdesinne.models.base import InverseModel
-from matdesinne.training.validation import validate
 
 from ..conftest import Linear, box, linear, prop
 

@@ -1,0 +1,94 @@
+"""The LightningModules of both conditional invertible networks."""
+
+from __future__ import annotations
+
+__all__ = ["LightningAffineCINN", "LightningCINN"]
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from matdesinne.models.affine_cinn import AffineCINN
+from matdesinne.models.cinn import CINN
+from matdesinne.training.module import InverseModule, MakeOptimizer, MakeScheduler
+from matdesinne.training.optimizers import Muon
+from matdesinne.training.schedules import warmup_cosine
+
+_LATE = 1.5
+"""A block's share of the training steps grows with this power of the place of its coordinate."""
+
+
+class LightningCINN(InverseModule[CINN]):
+    r"""Trains a `CINN` by maximum likelihood: loss :math:`-\log p(u | y) = -\sum_j \log p_j(u_j | u_{<j}, y)`.
+
+    The blocks share no parameters, so a step trains one of them, the later coordinates more often, because they have more to
+    learn. ``train/loss`` is the unbiased estimate of the whole sum from that block: its term over its share of the steps.
+
+    Args:
+        network: what is trained.
+        optimizer: see `DesignModule`.
+        scheduler: see `DesignModule`.
+        batch_size: rows of a training step.
+        max_epochs: passes over the training rows, where the trainer states none.
+        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+    """
+
+    trains_in_parts = True
+
+    def __init__(
+        self,
+        network: CINN | Mapping[str, object],
+        *,
+        optimizer: MakeOptimizer = partial(Muon, lr=6e-3, weight_decay=1e-4),
+        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.03),
+        batch_size: int = 512,
+        max_epochs: int = 11,
+        gradient_clip_val: float = 10.0,
+    ) -> None:
+        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+
+    def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        """Negative log-likelihood; in training that of one block, chosen at random, as the objective of the step."""
+        if not self.training:
+            return {"loss": -self.network.standard_log_prob(u, v).mean()}
+        share = torch.arange(u.shape[1], 0, -1).float() ** _LATE
+        share /= share.sum()
+        block = int(torch.multinomial(share, 1))
+        objective = -self.network.block_log_density(block, u, v).mean()
+        return {"objective": objective, "loss": objective.detach() / share[block].to(objective)}
+
+
+class LightningAffineCINN(InverseModule[AffineCINN]):
+    r"""Trains an `AffineCINN` by maximum likelihood: loss :math:`-\log p(u|y)`.
+
+    It is :math:`\|z\|^2 / 2 - \log |\det \partial z / \partial u|` but for a constant.
+
+    Args:
+        network: what is trained.
+        optimizer: see `DesignModule`.
+        scheduler: see `DesignModule`.
+        batch_size: rows of a training step.
+        max_epochs: passes over the training rows, where the trainer states none.
+        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+    """
+
+    def __init__(
+        self,
+        network: AffineCINN | Mapping[str, object],
+        *,
+        optimizer: MakeOptimizer = partial(Muon, lr=5e-3, weight_decay=1e-4),
+        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
+        batch_size: int = 512,
+        max_epochs: int = 3,
+        gradient_clip_val: float = 10.0,
+    ) -> None:
+        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+
+    def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        """Negative log-likelihood."""
+        return {"loss": -self.network.standard_log_prob(u, v).mean()}

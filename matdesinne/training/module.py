@@ -1,0 +1,188 @@
+"""What the LightningModules share: steps, logging, optimizer and scheduler, checkpoints of plain containers."""
+
+from __future__ import annotations
+
+__all__ = ["DesignModule", "InverseModule"]
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Generic, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from matdesinne.data.datamodule import DesignDataModule
+from matdesinne.errors import ConfigError, TrainingError
+from matdesinne.models.base import InverseModel
+from matdesinne.network import Batch, DesignNetwork, network_from_config
+
+N = TypeVar("N", bound=DesignNetwork)
+M = TypeVar("M", bound=InverseModel)
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[..., LRScheduler]
+
+
+class DesignModule(pl.LightningModule, ABC, Generic[N]):
+    """Trains one network on the batches of a `DesignDataModule`.
+
+    A subclass fills `losses`. Its checkpoints hold plain containers, so ``load_from_checkpoint(path)`` needs no pickle.
+
+    Args:
+        network: what is trained, in place; or its description, from which a checkpoint makes it again.
+        optimizer: makes the optimizer of some parameters.
+        scheduler: makes the scheduler of an optimizer, with ``total_steps`` where it takes that argument; ``None`` for none.
+        batch_size: rows of a training step.
+        max_epochs: passes over the training rows, where the trainer states none.
+        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+    """
+
+    trains_in_parts = False
+    """Whether a step leaves parameters without a gradient; with several processes DDP must be told."""
+
+    def __init__(
+        self,
+        network: N | Mapping[str, object],
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None,
+        batch_size: int,
+        max_epochs: int,
+        gradient_clip_val: float,
+    ) -> None:
+        super().__init__()
+        if not (batch_size >= 1 and max_epochs >= 1 and gradient_clip_val > 0):
+            raise ConfigError(
+                f"Expected batch_size and max_epochs of at least 1 and gradient_clip_val > 0, got {batch_size}, {max_epochs} "
+                f"and {gradient_clip_val}: correct them."
+            )
+        self.network: N = network_from_config(network) if isinstance(network, Mapping) else network  # type: ignore[assignment]
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.batch_size, self.max_epochs, self.gradient_clip_val = batch_size, max_epochs, gradient_clip_val
+        self.save_hyperparameters({"network": self.network.to_config()})
+        self._bad_step: Tensor | None = None
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss under ``"loss"`` and its terms under their own names, as scalars.
+
+        Where a step minimises something else than the loss, such as one of its terms, that stands under ``"objective"``.
+        """
+
+    def rows(self, batch: Batch) -> int:
+        """Number of rows over which `losses` takes means; batches, and processes, count by it."""
+        return len(batch.x)
+
+    def setup(self, stage: str) -> None:
+        """Learn the scales from the training rows, and tell the data module the size of a batch."""
+        if stage == "fit":
+            data = self._data()
+            data.batch_size = self.batch_size
+            self.fit_scales(data)
+        elif stage == "validate":
+            self._data().batch_size = self.batch_size
+
+    def fit_scales(self, data: DesignDataModule) -> None:
+        """Learn what is not trained by gradients."""
+        self.network.fit_scales(data.training_batch())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, and a scheduler of its rate for each step or, for one without ``total_steps``, each epoch."""
+        optimizer = self.make_optimizer(self.network.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        takes_steps = "total_steps" in inspect.signature(self.make_scheduler).parameters
+        steps = {"total_steps": max(int(self.trainer.estimated_stepping_batches), 1)} if takes_steps else {}
+        scheduler = self.make_scheduler(optimizer, **steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step" if takes_steps else "epoch"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step; the loss and its terms are logged once an epoch."""
+        try:
+            losses = self.losses(batch)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # of a matrix that is not finite
+            raise self._not_finite("training", str(error), self.global_step) from error
+        objective = losses.pop("objective", losses["loss"]) * self._share(batch)
+        self._log_losses("train", losses, batch)
+        step = torch.where(objective.detach().isfinite(), -1, self.global_step)
+        self._bad_step = step if self._bad_step is None else torch.where(self._bad_step < 0, step, self._bad_step)
+        if objective.device.type == "cpu":  # elsewhere a look at every step would hold up the device
+            self._check_training_loss()
+        return objective
+
+    def on_train_epoch_end(self) -> None:
+        """Stop before a checkpoint of weights that are not finite."""
+        self._check_training_loss()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same losses on validation rows."""
+        losses = self.losses(batch)
+        losses.pop("objective", None)
+        self._log_losses("val", losses, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Stop where the loss cannot be compared any more."""
+        value = self.trainer.callback_metrics.get("val/loss")
+        if value is not None and not value.isfinite():
+            raise self._not_finite("validation", f"{value:g}", self.global_step)
+
+    def _data(self) -> DesignDataModule:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, DesignDataModule):
+            raise ConfigError(f"Expected a DesignDataModule to train on, got {type(data).__name__}: give it as datamodule=.")
+        return data
+
+    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], batch: Batch) -> None:
+        named = {f"{stage}/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(named, on_step=False, on_epoch=True, batch_size=self.rows(batch), prog_bar=stage == "val", sync_dist=True)
+
+    def _check_training_loss(self) -> None:
+        if self._bad_step is not None and self._bad_step >= 0:
+            raise self._not_finite("training", "a loss that is not", int(self._bad_step))
+
+    def _not_finite(self, stage: str, got: str, step: int) -> TrainingError:
+        kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        return TrainingError(
+            f"Expected a finite {stage} loss of {type(self.network).__name__}, got {got} in step {step} (epoch "
+            f"{self.current_epoch}): lower optimizer.lr or check the data; last good checkpoint: {kept or 'none yet'}."
+        )
+
+    def _share(self, batch: Batch) -> float | Tensor:
+        """Weight of this process's rows in the mean over all processes, which average their gradients."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        rows = torch.tensor(float(self.rows(batch)), device=self.device)
+        mean = self.trainer.strategy.reduce(rows.clone(), reduce_op="mean")
+        return rows / mean.clamp_min(1 / self.trainer.world_size)
+
+
+class InverseModule(DesignModule[M]):
+    """Trains a generative model; a subclass fills `standard_losses`."""
+
+    @abstractmethod
+    def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        """`losses` of designs u and targets v in standardised coordinates."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of designs given noisy properties; in validation the noise is the same in every epoch."""
+        generator = None if self.training else torch.Generator(batch.y.device).manual_seed(0)
+        y = self.network.add_target_noise(batch.y, generator)
+        return self.standard_losses(*self.network.standardize(batch.x, y))
+
+    def fit_scales(self, data: DesignDataModule) -> None:
+        """Learn the scales, and property values of the prior for targets that are intervals."""
+        self.network.fit_scales(data.training_batch(), data.prior)
+
+
+def adamw(lr: float, weight_decay: float = 0.0) -> MakeOptimizer:
+    """The AdamW that the defaults of most modules name."""
+    return partial(torch.optim.AdamW, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
