@@ -26,7 +26,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 from matdesinne.training.build import build_module, check_device, check_property
 from matdesinne.training.fit import fit
-from matdesinne.training.runs import add_synthetic_rows, hash_of_rows, plain, trained_surrogate
+from matdesinne.training.runs import add_synthetic_rows, hash_of_rows, trained_surrogate
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -196,8 +196,9 @@ def _train_model(
 
 def _settings(config: DictConfig, model: DictConfig, data: DesignDataModule) -> dict[str, object]:
     """Everything that determines the weights of a model."""
+    configs = {"model": model, "data": config.data, "surrogate": config.surrogate}
     return {
-        **{"model": plain(model), "data": plain(config.data), "surrogate": plain(config.surrogate)},
+        **{name: OmegaConf.to_container(part, resolve=True) for name, part in configs.items()},
         **{"epochs": config.trainer.max_epochs, "rows": hash_of_rows(data.split.train), "seed": config.seed},
     }
 
