@@ -10,10 +10,10 @@ import torch
 
 from matdesinne.errors import InterruptionError
 from matdesinne.training.fit import fit
-from matdesinne.training.module import DesignModule
+from matdesinne.training.module import DesignModule, adamw
 
-from .conftest import CONF, trainer_config
-from .test_resume import BATCH_SIZE, data, module
+from .conftest import CONF, make_trainer
+from .training.test_resume import BATCH_SIZE, data, module
 
 EPOCHS = 3
 NOISELESS = {"target_noise": 0.0, "padding_noise": 0.0, "lambda_z": 0.0, "lambda_x": 0.0}
@@ -28,12 +28,11 @@ def train(folder: Path, devices: int, name: str) -> None:
     """With two processes half of the rows of a step each."""
     path = CONF / f"{name}.yaml"
     torch.manual_seed(0)
-    made = module(path, settings=NOISELESS)
-    object.__setattr__(made.optimization, "batch_size", 2 * BATCH_SIZE // devices)
+    made = module(path, settings={**NOISELESS, "batch_size": 2 * BATCH_SIZE // devices})
     # SOAP carries the rounding of a sum of two halves into the fourth digit of the loss
-    object.__setattr__(made.optimization, "optimizer", "adamw")
-    config = trainer_config(max_epochs=EPOCHS, devices=devices, strategy="ddp" if devices > 1 else "auto")
-    fit(made, data(path), config, folder / name, None)
+    made.make_optimizer = adamw(lr=1e-3)
+    trainer = make_trainer(max_epochs=EPOCHS, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    fit(made, data(path), trainer, folder / name)
 
 
 def stop(task: DesignModule, *_: object) -> None:

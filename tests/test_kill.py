@@ -13,12 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matdesinne.network import DesignNetwork
-from matdesinne.training import checkpoints, training
-from matdesinne.training.runs import prepare_folder, train_design
+from matdesinne.training import checkpoints
+from matdesinne.training.module import DesignModule
 
 from .conftest import OWN, QUICK, ROOT, script_config, write_table
-from .test_resume import MDN, last_weights, same, train
+from .training.test_resume import MDN, last_weights, same, train, weights
 
 ROUNDS = int(os.environ.get("MATDESINNE_KILL_ROUNDS", "12"))
 """1,000 by hand: `MATDESINNE_KILL_ROUNDS=1000 pytest tests/test_kill.py -k rounds`."""
@@ -47,11 +46,9 @@ def test_rounds_of_kill_and_resume(tmp_path):
         killed += process.exitcode == -signal.SIGKILL
         assert process.exitcode in (0, -signal.SIGKILL)
         for path in (folder / "checkpoints").glob("[!.]*"):
-            DesignNetwork.load_from_checkpoint(path)
+            checkpoints.read_checkpoint(path)
         if process.exitcode == 0:
-            assert same(
-                DesignNetwork.load_from_checkpoint(folder / "checkpoints" / "best.ckpt").state_dict(), best.state_dict()
-            )
+            assert same(weights(folder / "checkpoints" / "best.ckpt"), best.state_dict())
             assert same(last_weights(folder), last_weights(tmp_path / "whole"))
             ended, folder = ended + 1, tmp_path / str(ended + 1)
     assert killed
@@ -72,7 +69,7 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
         pass
 
     def stop(task, *_):
-        if type(task.module).__name__ == part and task.global_step == 5:
+        if type(task.network).__name__ == part and task.global_step == 5:
             raise Killed
 
     write_table(tmp_path)
@@ -82,7 +79,7 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
         kept = prepare_folder(config, tmp_path / name, [])
         if name == "parts":
             with monkeypatch.context() as patched, pytest.raises(Killed):
-                patched.setattr(training.DesignModule, "on_train_batch_start", stop)
+                patched.setattr(DesignModule, "on_train_batch_start", stop)
                 train_design(kept, tmp_path / name)
         train_design(kept, tmp_path / name, resume=name == "parts")
         weights.append([load_file(tmp_path / name / f"{part}.safetensors") for part in ("model", "surrogate")])

@@ -49,7 +49,6 @@ class LightningCINN(InverseModule[CINN]):
         gradient_clip_val: float = 10.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood; in training that of one block, chosen at random, as the objective of the step."""
@@ -87,7 +86,6 @@ class LightningAffineCINN(InverseModule[AffineCINN]):
         gradient_clip_val: float = 10.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood."""

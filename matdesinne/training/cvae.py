@@ -46,7 +46,6 @@ class LightningCVAE(InverseModule[CVAE]):
         gradient_clip_val: float = 10.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.alpha, self.beta = alpha, beta
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:

@@ -58,7 +58,6 @@ class LightningINN(InverseModule[INN]):
         gradient_clip_val: float = 10.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.lambda_y, self.lambda_z, self.lambda_x, self.lambda_padding = lambda_y, lambda_z, lambda_x, lambda_padding
         self.scales = tuple(scales)
 

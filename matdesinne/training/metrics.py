@@ -7,6 +7,7 @@ __all__ = ["TargetMetrics", "target_metrics"]
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 from torchmetrics.functional import mean_absolute_error
 
 from matdesinne.data.table import DesignTable
@@ -35,7 +36,7 @@ class TargetMetrics(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sample and log."""
         every = max((trainer.max_epochs or 1) // _TIMES, 1)
-        if trainer.sanity_checking or (trainer.training and trainer.current_epoch % every):
+        if trainer.sanity_checking or (trainer.state.fn == TrainerFn.FITTING and trainer.current_epoch % every):
             return
         assert isinstance(pl_module.network, InverseModel)
         metrics = target_metrics(pl_module.network, self.surrogate, self.held_out)

@@ -22,6 +22,7 @@ from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError, TrainingError
 from matdesinne.models.base import InverseModel
 from matdesinne.network import Batch, DesignNetwork, network_from_config
+from matdesinne.training.checkpoints import LastCheckpoint
 
 N = TypeVar("N", bound=DesignNetwork)
 M = TypeVar("M", bound=InverseModel)
@@ -65,6 +66,8 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
         self.network: N = network_from_config(network) if isinstance(network, Mapping) else network  # type: ignore[assignment]
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.batch_size, self.max_epochs, self.gradient_clip_val = batch_size, max_epochs, gradient_clip_val
+        # those of the subclass, too; a checkpoint makes a module with the default optimizer and scheduler
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.save_hyperparameters({"network": self.network.to_config()})
         self._bad_step: Tensor | None = None
 
@@ -150,10 +153,12 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
             raise self._not_finite("training", "a loss that is not", int(self._bad_step))
 
     def _not_finite(self, stage: str, got: str, step: int) -> TrainingError:
-        kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "")
+        checkpoints = [callback.path for callback in self.trainer.checkpoint_callbacks if isinstance(callback, LastCheckpoint)]
+        kept = [str(path) for path in checkpoints if path.is_file()]
         return TrainingError(
             f"Expected a finite {stage} loss of {type(self.network).__name__}, got {got} in step {step} (epoch "
-            f"{self.current_epoch}): lower optimizer.lr or check the data; last good checkpoint: {kept or 'none yet'}."
+            f"{self.current_epoch}): lower optimizer.lr or check the data; last good checkpoint: "
+            f"{kept[0] if kept else 'none yet'}."
         )
 
     def _share(self, batch: Batch) -> float | Tensor:

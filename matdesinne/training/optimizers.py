@@ -72,10 +72,12 @@ class Muon(torch.optim.AdamW):
     def _move(self, matrix: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
         state = self.state[matrix]
         if not state:
-            state["momentum"] = torch.zeros_like(matrix)
+            # AdamW expects a step of every state that it reads from a checkpoint
+            state.update(step=torch.zeros(()), momentum=torch.zeros_like(matrix))
         state["momentum"].lerp_(gradient, 1 - self.momentum)
         direction = _orthogonalize(gradient.lerp(state["momentum"], self.momentum))
-        matrix.mul_(1 - rate * decay).add_(direction, alpha=-rate * math.sqrt(len(matrix)))
+        step = rate * math.sqrt(len(matrix))
+        matrix.mul_(1 - step * decay).add_(direction, alpha=-step)
 
 
 def _orthogonalize(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

@@ -101,7 +101,6 @@ class LightningMLP(SurrogateModule[MLPSurrogate]):
         gradient_clip_val: float = 1.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.huber = checked_huber(huber)
 
     def evaluate(self, batch: Batch) -> Float[Tensor, "m n dy"]:
@@ -141,7 +140,6 @@ class LightningForwardINN(SurrogateModule[INNSurrogate]):
         gradient_clip_val: float = 1.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
 
     def evaluate(self, batch: Batch) -> Float[Tensor, "n dy"]:
         """Prediction of the one member."""
@@ -182,7 +180,6 @@ class LightningBands(SurrogateModule[BandSurrogate]):
         gradient_clip_val: float = 1.0,
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.huber = checked_huber(huber)
 
     def evaluate(self, batch: Batch) -> Float[Tensor, "m n 2 k"]:

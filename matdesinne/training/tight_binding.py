@@ -70,7 +70,6 @@ class LightningTightBinding(SurrogateModule[TightBindingSurrogate]):
     ) -> None:
         super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
         check_at_least(1, kpoints_per_step=kpoints_per_step)
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.huber, self.kpoints_per_step = checked_huber(huber), kpoints_per_step
 
     def rows(self, batch: Batch) -> int:

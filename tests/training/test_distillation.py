@@ -8,10 +8,11 @@ from omegaconf import OmegaConf
 from matdesinne.bands import band_gap
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
+from matdesinne.data.synthetic import held_out
 from matdesinne.network import Batch
 from matdesinne.training.distillation import distilled_rows
 
-from ..conftest import CONF, perturb, prop, tiny_module
+from ..conftest import CONF, perturb, prop, tiny_network
 
 GAP = [prop("band_gap", floor=0.0)]
 SPACE, PROTOTYPE = (
@@ -26,7 +27,7 @@ def data() -> DesignDataModule:
 
 @pytest.fixture(scope="module")
 def teacher(data):
-    made = tiny_module(CONF / "surrogate" / "tight_binding.yaml", SPACE, GAP, prototype=PROTOTYPE)
+    made = tiny_network(CONF / "surrogate" / "tight_binding.yaml", SPACE, GAP, prototype=PROTOTYPE)
     made.fit_scales(Batch(data.split.train.x, data.split.train.y, data.split.train.bands))
     perturb(made, 0.05)
     return made.eval()
@@ -44,14 +45,14 @@ def test_rows_follow_the_seed(teacher):
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
-def test_taught_data_keep_the_test_rows(data, teacher):
-    distilled = data.taught_by(teacher, 100, seed=0)
+def test_distilled_data_keep_the_test_rows(data, teacher):
+    distilled = data.with_rows(*held_out(distilled_rows(teacher, 100, seed=0)))
     assert torch.equal(distilled.split.test.ids, data.split.test.ids)
     assert len(distilled.split.validation) == 2 and len(distilled.split.train) == 98
     assert bool((torch.cat([distilled.split.train.ids, distilled.split.validation.ids]) < 0).all())
 
 
-def test_taught_data_leave_the_others_alone(data, teacher):
+def test_distilled_data_leave_the_others_alone(data, teacher):
     before = data.split.train.ids
-    data.taught_by(teacher, 100, seed=0)
+    data.with_rows(*held_out(distilled_rows(teacher, 100, seed=0)))
     assert torch.equal(data.split.train.ids, before)

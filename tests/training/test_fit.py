@@ -1,32 +1,32 @@
 import csv
+import functools
 import json
-from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
 from matdesinne.features import CellFeatures
-from matdesinne.models.base import InverseModel
 from matdesinne.models.mdn import MDN
-from matdesinne.network import DesignNetwork
-from matdesinne.pipeline import InverseDesign
+from matdesinne.network import load_network
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.fit import build, device_of, fit
+from matdesinne.training.build import build_module, check_device
+from matdesinne.training.fit import fit
+from matdesinne.training.mdn import LightningMDN
 from matdesinne.training.module import DesignModule
-from matdesinne.training.runs import cached_surrogate, prepare_folder, train_design
+from matdesinne.training.runs import add_synthetic_rows, prepare_folder, train_surrogate, trained_surrogate
 
-from ..conftest import CONF, TINY, box, prop, tiny_module, toy_data, trainer_config
+from ..conftest import CONF, TINY, box, make_trainer, prop, tiny_module, toy_data, trainer_config
 
 NAMES = ["x1", "x2", "y"]
 
 
-def surrogate(seed: int = 0):
-    module = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed)
-    object.__setattr__(module.optimization, "batch_size", 32)
-    return module
+def surrogate(seed: int = 0, **settings: object) -> DesignModule:
+    return tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed, **{"batch_size": 32, **settings})
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def whole(table, folder, **changes: object):
     parts = {}
     for group, name in (("model", "mdn"), ("surrogate", "mlp")):
         part = OmegaConf.load(CONF / group / f"{name}.yaml")
-        parts[group] = {**part, **{key: value for key, value in TINY.items() if key in part}}
+        part.network.update({key: value for key, value in TINY.items() if key in part.network})
+        parts[group] = part
     base = {
         **parts,
         "data": data,
@@ -70,15 +71,41 @@ def whole(table, folder, **changes: object):
     return OmegaConf.merge(base, changes)
 
 
+def weights(path) -> dict[str, torch.Tensor]:
+    """The state of the network in a checkpoint."""
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {key.removeprefix("network."): value for key, value in state.items()}
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], value) for key, value in second.items())
+
+
 def test_fit_returns_the_best_epoch(tmp_path):
-    trained = fit(surrogate(), toy_data(), trainer_config(max_epochs=3), tmp_path, None)
-    best = DesignNetwork.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
-    assert all(torch.equal(best.state_dict()[key], value) for key, value in trained.state_dict().items())
+    trained = fit(surrogate(), toy_data(), make_trainer(max_epochs=3), tmp_path)
+    assert same(weights(tmp_path / "checkpoints" / "best.ckpt"), trained.state_dict())
+
+
+def test_fit_needs_no_configuration():
+    x = box().sample(200, torch.Generator().manual_seed(0))
+    data = DesignDataModule((x, x.sum(dim=1, keepdim=True)), box(), [prop()])
+    trainer = functools.partial(pl.Trainer, accelerator="cpu", max_epochs=1, enable_progress_bar=False)
+    trained = fit(LightningMDN(MDN(box(), [prop()], components=2, hidden=8, depth=1)), data, trainer)
+    assert trained.sample(torch.zeros(3, 1)).shape == (3, 2)
+
+
+def test_a_trainer_of_lightning_will_do(tmp_path, close):
+    data, module = toy_data(), surrogate()
+    pl.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(module, datamodule=data)  # fmt: skip
+    close(module.network.target_scale.mean, data.training_batch().y.mean(0))
 
 
 def test_fit_learns_the_scales(tmp_path, close):
     data = toy_data()
-    trained = fit(surrogate(), data, trainer_config(), tmp_path, None)
+    trained = fit(surrogate(), data, make_trainer(), tmp_path)
     close(trained.target_scale.mean, data.training_batch().y.mean(0))
 
 
@@ -86,18 +113,15 @@ def test_fit_is_reproducible(tmp_path):
     runs = []
     for name in ("a", "b"):
         torch.manual_seed(0)
-        runs.append(fit(surrogate(), toy_data(), trainer_config(), tmp_path / name, None).state_dict())
-    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+        runs.append(fit(surrogate(), toy_data(), make_trainer(), tmp_path / name).state_dict())
+    assert same(*runs)
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
 def test_resumed_run_ends_as_the_whole_one(tmp_path, monkeypatch):
-    whole_run = fit(surrogate(), toy_data(), trainer_config(max_epochs=4), tmp_path / "whole", None)
+    whole_run = fit(surrogate(), toy_data(), make_trainer(max_epochs=4), tmp_path / "whole")
 
     class Stop(Exception):
         pass
-
-    module = surrogate()
 
     def stop(task):
         if task.current_epoch == 2:
@@ -105,57 +129,63 @@ def test_resumed_run_ends_as_the_whole_one(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched, pytest.raises(Stop):
         patched.setattr(DesignModule, "on_train_epoch_start", stop)
-        fit(module, toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None)
-    resumed = fit(surrogate(1), toy_data(), trainer_config(max_epochs=4), tmp_path / "parts", None, resume=True)
-    assert all(torch.equal(resumed.state_dict()[key], value) for key, value in whole_run.state_dict().items())
+        fit(surrogate(), toy_data(), make_trainer(max_epochs=4), tmp_path / "parts")
+    resumed = fit(surrogate(1), toy_data(), make_trainer(max_epochs=4), tmp_path / "parts", resume=True)
+    assert same(resumed.state_dict(), whole_run.state_dict())
 
 
 def test_resume_without_a_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"last\.ckpt"):
-        fit(surrogate(), toy_data(), trainer_config(), tmp_path, None, resume=True)
+        fit(surrogate(), toy_data(), make_trainer(), tmp_path, resume=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_missing_accelerator():
     with pytest.raises(DeviceError, match="gpu"):
-        device_of(trainer_config(accelerator="gpu"))
+        check_device(trainer_config(accelerator="gpu"))
 
 
 def test_loss_that_is_not_finite(tmp_path):
     module = surrogate()
     with torch.no_grad():
-        module.network.weights[0].fill_(float("nan"))
+        module.network.network.weights[0].fill_(float("nan"))
     with pytest.raises(TrainingError, match="finite"):
-        fit(module, toy_data(), trainer_config(), tmp_path, None)
+        fit(module, toy_data(), make_trainer(), tmp_path)
+
+
+def epochs_seen(monkeypatch) -> list[int]:
+    epochs: list[int] = []
+    monkeypatch.setattr(DesignModule, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
+    return epochs
 
 
 def test_early_stopping(tmp_path, monkeypatch):
-    module = surrogate()
-    object.__setattr__(module.optimization, "learning_rate", 1e-30)
-    epochs = []
-    monkeypatch.setattr(DesignModule, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
-    fit(module, toy_data(), trainer_config(max_epochs=50, patience=2), tmp_path, None)
+    config = OmegaConf.load(CONF / "callbacks" / "default.yaml")
+    config.early_stopping.patience = 2
+    module = surrogate(optimizer=OmegaConf.create({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 1e-30}))
+    epochs = epochs_seen(monkeypatch)
+    fit(module, toy_data(), make_trainer(max_epochs=50), tmp_path, callbacks=[instantiate(config.early_stopping)])
     assert len(epochs) <= 4
 
 
 def test_epochs_come_from_the_module(tmp_path, monkeypatch):
-    module = surrogate()
-    object.__setattr__(module.optimization, "epochs", 3)
-    epochs = []
-    monkeypatch.setattr(DesignModule, "on_train_epoch_start", lambda task: epochs.append(task.current_epoch))
-    fit(module, toy_data(), trainer_config(max_epochs=None), tmp_path, None)
+    epochs = epochs_seen(monkeypatch)
+    fit(surrogate(max_epochs=3), toy_data(), make_trainer(max_epochs=None), tmp_path)
     assert epochs == [0, 1, 2]
 
 
+def csv_logger(folder):
+    return pl.loggers.CSVLogger(folder, "logs")
+
+
 def test_csv_log_has_both_losses(tmp_path):
-    logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "logs"}}
-    fit(surrogate(), toy_data(), trainer_config(log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
+    fit(surrogate(), toy_data(), make_trainer(log_every_n_steps=1), tmp_path, loggers=[csv_logger(tmp_path)])
     header = (tmp_path / "logs" / "version_0" / "metrics.csv").read_text().splitlines()[0]
-    assert {"train/loss", "val/loss", "val/mae"} <= set(header.split(","))
+    assert {"train/loss", "val/loss", "val/mae", "val/rmse"} <= set(header.split(","))
 
 
 def test_fit_writes_its_metrics(tmp_path):
-    trained = fit(surrogate(), toy_data(), trainer_config(max_epochs=3), tmp_path, None)
+    trained = fit(surrogate(), toy_data(), make_trainer(max_epochs=3), tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics) >= {"val/loss", "val/mae", "epochs", "seconds", "parameters"}
     assert metrics["epochs"] == 3 and metrics["seconds"] > 0
@@ -164,100 +194,120 @@ def test_fit_writes_its_metrics(tmp_path):
 
 def test_metrics_are_those_of_the_best_epoch(tmp_path):
     data = toy_data()
-    trained = fit(surrogate(), data, trainer_config(max_epochs=3), tmp_path, None)
+    trained = fit(surrogate(), data, make_trainer(max_epochs=3), tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    validation = data.split.validation
-    assert metrics["val/mae"] == pytest.approx(
-        (trained.predict_many(validation.x)[0] - validation.y).abs().mean().item(), rel=1e-4
-    )
+    error = trained.predict_many(data.split.validation.x)[0] - data.split.validation.y
+    assert metrics["val/mae"] == pytest.approx(error.abs().mean().item(), rel=1e-4)
+    assert metrics["val/rmse"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-4)
 
 
-def test_fit_returns_a_module_that_is_ready(tmp_path):
-    trained = fit(surrogate(), toy_data(), trainer_config(), tmp_path, None)
+def test_fit_returns_a_network_that_is_ready(tmp_path):
+    trained = fit(surrogate(), toy_data(), make_trainer(), tmp_path)
     assert not trained.training and trained.device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("whole_design", [True, False], ids=["design", "alone"])
-def test_trained_surrogates_are_calibrated(table, tmp_path, whole_design):
-    # 60 validation rows
-    changes = {"data": {"validation": 0.3}, **({} if whole_design else {"model": None})}
-    made = train_design(whole(table, tmp_path, **changes), tmp_path / "run")
-    assert (getattr(made, "surrogate", made).spread_offset > 0).all()
+def trained(config, folder) -> Surrogate:
+    data = instantiate(config.data, _convert_="all")
+    return trained_surrogate(OmegaConf.merge(config, {"surrogates_folder": str(folder)}), data)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "alone"])
+def test_trained_surrogates_are_calibrated(table, tmp_path, kept):
+    config = whole(table, tmp_path, data={"validation": 0.3})  # 60 validation rows
+    data = instantiate(config.data, _convert_="all")
+    made = trained_surrogate(config, data) if kept else train_surrogate(config, data, tmp_path / "run", config.surrogate, 0)
+    assert (made.spread_offset > 0).all()
 
 
 def test_kept_surrogate_stays_calibrated(table, tmp_path):
     config = whole(table, tmp_path, data={"validation": 0.3})
-    first, second = (trained_surrogate(config, tmp_path / "kept") for _ in range(2))
+    first, second = (trained(config, tmp_path / "kept") for _ in range(2))
     assert torch.equal(first.spread_quantiles, second.spread_quantiles) and (second.spread_offset > 0).all()
 
 
+def test_surrogate_depends_on_its_seed_alone(table, tmp_path):
+    """What was drawn from torch's generator before does not matter, and it is left where it was."""
+    config = whole(table, tmp_path)
+    torch.manual_seed(5)
+    first = trained(config, tmp_path / "first")
+    state = torch.get_rng_state()
+    torch.rand(7)
+    torch.set_rng_state(state)
+    torch.rand(3)
+    assert same(first.state_dict(), trained(config, tmp_path / "second").state_dict())
+    torch.manual_seed(5)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_log_has_the_epochs_of_the_training(tmp_path):
-    logger = {"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path), "name": "logs"}}
-    fit(surrogate(), toy_data(), trainer_config(max_epochs=2, log_every_n_steps=1), tmp_path, OmegaConf.create(logger))
+    fit(surrogate(), toy_data(), make_trainer(max_epochs=2, log_every_n_steps=1), tmp_path, loggers=[csv_logger(tmp_path)])
     with (tmp_path / "logs" / "version_0" / "metrics.csv").open(newline="") as stream:
         assert {row["epoch"] for row in csv.DictReader(stream)} == {"0", "1"}
 
 
-def test_design_can_be_loaded(table, tmp_path):
-    made = train_design(whole(table, tmp_path), tmp_path / "run")
-    again = InverseDesign.load(tmp_path / "run")
-    y = torch.zeros(10, 1)
-    first, second = (d.model.sample(y, torch.Generator().manual_seed(0)) for d in (made, again))
-    assert torch.equal(first, second)
-
-
-def test_split_is_written(table, tmp_path):
-    train_design(whole(table, tmp_path), tmp_path / "run")
-    split = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert sorted(split["train"] + split["validation"] + split["test"]) == list(range(200))
-    assert split["duplicates_removed"] == 0
-
-
 def test_surrogate_alone(table, tmp_path):
-    trained = train_design(whole(table, tmp_path, model=None), tmp_path / "run")
-    assert isinstance(trained, Surrogate)
-    assert (tmp_path / "run" / "surrogate.safetensors").is_file()
+    config = whole(table, tmp_path)
+    made = train_surrogate(config, instantiate(config.data, _convert_="all"), tmp_path / "run", config.surrogate, 0)
+    again = load_network(Surrogate, tmp_path / "run", "surrogate")
+    assert same(made.state_dict(), again.state_dict())
 
 
-def trained_surrogate(config, folder) -> Surrogate:
-    return cached_surrogate(config, instantiate(config.data, _convert_="all"), config.seed, folder)
+def test_synthetic_rows_need_a_surrogate(table, tmp_path):
+    data = instantiate(whole(table, tmp_path).data, _convert_="all")
+    with pytest.raises(ConfigError, match=r"data\.synthetic=null"):
+        add_synthetic_rows(data, None, torch.device("cpu"))
+    data.synthetic = None
+    assert add_synthetic_rows(data, None, torch.device("cpu")) is data
 
 
 def test_equal_settings_train_once(table, tmp_path):
     for _ in range(2):
-        trained_surrogate(whole(table, tmp_path), tmp_path / "kept")
+        trained(whole(table, tmp_path), tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"surrogate": {"hidden": 17}}, {"data": {"validation": 0.2}}, {"trainer": {"max_epochs": 2}}],
-    ids=["seed", "surrogate", "data", "epochs"],
+    [
+        {"seed": 1},
+        {"surrogate": {"network": {"hidden": 17}}},
+        {"surrogate": {"huber": 0.5}},
+        {"data": {"validation": 0.2}},
+        {"trainer": {"max_epochs": 2}},
+    ],
+    ids=["seed", "network", "loss", "data", "epochs"],
 )
 def test_other_settings_train_again(table, tmp_path, changes):
     for config in (whole(table, tmp_path), whole(table, tmp_path, **changes)):
-        trained_surrogate(config, tmp_path / "kept")
+        trained(config, tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_labels_of_the_generative_model_do_not_train_again(table, tmp_path):
+def test_synthetic_designs_do_not_train_the_surrogate_again(table, tmp_path):
     for config in (whole(table, tmp_path), whole(table, tmp_path, data={"synthetic": {"chains": 150}})):
-        trained_surrogate(config, tmp_path / "kept")
+        trained(config, tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
 def test_other_rows_train_again(table, tmp_path):
     config = whole(table, tmp_path)
-    trained_surrogate(config, tmp_path / "kept")
+    trained(config, tmp_path / "kept")
     table.write_text(table.read_text() + "\n0.25,0.5,0.75\n")
-    trained_surrogate(config, tmp_path / "kept")
+    trained(config, tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_missing_table(table, tmp_path):
     table.unlink()
     with pytest.raises(ValueError, match=r"table\.csv"):
-        train_design(whole(table, tmp_path), tmp_path / "run")
+        trained(whole(table, tmp_path), tmp_path / "run")
+
+
+def test_a_model_is_no_surrogate(table, tmp_path):
+    config = whole(table, tmp_path, data={"synthetic": None})
+    config.surrogate = config.model
+    with pytest.raises(ConfigError, match="surrogate"):
+        trained(config, tmp_path / "run")
 
 
 def test_folder_keeps_the_configuration(table, tmp_path):
@@ -279,43 +329,70 @@ def test_resume_of_nothing(table, tmp_path):
         prepare_folder(whole(table, tmp_path, resume="run"), tmp_path / "run", [])
 
 
-def test_unknown_setting_is_named(table, tmp_path):
-    from hydra.errors import InstantiationException
+MDN_YAML = CONF / "model" / "mdn.yaml"
 
-    with pytest.raises((ConfigError, InstantiationException, TypeError), match="widht"):
-        train_design(whole(table, tmp_path, model={"widht": 3}), tmp_path / "run")
+
+@pytest.mark.parametrize("changes", [{"widht": 3}, {"network": {"widht": 3}}], ids=["module", "network"])
+def test_unknown_setting_is_named(changes):
+    with pytest.raises(ConfigError, match="widht"):
+        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), changes), toy_data())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 0},
+        {"max_epochs": 0},
+        {"gradient_clip_val": 0.0},
+        {"gradient_clip_val": float("nan")},
+        {"network": {"hidden": 0}},
+        {"network": {"depth": -1}},
+        {"network": {"components": 1.5}},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(changes):
+    with pytest.raises(ConfigError, match="Expected"):
+        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), changes), toy_data())
 
 
 def test_build_makes_what_was_asked_for():
     data = toy_data()
-    made = build(InverseModel, OmegaConf.load(CONF / "model" / "mdn.yaml"), data)
-    assert (made.space, made.properties) == (data.space, data.properties)
-    with pytest.raises(ConfigError, match="InverseModel"):
-        build(InverseModel, OmegaConf.load(CONF / "surrogate" / "mlp.yaml"), data)
+    made = build_module(OmegaConf.load(MDN_YAML), data)
+    assert isinstance(made, LightningMDN)
+    assert (made.network.space, made.network.properties) == (data.space, data.properties)
+    with pytest.raises(ConfigError, match="DesignModule"):
+        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), {"_target_": "builtins.id"}), data)
 
 
 class Elsewhere(MDN):
-    """A model of a package that no file of weights may name."""
+    """A network of a package that no file of weights may name."""
+
+
+class Forgetful(MDN):
+    """A network that does not keep an argument of its constructor."""
+
+    def __init__(self, space, properties, extra=1, **settings):
+        super().__init__(space, properties, **settings)
 
 
 def test_build_refuses_a_class_whose_weights_could_not_be_read():
-    config = OmegaConf.merge(OmegaConf.load(CONF / "model" / "mdn.yaml"), {"_target_": f"{__name__}.Elsewhere"})
+    config = OmegaConf.merge(OmegaConf.load(MDN_YAML), {"network": {"_target_": f"{__name__}.Elsewhere"}})
     with pytest.raises(ConfigError, match=r"Elsewhere.*package matdesinne"):
-        build(InverseModel, config, toy_data())
+        build_module(config, toy_data())
 
 
-def test_build_refuses_a_model_that_forgets_its_settings(monkeypatch):
-    monkeypatch.setattr(MDN, "save_hyperparameters", lambda self, **settings: None)
-    with pytest.raises(ConfigError, match="save_hyperparameters"):
-        build(InverseModel, OmegaConf.load(CONF / "model" / "mdn.yaml"), toy_data())
+def test_build_refuses_a_network_that_forgets_its_settings():
+    with pytest.raises(ConfigError, match="attribute of the same name"):
+        LightningMDN(Forgetful(box(), [prop()]))
 
 
 def test_build_draws_the_weights_once():
     torch.manual_seed(0)
-    build(InverseModel, OmegaConf.load(CONF / "model" / "mdn.yaml"), toy_data())
+    build_module(OmegaConf.load(MDN_YAML), toy_data())
     after = torch.rand(1)
     torch.manual_seed(0)
-    settings = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "mdn.yaml"))
+    settings = OmegaConf.to_container(OmegaConf.load(MDN_YAML).network)
     settings.pop("_target_")
     MDN(toy_data().space, toy_data().properties, **settings)
     assert torch.rand(1) == after
@@ -324,27 +401,17 @@ def test_build_draws_the_weights_once():
 def test_build_gives_the_prototype_to_the_surrogate():
     space = instantiate(OmegaConf.load(CONF / "space" / "mos2.yaml"), _convert_="all")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
-    data = SimpleNamespace(space=space, properties=(prop(),), prototype=prototype)
-    made = build(Surrogate, OmegaConf.load(CONF / "surrogate" / "mlp.yaml"), data)
+    made = tiny_module(CONF / "surrogate" / "mlp.yaml", space, [prop()], prototype=prototype).network
     assert made.prototype == prototype and isinstance(made.features, CellFeatures)
 
 
 @pytest.mark.parametrize(("asked", "used"), [(None, 0.25), (3.0, 3.0)])
 def test_clip_comes_from_the_module(tmp_path, monkeypatch, asked, used):
-    module = surrogate()
-    object.__setattr__(module.optimization, "clip", 0.25)
     seen = []
     monkeypatch.setattr(DesignModule, "on_train_start", lambda task: seen.append(task.trainer.gradient_clip_val))
-    fit(module, toy_data(), trainer_config(max_epochs=1, gradient_clip_val=asked), tmp_path, None)
+    fit(surrogate(gradient_clip_val=0.25), toy_data(), make_trainer(max_epochs=1, gradient_clip_val=asked), tmp_path)
     assert seen == [used]
 
 
 def test_device_of_a_trainer():
-    assert device_of(trainer_config()) == torch.device("cpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_device_is_checked_before_any_work(table, tmp_path):
-    with pytest.raises(DeviceError, match="gpu"):
-        train_design(whole(table, tmp_path, trainer={"accelerator": "gpu"}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert check_device(trainer_config()) == torch.device("cpu")

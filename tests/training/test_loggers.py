@@ -5,7 +5,7 @@ import sys
 import pytest
 import wandb
 
-from matdesinne import logs
+from matdesinne.training import loggers
 from matdesinne.training.loggers import closed_runs, wandb_logger
 
 
@@ -90,7 +90,7 @@ def test_offline_where_the_server_does_not_take_the_run(tmp_path, monkeypatch, c
             raise wandb.errors.CommError("returned error 401")
         return init(mode=mode, **settings)
 
-    monkeypatch.setattr(logs, "_check_access", lambda: None)
+    monkeypatch.setattr(loggers, "_check_access", lambda: None)
     monkeypatch.setattr(wandb, "init", refuse)
     assert wandb_logger("matdesinne", str(tmp_path / "run")).experiment.offline
     assert "offline (returned error 401)" in caplog.text

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.callbacks import EarlyStopping
 
 from matdesinne.bands import BandLabels
 from matdesinne.data.datamodule import DesignDataModule
@@ -21,11 +21,12 @@ from matdesinne.data.sources import PackagedSource
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, InterruptionError, TrainingError
 from matdesinne.training import checkpoints
-from matdesinne.training.checkpoints import RunCheckpoints
+from matdesinne.training.checkpoints import BestCheckpoint
 from matdesinne.training.fit import fit
 from matdesinne.training.module import DesignModule
+from matdesinne.training.surrogates import LightningMLP, SurrogateModule
 
-from ..conftest import CONF, TableSource, box, prop, rows, tiny_module, trainer_config, yaml_files
+from ..conftest import CONF, TableSource, box, make_trainer, prop, rows, tiny_module, yaml_files
 
 FILES = [*yaml_files("model"), *yaml_files("surrogate")]
 EPOCHS, BATCHES, BATCH_SIZE = 3, 4, 8
@@ -53,9 +54,8 @@ def needs_crystal(path) -> bool:
 def module(path, seed: int = 0, settings: Mapping[str, object] = MappingProxyType({})):
     at_home = needs_crystal(path)
     space, prototype = (crystal("space"), crystal("prototype")) if at_home else (box(), None)
-    made = tiny_module(path, space, [prop("band_gap" if at_home else "y")], seed, prototype, hidden=8, kpoints=2, **settings)
-    object.__setattr__(made.optimization, "batch_size", BATCH_SIZE)
-    return made
+    options = {"hidden": 8, "kpoints": 2, "batch_size": BATCH_SIZE, **settings}
+    return tiny_module(path, space, [prop("band_gap" if at_home else "y")], seed, prototype, **options)
 
 
 def data(path) -> DesignDataModule:
@@ -76,8 +76,10 @@ def data(path) -> DesignDataModule:
 
 def train(path, folder, seed: int = 0, resume: bool = False, **settings: object):
     torch.manual_seed(seed)
-    config = trainer_config(**{"max_epochs": EPOCHS, "patience": None, **settings})
-    return fit(module(path, seed), data(path), config, folder, None, resume)
+    patience = settings.pop("patience", None)
+    callbacks = [] if patience is None else [EarlyStopping("val/loss", patience=patience, check_finite=False)]
+    trainer = make_trainer(**{"max_epochs": EPOCHS, **settings})
+    return fit(module(path, seed), data(path), trainer, folder, callbacks=callbacks, resume=resume)
 
 
 def killed(path, folder, monkeypatch, step: int, error: type[BaseException] = Killed, **settings: object) -> None:
@@ -93,8 +95,14 @@ def killed(path, folder, monkeypatch, step: int, error: type[BaseException] = Ki
     assert caught.type in (error, InterruptionError), caught.value
 
 
+def weights(path) -> dict[str, torch.Tensor]:
+    """The state of the network in a checkpoint."""
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {key.removeprefix("network."): value for key, value in state.items()}
+
+
 def last_weights(folder) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return weights(folder / "checkpoints" / "last.ckpt")
 
 
 def same(first, second) -> bool:
@@ -127,7 +135,7 @@ def test_within_an_epoch_it_goes_on_from_the_last_batch(tmp_path, monkeypatch):
 
 
 def test_last_epoch_is_kept_where_it_is_not_the_best(tmp_path, monkeypatch):
-    monkeypatch.setattr(RunCheckpoints, "check_monitor_top_k", lambda *_: False)
+    monkeypatch.setattr(BestCheckpoint, "check_monitor_top_k", lambda *_: False)
     with pytest.raises(TrainingError):
         train(MLP, tmp_path)
     kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
@@ -136,7 +144,7 @@ def test_last_epoch_is_kept_where_it_is_not_the_best(tmp_path, monkeypatch):
 
 def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path, monkeypatch):
     """The first epoch stays the best."""
-    monkeypatch.setattr(DesignModule, "validation_step", rising)
+    monkeypatch.setattr(SurrogateModule, "validation_step", rising)
     best = train(MLP, tmp_path / "whole")
     score = json.loads((tmp_path / "whole" / "metrics.json").read_text())["val/loss"]
     killed(MLP, tmp_path / "parts", monkeypatch, step=2 * BATCHES)
@@ -159,7 +167,7 @@ def test_early_stopping_counts_on(tmp_path, monkeypatch, step):
     """With a patience that ends the run after the epoch before which it was killed."""
     settings = {"patience": 2, "max_epochs": 9}
     monkeypatch.setattr(checkpoints, "_SECONDS", 0.0)
-    monkeypatch.setattr(DesignModule, "validation_step", flat)
+    monkeypatch.setattr(SurrogateModule, "validation_step", flat)
     train(MLP, tmp_path / "whole", **settings)
     killed(MLP, tmp_path / "parts", monkeypatch, step, **settings)
     train(MLP, tmp_path / "parts", resume=True, **settings)
@@ -168,7 +176,7 @@ def test_early_stopping_counts_on(tmp_path, monkeypatch, step):
 
 
 def test_a_run_that_had_stopped_early_stays_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(DesignModule, "validation_step", flat)
+    monkeypatch.setattr(SurrogateModule, "validation_step", flat)
     for resume in (False, True):
         train(MLP, tmp_path, resume=resume, patience=1, max_epochs=9)
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * BATCHES
@@ -176,9 +184,10 @@ def test_a_run_that_had_stopped_early_stays_so(tmp_path, monkeypatch):
 
 def test_sigterm_keeps_the_batch(tmp_path, monkeypatch):
     def ask(task, *_):
-        task.trainer._signal_connector.received_sigterm |= task.global_step == 5
+        if task.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patched, pytest.raises(InterruptionError, match=r"SIGTERM.*resume"):
+    with monkeypatch.context() as patched, pytest.raises(InterruptionError, match=r"MDN.*SIGTERM in epoch 1.*resume"):
         patched.setattr(DesignModule, "on_train_batch_start", ask)
         train(MDN, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
@@ -191,10 +200,8 @@ def test_sigterm_in_a_validation_keeps_the_epoch(tmp_path, monkeypatch):
     """Of two batches, in the first one."""
     made, step = module, DesignModule.validation_step
 
-    def halved(*settings):
-        task = made(*settings)
-        object.__setattr__(task.optimization, "batch_size", BATCH_SIZE // 2)
-        return task
+    def halved(*arguments):
+        return made(*arguments, settings={"batch_size": BATCH_SIZE // 2})
 
     def ask(task, batch, batch_idx):
         if task.global_step == 2 * 2 * BATCHES and batch_idx == 0:
@@ -202,7 +209,7 @@ def test_sigterm_in_a_validation_keeps_the_epoch(tmp_path, monkeypatch):
         return step(task, batch, batch_idx)
 
     monkeypatch.setattr(sys.modules[__name__], "module", halved)
-    with monkeypatch.context() as patched, pytest.raises(InterruptionError, match="SIGTERM in epoch 2"):
+    with monkeypatch.context() as patched, pytest.raises(InterruptionError, match="SIGTERM in epoch 1"):
         patched.setattr(DesignModule, "validation_step", ask)
         train(MDN, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2 * 2 * BATCHES
@@ -218,10 +225,9 @@ def test_sigint_leaves_a_usable_checkpoint(tmp_path, monkeypatch):
     assert same(last_weights(tmp_path / "whole"), last_weights(tmp_path / "parts"))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SIGTERMException])
-def test_signals_are_told(tmp_path, monkeypatch, error):
-    with monkeypatch.context() as patched, pytest.raises(InterruptionError, match=r"MDN.*epoch 0.*resume"):
-        patched.setattr(DesignModule, "on_train_batch_start", lambda *_: (_ for _ in ()).throw(error))
+def test_an_interruption_is_told(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(InterruptionError, match=r"MDN.*SIGINT in epoch 0.*resume"):
+        patched.setattr(DesignModule, "on_train_batch_start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         train(MDN, tmp_path)
 
 
@@ -264,14 +270,14 @@ def test_resume_from_a_damaged_checkpoint(tmp_path, damage):
 @pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize(("stage", "kind"), [("train", "training"), ("val", "validation")])
 def test_loss_that_is_not_finite_is_told(tmp_path, monkeypatch, value, stage, kind):
-    terms = type(module(MLP)).terms
+    loss = LightningMLP.loss
 
-    def spoiled(self, batch):
+    def spoiled(self, outputs, batch):
         wrong = self.training is (stage == "train") and spoiled.steps == (6 if self.training else 8)
         spoiled.steps += self.training
-        return {name: term * float(value) if wrong else term for name, term in terms(self, batch).items()}
+        return loss(self, outputs, batch) * (float(value) if wrong else 1.0)
 
     spoiled.steps = 0
-    monkeypatch.setattr(type(module(MLP)), "terms", spoiled)
+    monkeypatch.setattr(LightningMLP, "loss", spoiled)
     with pytest.raises(TrainingError, match=rf"{kind} loss of MLPSurrogate, got .*step \d+ .*last\.ckpt"):
         train(MLP, tmp_path)

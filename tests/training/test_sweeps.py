@@ -23,7 +23,7 @@ def table(folder: Path, metric: str = "val/loss") -> list[dict[str, str]]:
 
 
 def test_changes_and_metrics_of_each_job(tmp_path):
-    job(tmp_path, "0", ["model=cinn", "model.network.hidden=[8,8]", "trainer.max_epochs=3"], {"val/loss": 1.5, "epochs": 3})
+    job(tmp_path, "0", ["model=cinn", "model.hidden=[8,8]", "trainer.max_epochs=3"], {"val/loss": 1.5, "epochs": 3})
     expected = {
         "job": "0",
         "model": "cinn",
@@ -51,8 +51,8 @@ def test_a_failed_job_is_last_with_its_changes(tmp_path, metrics):
 
 
 def test_jobs_that_change_different_things(tmp_path):
-    job(tmp_path, "0", ["model.network.hidden=8"], {"val/loss": 1.0})
-    job(tmp_path, "1", ["model.network.depth=2"], {"val/loss": 2.0})
+    job(tmp_path, "0", ["model.hidden=8"], {"val/loss": 1.0})
+    job(tmp_path, "1", ["model.depth=2"], {"val/loss": 2.0})
     assert [(row["model.hidden"], row["model.depth"]) for row in table(tmp_path)] == [("8", ""), ("", "2")]
 
 
