@@ -35,7 +35,7 @@ def main(config: DictConfig) -> None:
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
-    if config.logger is not None:
+    if config.get("logger") is not None:
         log_suite(config, folder)
     print(list_folder(folder))
 

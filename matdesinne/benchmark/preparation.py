@@ -188,7 +188,7 @@ def _train_model(
     config: DictConfig, model: DictConfig, data: DesignDataModule, folder: Path, settings: Mapping[str, object]
 ) -> None:
     pl.seed_everything(config.seed, verbose=False)
-    callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
+    callbacks = [instantiate(callback) for callback in (config.get("callbacks") or {}).values()]
     network = fit(build_module(model, data), data, instantiate(config.trainer), folder, callbacks=callbacks)
     save_network(network, folder, "model")
     write_json(folder / "settings.json", settings)  # the last file: with it the training is complete

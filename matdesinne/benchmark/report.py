@@ -193,12 +193,12 @@ def _draw_panel(axis: matplotlib.axes.Axes, groups: Sequence[Sequence[Row]]) -> 
         values = [[getattr(row, name) or 0.0 for row in group] for group in groups]
         # a bar on a logarithmic axis needs a positive height
         axis.bar(place + shift, [max(fmean(each), 1e-7) for each in values], 0.4, color=color, label=label)
-        seeds = [(i + shift, value) for i, each in enumerate(values) for value in each if len(each) > 1]
-        if seeds:
-            axis.scatter(*zip(*seeds, strict=True), s=6, color="black", zorder=3)
+        for i, each in enumerate(values):
+            if len(each) > 1:  # one point for each seed
+                axis.scatter([i + shift] * len(each), each, s=6, color="black", zorder=3)
     methods = [group[0].method for group in groups]
-    paper = [(i, PAPER.get(method, {}).get(groups[i][0].target)) for i, method in enumerate(methods)]
-    published = [(i, value) for i, value in paper if value is not None]
+    target = groups[0][0].target
+    published = [(i, PAPER[method][target]) for i, method in enumerate(methods) if target in PAPER.get(method, {})]
     if published:
-        axis.scatter(*zip(*published, strict=True), marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
+        axis.scatter(*np.transpose(published), marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
     axis.set_xticks(place, methods, rotation=60, ha="right", fontsize="small")

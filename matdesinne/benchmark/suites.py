@@ -82,7 +82,7 @@ def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) 
             seed=part.seed,
         )
         for name, model in ready.models.items():
-            if hasattr(model, "log_prob"):
+            if hasattr(model, "log_prob"):  # the model has a density
                 shares = expected_coverage(
                     model,
                     ready.surrogate,
