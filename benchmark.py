@@ -1,4 +1,4 @@
-"""Table 1 of the paper: `python benchmark.py data=mos2_gpaw`; `suite=posterior` and `suite=resimulation` for more."""
+"""Benchmarks: `python benchmark.py data=mos2_gpaw` for Table 1 of the paper; `suite=` chooses another one."""
 
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from matdesinne.cli.config import config_folder, entry_point
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="benchmark")
 @entry_point
 def main(config: DictConfig) -> None:
-    """Run the chosen suite."""
+    """Run one suite, print its tables and log them."""
     from hydra.core.hydra_config import HydraConfig
 
     from matdesinne.benchmark.preparation import gather
+    from matdesinne.benchmark.report import log_suite
     from matdesinne.benchmark.suites import SUITES
     from matdesinne.errors import ConfigError
     from matdesinne.files import list_folder
@@ -31,10 +32,12 @@ def main(config: DictConfig) -> None:
         "resimulation.samples",
         "posterior.samples",
     )
-    check_numbers(config, {"seed": 0, **dict.fromkeys([*counts, "trainer.max_epochs", "trainer.patience"], 1)})
+    check_numbers(config, {"seed": 0, **dict.fromkeys([*counts, "trainer.max_epochs"], 1)})
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
+    if config.get("logger") is not None:
+        log_suite(config, folder)
     print(list_folder(folder))
 
 

@@ -1,1 +1,1 @@
-"""Table 1 of the paper, and what a reader asks beside it."""
+"""The suites of the benchmark: Table 1 of the paper, posteriors, re-simulation and speed."""

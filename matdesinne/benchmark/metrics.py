@@ -1,4 +1,4 @@
-"""How good a set of candidates is."""
+"""Scores of a set of candidates, and of a surrogate."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _PAIR_ROWS = 2000
 
 
 def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate) -> float | None:
-    """Mean absolute distance of the predicted properties to the target, in the unit of the properties.
+    """Returns the mean absolute distance of the predicted properties to the target, in the unit of the properties.
 
     For a target at a property's floor this is the mean of max(0, prediction - floor). Designs without a prediction (far outside
-    the space, angles that enclose no cell) are left out; ``None`` if all are.
+    the space, or with angles that enclose no cell) are left out; the result is ``None`` if no design has one.
 
     Args:
         designs: physical units, shape [n, dx].
-        target: what was asked for.
-        surrogate: the evaluator.
+        target: target of the candidates.
+        surrogate: predicts the properties.
     """
     mean, _ = surrogate.predict_many(designs)
     mean = mean[mean.isfinite().all(dim=1)]
@@ -36,7 +36,7 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
 
 
 def spread_ratio(designs: Float[Tensor, "n dx"], reference: Float[Tensor, "m dx"], half_width: Float[Tensor, " dx"]) -> float:
-    """Mean distance of two random candidates over that of two random reference designs; 1 is as diverse.
+    """Returns the mean distance of two candidates over that of two reference designs; 1 means equally diverse.
 
     Args:
         designs: candidates, physical units.
@@ -52,7 +52,7 @@ def coverage(
     half_width: Float[Tensor, " dx"],
     neighbours: int = 5,
 ) -> float:
-    """Share of the reference designs that have a candidate nearer than their k-th reference neighbour.
+    """Returns the share of the reference designs that have a candidate nearer than their k-th reference neighbour.
 
     References:
         Naeem et al., Reliable fidelity and diversity metrics for generative models, ICML 2020, arXiv 2002.09797, eq. 4.
@@ -63,9 +63,9 @@ def coverage(
         half_width: scale of each parameter.
         neighbours: k.
     """
-    scaled, known = designs / half_width, reference / half_width
-    radius = torch.cdist(known, known).kthvalue(min(neighbours + 1, len(known)), dim=1).values
-    nearest = torch.cdist(known, scaled).amin(dim=1)
+    designs, reference = designs / half_width, reference / half_width
+    radius = torch.cdist(reference, reference).kthvalue(min(neighbours + 1, len(reference)), dim=1).values
+    nearest = torch.cdist(reference, designs).amin(dim=1)
     return (nearest <= radius).float().mean().item()
 
 
@@ -73,26 +73,27 @@ def surrogate_errors(surrogate: Surrogate, table: DesignTable) -> dict[str, floa
     """Errors of a surrogate of one property on labelled rows, in the property's unit.
 
     Returns:
-        ``mae`` and ``rmse`` of the prediction cut at the floor against the label cut at the floor, ``mae_above_floor`` on the
-        rows with a label above the floor, ``mae_above_-0.2`` on rows above -0.2 without a cut, ``coverage_50`` and
-        ``coverage_90`` of the surrogate's intervals where the label is known exactly; ``rows`` that have a label.
+        ``rows``, the number of rows with a label; ``mae`` and ``rmse``, with predictions and labels raised to the floor;
+        ``mae_above_floor`` on rows with a label above the floor; for uncensored band gaps ``mae_above_-0.2`` on rows with a
+        label above -0.2 eV, not raised to the floor; ``coverage_50`` and ``coverage_90`` of the surrogate's intervals, on rows
+        with an exact label.
     """
     prop = surrogate.properties[0]
-    table = table.take(table.y[:, 0].isfinite().nonzero()[:, 0])  # not every row has a label on the finer grid
+    table = table.take(table.y[:, 0].isfinite().nonzero()[:, 0])  # some rows have no label on the 18 x 18 grid
     if len(table) == 0:
         return {"rows": 0.0}
     mean, std = surrogate.predict_many(table.x)
     prediction, label = mean[:, 0], table.y[:, 0]
     floor = -torch.inf if prop.floor is None else prop.floor
-    cut, cut_label = prediction.clamp_min(floor), label.clamp_min(floor)
+    clamped, clamped_label = prediction.clamp_min(floor), label.clamp_min(floor)
     errors = {
         "rows": float(len(table)),
-        "mae": mean_absolute_error(cut, cut_label).item(),
-        "rmse": mean_squared_error(cut, cut_label, squared=False).item(),
+        "mae": mean_absolute_error(clamped, clamped_label).item(),
+        "rmse": mean_squared_error(clamped, clamped_label, squared=False).item(),
     }
     above = label > floor
     if 0 < above.sum() < len(label):
-        errors["mae_above_floor"] = mean_absolute_error(cut[above], cut_label[above]).item()
+        errors["mae_above_floor"] = mean_absolute_error(clamped[above], clamped_label[above]).item()
     near = label > -0.2
     if not prop.censored and prop.name == "band_gap" and near.any():
         errors["mae_above_-0.2"] = mean_absolute_error(prediction[near], label[near]).item()

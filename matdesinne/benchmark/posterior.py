@@ -1,4 +1,4 @@
-"""Is it the posterior, and not only on target? Samples against a reference posterior drawn by rejection."""
+"""Comparison of samples with the posterior p(x | y) that rejection sampling gives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
 _COPY = 1e-3
-"""A candidate nearer to a training row than this (box half-widths) would be a copy of it."""
+"""A candidate nearer to a training row than this (half-widths of the box) is a copy of it."""
 
 _FEWEST_POINTS = 20
 
@@ -34,15 +34,15 @@ class PosteriorRow:
     """One method at one target.
 
     Args:
-        method: as the paper names it.
-        target: the wanted value.
-        seed: of this run.
-        samples: candidates compared.
-        references: designs of the reference posterior compared.
-        c2st: accuracy of a classifier that tells candidates from reference designs; 0.5 is perfect, 1 the worst.
+        method: label of the model, with the prefix MatDesINNe for localized candidates.
+        target: value of the property.
+        seed: seed of this run.
+        samples: number of compared candidates.
+        references: number of compared designs of the reference posterior.
+        c2st: accuracy of a classifier that tells candidates from reference designs; 0.5 is the best value, 1 the worst.
         mmd: unbiased squared maximum mean discrepancy, coordinates scaled by the box, kernels as in `models.mmd`.
         nearest: smallest distance of a candidate to a training row, in half-widths of the box.
-        copies: candidates nearer to a training row than 0.001 half-widths.
+        copies: number of candidates nearer to a training row than 0.001 half-widths.
     """
 
     method: str
@@ -70,55 +70,56 @@ def posterior_rows(
     """Compare every model, before and after localization, with the reference posterior at every target.
 
     Args:
-        models: generative models by the name of their method.
+        models: generative models by their label.
         refinement: its surrogate defines the reference posterior.
         train: training rows, to look for copies.
         targets: values of the property.
-        count: candidates and reference designs to compare.
-        tolerance: of the rejection, in the unit of the property.
-        limit: designs drawn for the rejection at most.
-        seed: of every draw.
+        count: number of candidates and of reference designs to compare.
+        tolerance: largest distance of a reference design to the target, in the unit of the property.
+        limit: largest number of designs to draw for the reference posterior.
+        seed: seed of every draw.
     """
     surrogate = refinement.surrogate
-    wanted = [Target.parse(value, surrogate.properties) for value in targets]
-    references = reject(surrogate, wanted, tolerance, count, limit, torch.Generator().manual_seed(seed + 1))
+    parsed = [Target.parse(value, surrogate.properties) for value in targets]
+    references = reject(surrogate, parsed, tolerance, count, limit, torch.Generator().manual_seed(seed + 1))
     centre, unit = surrogate.scale.mean, surrogate.scale.std
-    for name, model in models.items():
-        for value, target, reference in zip(targets, wanted, references, strict=True):
-            generator = torch.Generator().manual_seed(seed)
-            designs, _ = model.sample_target(target, count, generator)
-            found = {name: designs}
+    training_rows = (train.x - centre) / unit
+    for label, model in models.items():
+        for value, target, rejection in zip(targets, parsed, references, strict=True):
+            designs, _ = model.sample_target(target, count, torch.Generator().manual_seed(seed))
+            candidates = {label: designs}
             with contextlib.suppress(EmptyResultError):
-                found[f"MatDesINNe-{name}"] = refinement.refine(designs, target).candidates.designs
-            for method, chosen in found.items():
-                scaled, known = (chosen - centre) / unit, (reference.designs - centre) / unit
-                nearest = nearest_rows(scaled, (train.x - centre) / unit)
+                candidates[f"MatDesINNe-{label}"] = refinement.refine(designs, target).candidates.designs
+            reference = (rejection.designs - centre) / unit
+            for method, designs in candidates.items():
+                scaled = (designs - centre) / unit
+                nearest = nearest_rows(scaled, training_rows)
                 yield PosteriorRow(
-                    method,
-                    value,
-                    seed,
-                    len(scaled),
-                    len(known),
-                    c2st(scaled, known, seed),
-                    mmd(scaled, known, SCALES, unbiased=True).item() if min(len(scaled), len(known)) > 1 else None,
-                    nearest.min().item(),
-                    int((nearest < _COPY).sum()),
+                    method=method,
+                    target=value,
+                    seed=seed,
+                    samples=len(scaled),
+                    references=len(reference),
+                    c2st=c2st(scaled, reference, seed),
+                    mmd=mmd(scaled, reference, SCALES, unbiased=True).item() if min(len(scaled), len(reference)) > 1 else None,
+                    nearest=nearest.min().item(),
+                    copies=int((nearest < _COPY).sum()),
                 )
 
 
-def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, canonicalizes: int = 5) -> float | None:
-    """Accuracy of a neural network that tells two samples apart, by cross-validation; 0.5 where it cannot.
+def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds: int = 5) -> float | None:
+    """Returns the accuracy of a neural network that tells two samples apart, by cross-validation; 0.5 if they are alike.
 
-    ``None`` with fewer than 20 finite points in one of them.
+    The result is ``None`` if one of the samples has fewer than 20 finite points.
 
     References:
         Lopez-Paz and Oquab, Revisiting classifier two-sample tests, ICLR 2017, arXiv 1610.06545.
 
     Args:
         p: one sample, shape [n, d], of about unit scale.
-        q: the other; the larger of the two is cut, so that both weigh the same.
-        seed: of the canonicalizes and of the network.
-        canonicalizes: of the cross-validation.
+        q: the other sample; of the larger one only as many points are used as the smaller one has.
+        seed: seed of the folds and of the network.
+        folds: number of folds of the cross-validation.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -134,13 +135,13 @@ def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, canoni
     network = MLPClassifier((width, width), early_stopping=True, n_iter_no_change=20, max_iter=300, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = cross_val_score(network, x, label, cv=StratifiedKFold(canonicalizes, shuffle=True, random_state=seed))
+        scores = cross_val_score(network, x, label, cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
     return float(scores.mean())
 
 
 def nearest_rows(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:
-    """Distance of each point of p to the nearest of q."""
-    exact = "donot_use_mm_for_euclid_dist"  # a matrix product would lose the digits of a near copy
+    """Returns the distance of each point of p to the nearest point of q."""
+    exact = "donot_use_mm_for_euclid_dist"  # a matrix product rounds away the distance of a near copy
     return torch.cat([torch.cdist(rows, q, compute_mode=exact).amin(dim=1) for rows in p.split(2048)])
 
 
@@ -153,39 +154,39 @@ def expected_coverage(
     samples: int,
     generator: torch.Generator,
 ) -> dict[float, float]:
-    r"""Share of designs inside the model's own highest-density regions; equal to the level where the density is right.
+    r"""Returns the share of designs inside the model's highest-density regions; it equals the level if the density is right.
 
     For a design x of the prior and :math:`y = f(x)` plus the noise of training, the rank of log p(x|y) among the log-densities
-    of samples of p(.|y) is uniform.
+    of samples of p(.|y) is uniform. The samples are drawn without truncation, because `log_prob` is the trained density, which
+    is not truncated.
 
     References:
         Hermans et al., A crisis in simulation-based inference?, TMLR 2022, arXiv 2110.06581, eq. 6.
 
     Args:
-        model: a density model.
-        surrogate: gives y of a design.
-        levels: contents of the regions.
-        count: number of designs, uniform in the box among those above the property's floor.
-        samples: samples for the rank of each.
+        model: a model with a density.
+        surrogate: predicts y of a design.
+        levels: probabilities of the regions.
+        count: number of designs, uniform among those of the box above the property's floor.
+        samples: number of samples for the rank of each design.
         generator: source of randomness.
     """
     x = _above_floor(surrogate, count, generator)
     y = model.add_target_noise(surrogate.predict_many(x)[0], generator)
     with torch.no_grad():
-        own = model.log_prob(x, y)
+        density = model.log_prob(x, y)
         repeated = y.repeat_interleave(samples, dim=0)
-        drawn = model.sample(repeated, generator)
-        others = torch.cat([model.log_prob(a, b) for a, b in zip(drawn.split(8192), repeated.split(8192), strict=True)])
-    denser = (others.reshape(count, samples) > own.unsqueeze(1)).float().mean(dim=1)
+        drawn = model.sample(repeated, generator, truncate=False)
+        of_samples = torch.cat([model.log_prob(a, b) for a, b in zip(drawn.split(8192), repeated.split(8192), strict=True)])
+    denser = (of_samples.reshape(count, samples) > density.unsqueeze(1)).float().mean(dim=1)
     return {level: (denser <= level).float().mean().item() for level in levels}
 
 
 def _above_floor(surrogate: Surrogate, count: int, generator: torch.Generator) -> Float[Tensor, "n dx"]:
-    """Uniform designs above the floor: below it a model has merged the values of y."""
+    """Uniform designs above the floor; a model does not distinguish values of y below it."""
     floors = torch.tensor([-torch.inf if prop.floor is None else prop.floor for prop in surrogate.properties])
-    kept, found = [], 0
-    while found < count:
+    above = torch.empty(0, surrogate.space.dimension)
+    while len(above) < count:
         designs = surrogate.space.sample(4096, generator)
-        kept.append(designs[(surrogate.predict_many(designs)[0] > floors).all(dim=1)])
-        found += len(kept[-1])
-    return torch.cat(kept)[:count]
+        above = torch.cat([above, designs[(surrogate.predict_many(designs)[0] > floors).all(dim=1)]])
+    return above[:count]

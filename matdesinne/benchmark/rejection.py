@@ -1,4 +1,4 @@
-"""Reference designs by rejection: uniform designs whose predicted property is the wanted one. Exact, and slow."""
+"""Reference designs by rejection sampling: uniform designs whose predicted properties are near the target."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CHUNK_ROWS = 1 << 15
 
 @dataclass(frozen=True)
 class Rejection:
-    """Uniform designs near one target, in the order in which they were drawn.
+    """The uniform designs near one target, in the order in which they were drawn.
 
     Args:
         designs: physical units, shape [n, dx].
-        drawn: designs drawn until there were enough, or until the limit.
-        seconds: wall time of drawing and predicting these.
+        drawn: number of designs drawn until there were enough, or until the limit.
+        seconds: wall time of drawing and predicting them.
     """
 
     designs: Float[Tensor, "n dx"]
@@ -46,28 +46,28 @@ def reject(
 
     Args:
         surrogate: predicts the properties.
-        targets: what is wanted.
+        targets: targets, which share the pool.
         tolerance: largest distance to the target, in the unit of each property.
         count: designs to keep for each target.
-        limit: largest size of the pool; a rare target gets fewer designs.
+        limit: largest size of the pool; for a rare target there may be fewer designs than `count`.
         generator: source of randomness.
 
     Returns:
-        The designs for each target, at most `count`.
+        At most `count` designs for each target.
     """
-    kept: list[list[Tensor]] = [[] for _ in targets]
-    found, drawn, seconds = [0] * len(targets), [0] * len(targets), [0.0] * len(targets)
+    near: list[list[Tensor]] = [[] for _ in targets]
+    counts, drawn, seconds = [0] * len(targets), [0] * len(targets), [0.0] * len(targets)
     start, total = time.perf_counter(), 0
     progress = tqdm(total=limit, desc="Rejection sampling", unit="design", unit_scale=True, leave=False)
-    while total < limit and min(found) < count:
+    while total < limit and min(counts) < count:
         designs = surrogate.space.sample(min(_CHUNK_ROWS, limit - total), generator)
         mean, _ = surrogate.predict_many(designs)
         total += len(designs)
         progress.update(len(designs))
         for i, target in enumerate(targets):
-            if found[i] < count:
-                near = designs[(target.residual(mean).abs() <= tolerance).all(dim=1)]
-                kept[i].append(near)
-                found[i], drawn[i], seconds[i] = found[i] + len(near), total, time.perf_counter() - start
+            if counts[i] < count:
+                near[i].append(designs[(target.residual(mean).abs() <= tolerance).all(dim=1)])
+                counts[i] += len(near[i][-1])
+                drawn[i], seconds[i] = total, time.perf_counter() - start
     progress.close()
-    return [Rejection(torch.cat(kept[i])[:count], drawn[i], seconds[i]) for i in range(len(targets))]
+    return [Rejection(torch.cat(near[i])[:count], drawn[i], seconds[i]) for i in range(len(targets))]

@@ -1,51 +1,69 @@
-"""What the suites found as JSON, CSV, Markdown and a picture."""
+"""Results of the suites as JSON, CSV, Markdown and a figure, and in Weights & Biases."""
 
 from __future__ import annotations
 
-__all__ = ["write_posterior", "write_report", "write_resimulation"]
+__all__ = ["log_suite", "write_posterior", "write_report", "write_resimulation"]
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import fmean, stdev
 
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
+from omegaconf import DictConfig
 
 from matdesinne.benchmark.posterior import PosteriorRow
 from matdesinne.benchmark.table1 import PAPER, Row
-from matdesinne.files import atomic_path, write_json
+from matdesinne.files import atomic_path, read_json, write_json, write_table
 from matdesinne.reporting.palette import BLUE, SKY, VERMILLION
+from matdesinne.reporting.tables import markdown_table
 
-_EVALUATOR, _LOCALIZING, _PAPER = BLUE, SKY, VERMILLION
+_SURROGATE, _EVALUATOR = "MAE by the localizing surrogate", "MAE by the evaluator"
+_NUMBERS = {
+    "mae_surrogate": (f"{_SURROGATE} [{{unit}}]", ".2g"),
+    "mae_evaluator": (f"{_EVALUATOR} [{{unit}}]", ".3f"),
+    "diversity": ("diversity", ".2f"),
+    "coverage": ("coverage", ".2f"),
+}
+"""Column and format of the numbers of a row that have a mean and, over several seeds, a standard deviation."""
+_SECONDS = {
+    "seconds_sampling": "sampling [s]",
+    "seconds_selection": "selection [s]",
+    "seconds_localization": "localization [s]",
+    "seconds": "total time [s]",
+}
 
 
 def write_report(folder: Path, data: str, unit: str, rows: Sequence[Row], facts: Mapping[str, object]) -> str:
-    """Write ``table1.json``, ``table1.csv``, ``table1.md`` and, where something was scored, ``table1.png``.
+    """Write ``table1.json``, ``table1.csv``, ``table1.md`` and, if there is any score, ``table1.png``.
 
     Args:
         folder: where to.
         data: name of the data set.
         unit: unit of the property.
         rows: the table.
-        facts: what else a reader of the numbers needs: seeds, threads, versions, errors of the surrogates on test rows.
+        facts: what else a reader of the numbers needs, by the name of the seed: see `Prepared.facts`.
 
     Returns:
         The table as Markdown.
     """
     write_json(folder / "table1.json", {"data": data, "unit": unit, **facts, "rows": [asdict(row) for row in rows]})
-    with atomic_path(folder / "table1.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    units = {
+        "target": unit,
+        "mae_surrogate": unit,
+        "mae_evaluator": unit,
+        **dict.fromkeys([*_SECONDS, "seconds_training"], "s"),
+    }
+    names = [field.name for field in fields(Row)]
+    write_table(folder / "table1.csv", {name: (units.get(name, ""), [getattr(row, name) for row in rows]) for name in names})
     _draw(folder / "table1.png", data, unit, rows)
     return _written(folder / "table1.md", _markdown(data, unit, rows))
 
 
 def write_posterior(folder: Path, data: str, rows: Sequence[PosteriorRow], coverage: Sequence[Mapping[str, object]]) -> str:
-    """Write ``posterior.json`` and ``posterior.md``; the latter's text is returned.
+    """Write ``posterior.json`` and ``posterior.md``; returns the text of the latter.
 
     Args:
         folder: where to.
@@ -55,26 +73,41 @@ def write_posterior(folder: Path, data: str, rows: Sequence[PosteriorRow], cover
     """
     plain = [asdict(row) for row in rows]
     write_json(folder / "posterior.json", {"data": data, "rows": plain, "expected_coverage": list(coverage)})
-    text = f"Against the rejection posterior on `{data}`.\n\n{_table(plain)}"
+    text = f"Samples against the rejection posterior on `{data}`.\n\n{_table(plain)}"
     if coverage:
-        text += f"\nExpected coverage of highest-density regions; right where it equals the level.\n\n{_table(coverage)}"
+        text += (
+            "\nExpected coverage of the highest-density regions; it equals the level where the density is right.\n\n"
+            f"{_table(coverage)}"
+        )
     return _written(folder / "posterior.md", text)
 
 
 def write_resimulation(folder: Path, data: str, rows: Sequence[Mapping[str, object]]) -> str:
-    """Write ``resimulation.json`` and ``resimulation.md``; the latter's text is returned."""
-    write_json(folder / "resimulation.json", {"data": data, "methods": list(rows)})
-    return _written(folder / "resimulation.md", f"Exact errors on `{data}`.\n\n{_table(rows)}")
+    """Write ``resimulation.json`` and ``resimulation.md``; returns the text of the latter."""
+    write_json(folder / "resimulation.json", {"data": data, "rows": list(rows)})
+    return _written(folder / "resimulation.md", f"Errors by the exact forward function on `{data}`.\n\n{_table(rows)}")
+
+
+def log_suite(config: DictConfig, folder: Path) -> None:
+    """Log the rows of a suite as a table, and its figure, with the loggers of ``logger=``.
+
+    Args:
+        config: with the keys ``suite`` and ``logger``.
+        folder: where the suite wrote its files.
+    """
+    from matdesinne.training.loggers import closed_runs, log_results, make_loggers
+
+    content = read_json(folder / f"{config.suite}.json")
+    assert isinstance(content, dict)  # the suite has written it
+    rows = content["rows"]
+    tables = {config.suite: (list(rows[0]), [list(row.values()) for row in rows])} if rows else {}
+    with closed_runs():
+        images = {f"{config.suite} figure": folder / f"{config.suite}.png"}
+        log_results(make_loggers(config.logger), images=images, tables=tables)
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    def cell(value: object) -> str:
-        return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    if not rows:
-        return "No rows.\n"
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows]) if rows else "No rows.\n"
 
 
 def _written(path: Path, text: str) -> str:
@@ -85,80 +118,87 @@ def _written(path: Path, text: str) -> str:
 
 def _markdown(data: str, unit: str, rows: Sequence[Row]) -> str:
     seeds = sorted({row.seed for row in rows})
-    out = io.StringIO()
-    spread = f"; mean and standard deviation over the seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else ""
-    out.write(f"MAE in {unit} on `{data}`{spread}; paper: Fung et al. 2021, Table 1 (their data, their surrogate).\n\n")
-    out.write(
-        "| method | target | paper | MAE, localizing surrogate | MAE, evaluator | inside | kept / generated "
-        "| diversity | coverage | seconds (sample + select + localize) |\n|---|---|---|---|---|---|---|---|---|---|\n"
+    several = len(seeds) > 1
+    table = [_cells(group, several, unit) for group in _by_method(rows)]
+    over = f"; means over the seeds {', '.join(map(str, seeds))}, std: standard deviation" if several else ""
+    return (
+        f"Mean absolute errors (MAE) on `{data}`{over}. Paper: Fung et al. 2021, Table 1 (affine cINN, other data, other "
+        "surrogate). The time of a DFT search is computed from the share of uniform designs near the target.\n\n"
+        f"{markdown_table(list(table[0]), [list(cells.values()) for cells in table]) if table else 'No rows.'}"
     )
-    for group in _by_method(rows):
-        first = group[0]
-        paper = PAPER.get(first.method, {}).get(first.target)
-        inside = [row.inside_bounds for row in group if row.inside_bounds is not None]
-        kept, generated = (round(fmean(getattr(row, name) for row in group)) for name in ("kept", "generated"))
-        out.write(
-            f"| {first.method} | {first.target:g} | {'' if paper is None else f'{paper:.3f}'} "
-            f"| {_mean(group, 'mae_surrogate', '.2g')} | {_mean(group, 'mae_evaluator', '.3f')} "
-            f"| {f'{100 * min(inside):.1f} %' if inside else ''} | {kept:,} / {generated:,} "
-            f"| {_mean(group, 'diversity', '.2f')} | {_mean(group, 'coverage', '.2f')} "
-            f"| {fmean(row.seconds for row in group):.3g} ({_parts(group)}) |\n"
-        )
-    return out.getvalue()
+
+
+def _cells(group: Sequence[Row], several: bool, unit: str) -> dict[str, object]:
+    """The line of one method and target, by the name of the column."""
+    first = group[0]
+    cells: dict[str, object] = {"method": first.method, f"target [{unit}]": f"{first.target:g}"}
+    if several:
+        cells["seeds with a score"] = sum(row.mae_evaluator is not None for row in group)
+    cells[f"MAE in the paper [{unit}]"] = _formatted([PAPER.get(first.method, {}).get(first.target)], ".3f")
+    for name, (column, form) in _NUMBERS.items():
+        values = [getattr(row, name) for row in group]
+        cells[column.format(unit=unit)] = _formatted(values, form)
+        if several:
+            cells[f"std of {column.format(unit=unit)}"] = _formatted(values, form, deviation=True)
+    inside = [row.inside_bounds for row in group if row.inside_bounds is not None]
+    cells["inside the bounds [%]"] = f"{100 * min(inside):.1f}" if inside else None
+    cells["generated"] = f"{round(fmean(row.generated for row in group)):,}"
+    cells["kept"] = f"{round(fmean(row.kept for row in group)):,}"
+    timed = any(row.seconds_sampling + row.seconds_selection + row.seconds_localization for row in group)
+    for name, column in _SECONDS.items():
+        cells[column] = fmean(getattr(row, name) for row in group) if timed or name == "seconds" else None
+    return cells
+
+
+def _formatted(values: Iterable[float | None], form: str, deviation: bool = False) -> str | None:
+    """The mean, or the standard deviation, of the values that are not ``None``."""
+    known = [value for value in values if value is not None]
+    if len(known) <= deviation:
+        return None
+    return format(stdev(known) if deviation else fmean(known), form)
 
 
 def _by_method(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of one method and target over the seeds, in the order in which they came."""
+    """The rows of each method and target over the seeds, in the order of their first rows."""
     groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.method, row.target), []).append(row)
     return list(groups.values())
 
 
-def _mean(group: Sequence[Row], name: str, form: str) -> str:
-    """Mean and, over several seeds, standard deviation; the number of seeds that have a value where some have none."""
-    values = [value for row in group if (value := getattr(row, name)) is not None]
-    if not values:
-        return ""
-    text = format(fmean(values), form)
-    if len(values) > 1:
-        text += f" ± {format(stdev(values), form)}"
-    return text if len(values) == len(group) else f"{text} ({len(values)} of {len(group)})"
-
-
-def _parts(group: Sequence[Row]) -> str:
-    names = ("seconds_sampling", "seconds_selection", "seconds_localization")
-    parts = [fmean(getattr(row, name) for row in group) for name in names]
-    return " + ".join(f"{part:.2g}" for part in parts) if sum(parts) else "by probability"
-
-
 def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
-    """One panel a target, one group of bars a method, on a logarithmic axis."""
+    """Draw one panel for each target with one pair of bars for each method, on a logarithmic axis."""
     scored = [group for group in _by_method(rows) if any(row.mae_evaluator is not None for row in group)]
     targets = sorted({group[0].target for group in scored})
     if not targets:
-        return  # nothing was predicted
+        return  # no design has a prediction
     figure = matplotlib.figure.Figure(figsize=(4.2 * len(targets), 4.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(targets), sharey=True))
     for axis, target in zip(axes, targets, strict=True):
-        shown = [group for group in scored if group[0].target == target]
-        place = np.arange(len(shown))
-        for shift, name, color in ((-0.2, "surrogate", _LOCALIZING), (0.2, "evaluator", _EVALUATOR)):
-            values = [[getattr(row, f"mae_{name}") or 0.0 for row in group] for group in shown]
-            # bars need a visible foot on a logarithmic axis
-            heights = [max(fmean(each), 1e-7) for each in values]
-            label = f"{'localizing' if name == 'surrogate' else name} surrogate"
-            axis.bar(place + shift, heights, 0.4, color=color, label=label)
-            seeds = [(i + shift, value) for i, each in enumerate(values) for value in each if len(each) > 1]
-            if seeds:
-                axis.scatter(*zip(*seeds, strict=True), s=6, color="black", zorder=3)
-        paper = [(i, PAPER[m][target]) for i, m in enumerate(group[0].method for group in shown) if target in PAPER.get(m, {})]
-        if paper:
-            axis.scatter(*zip(*paper, strict=True), marker="_", s=200, color=_PAPER, label="paper", zorder=3)
-        axis.set_xticks(place, [group[0].method for group in shown], rotation=60, ha="right", fontsize="small")
+        _draw_panel(axis, [group for group in scored if group[0].target == target])
         axis.set(yscale="log", title=f"target {target:g} {unit}")
     axes[0].set_ylabel(f"mean absolute error [{unit}]")
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(f"Table 1 on {data}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def _draw_panel(axis: matplotlib.axes.Axes, groups: Sequence[Sequence[Row]]) -> None:
+    place = np.arange(len(groups))
+    for shift, name, color, label in (
+        (-0.2, "mae_surrogate", SKY, "localizing surrogate"),
+        (0.2, "mae_evaluator", BLUE, "evaluator"),
+    ):
+        values = [[getattr(row, name) or 0.0 for row in group] for group in groups]
+        # a bar on a logarithmic axis needs a positive height
+        axis.bar(place + shift, [max(fmean(each), 1e-7) for each in values], 0.4, color=color, label=label)
+        for i, each in enumerate(values):
+            if len(each) > 1:  # one point for each seed
+                axis.scatter([i + shift] * len(each), each, s=6, color="black", zorder=3)
+    methods = [group[0].method for group in groups]
+    target = groups[0][0].target
+    published = [(i, PAPER[method][target]) for i, method in enumerate(methods) if target in PAPER.get(method, {})]
+    if published:
+        axis.scatter(*np.transpose(published), marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
+    axis.set_xticks(place, methods, rotation=60, ha="right", fontsize="small")

@@ -1,4 +1,4 @@
-"""Samples of an analytic problem against the exact forward function and the exact posterior."""
+"""Samples for an analytic problem, compared with its exact forward function and its exact posterior."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ _CHUNK_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Resimulation:
-    """How good samples are, in the raw units of designs and properties.
+    """Errors of samples, in the units of designs and properties.
 
     Args:
-        err_post: mean of the unbiased MMD^2 between samples and rejection posterior, over targets with two of the latter.
+        err_post: mean of the unbiased MMD^2 between samples and rejection posterior, over targets whose posterior has at least
+            two designs.
         err_resim: mean over targets and samples of the squared distance of f(x) to y*, summed over the properties;
-            ``None`` if all failed.
+            ``None`` if no sample has a forward value.
         median_err_resim: median over targets of the mean over their samples.
         targets: number of targets.
-        samples: samples for each target.
-        failed: samples without a forward value (they are not in err_resim).
+        samples: number of samples for each target.
+        failed: number of samples without a forward value, which err_resim leaves out.
         fewest_references: size of the smallest rejection posterior.
     """
 
@@ -46,7 +47,7 @@ class Resimulation:
 def resimulate(
     model: InverseModel,
     problem: AnalyticProblem,
-    wanted: Float[Tensor, "t dy"],
+    targets: Float[Tensor, "t dy"],
     posteriors: Sequence[Float[Tensor, "r dx"]],
     samples: int,
     generator: torch.Generator,
@@ -61,13 +62,13 @@ def resimulate(
     Args:
         model: a trained generative model.
         problem: gives the exact properties.
-        wanted: targets, forward values of prior designs.
+        targets: forward values of prior designs, shape [t, dy].
         posteriors: designs of the exact posterior of each target.
-        samples: designs for each target.
+        samples: number of designs for each target.
         generator: source of randomness.
     """
     errors, distances, failed = [], [], 0
-    pairs = tqdm(zip(wanted.split(1), posteriors, strict=True), desc="Re-simulating", total=len(wanted), leave=False)
+    pairs = tqdm(zip(targets.split(1), posteriors, strict=True), desc="Re-simulating", total=len(targets), leave=False)
     for y, reference in pairs:
         x = model.sample(y.expand(samples, -1), generator)
         if len(reference) > 1:
@@ -77,32 +78,32 @@ def resimulate(
         errors.append(squared[squared.isfinite()])
     per_target = [error.mean() for error in errors if len(error)]
     return Resimulation(
-        torch.stack(distances).mean().item() if distances else None,
-        torch.cat(errors).mean().item() if per_target else None,
-        torch.stack(per_target).median().item() if per_target else None,
-        len(wanted),
-        samples,
-        failed,
-        min(map(len, posteriors)),
+        err_post=torch.stack(distances).mean().item() if distances else None,
+        err_resim=torch.cat(errors).mean().item() if per_target else None,
+        median_err_resim=torch.stack(per_target).median().item() if per_target else None,
+        targets=len(targets),
+        samples=samples,
+        failed=failed,
+        fewest_references=min(map(len, posteriors)),
     )
 
 
 def rejection_posteriors(
-    problem: AnalyticProblem, wanted: Float[Tensor, "t dy"], count: int, limit: int, generator: torch.Generator
+    problem: AnalyticProblem, targets: Float[Tensor, "t dy"], count: int, limit: int, generator: torch.Generator
 ) -> list[Float[Tensor, "r dx"]]:
-    """Prior designs whose properties are within the problem's tolerance of each target.
+    """Returns, for each target, prior designs whose properties are within the problem's tolerance of it.
 
-    All targets share one stream of draws.
+    All targets share the drawn designs.
 
     Args:
-        problem: gives prior, forward function and tolerance (Euclidean distance).
-        wanted: targets, shape [t, dy].
-        count: designs for each target.
-        limit: prior designs drawn at most; a rare target gets fewer than `count`.
+        problem: has the prior, the forward function and the tolerance (a Euclidean distance).
+        targets: properties, shape [t, dy].
+        count: number of designs for each target.
+        limit: largest number of prior designs to draw; for a rare target there may be fewer designs than `count`.
         generator: source of randomness.
     """
-    kept: list[list[Tensor]] = [[] for _ in wanted]
-    missing = [count] * len(wanted)
+    posteriors: list[list[Tensor]] = [[] for _ in targets]
+    missing = [count] * len(targets)
     progress = tqdm(total=limit, desc="Rejection posteriors", unit="design", unit_scale=True, leave=False)
     for start in range(0, limit, _CHUNK_ROWS):
         if max(missing) <= 0:
@@ -111,17 +112,17 @@ def rejection_posteriors(
         y = problem.forward(x)
         order = y[:, 0].argsort()
         x, y = x[order], y[order]
-        # a window in the first property, then the distance
-        low = torch.searchsorted(y[:, 0].contiguous(), wanted[:, 0].contiguous() - problem.tolerance).tolist()
-        high = torch.searchsorted(y[:, 0].contiguous(), wanted[:, 0].contiguous() + problem.tolerance).tolist()
-        for i, target in enumerate(wanted):
+        # the first property gives a window of the sorted designs; the distance is computed within it only
+        low = torch.searchsorted(y[:, 0].contiguous(), targets[:, 0].contiguous() - problem.tolerance).tolist()
+        high = torch.searchsorted(y[:, 0].contiguous(), targets[:, 0].contiguous() + problem.tolerance).tolist()
+        for i, target in enumerate(targets):
             if missing[i] > 0:
-                near = (y[low[i] : high[i]] - target).norm(dim=1) < problem.tolerance
-                found = x[low[i] : high[i]][near]
-                if len(found) > missing[i]:  # the window is sorted: a random part of it
-                    found = found[torch.randperm(len(found), generator=generator)[: missing[i]]]
-                kept[i].append(found)
-                missing[i] -= len(found)
+                window = slice(low[i], high[i])
+                near = x[window][(y[window] - target).norm(dim=1) < problem.tolerance]
+                if len(near) > missing[i]:  # a random choice, because the window is sorted by the first property
+                    near = near[torch.randperm(len(near), generator=generator)[: missing[i]]]
+                posteriors[i].append(near)
+                missing[i] -= len(near)
         progress.update(len(x))
     progress.close()
-    return [torch.cat(parts) for parts in kept]
+    return [torch.cat(designs) for designs in posteriors]

@@ -1,4 +1,4 @@
-"""How long sampling, selecting and localizing take, against the paper's algorithm and against the arithmetic they need."""
+"""Wall times of sampling, selection and localization, beside the paper's algorithm and the time that the arithmetic needs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from matdesinne.localization import Localizer, MeanGradientDescent, Newton
 from matdesinne.pipeline import DesignRun, InverseDesign
 
 _WARM_UP = 1000
-"""Candidates of the run that fills caches before anything is timed."""
+"""Candidates of the untimed run that fills caches."""
 _COUNTED = 10_000
-"""Arithmetic is counted over this many candidates at most, and taken in proportion beyond."""
+"""Operations are counted for at most this many candidates, and scaled in proportion to larger sizes."""
 _PRODUCT = {"cpu": 2048, "cuda": 8192}
-"""Edge of the square matrices whose product gives the rate of a device."""
+"""Size of the square matrices whose product gives the rate of a device."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The rate of a large float32 matrix product, the time below which arithmetic cannot be done.
+    """The rate of a large float32 matrix product; it gives a lower bound for the time of arithmetic.
 
     Args:
-        device: where it was measured.
-        threads: of the CPU.
-        rate: floating-point operations a second, median over the repeats.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: number of threads of the CPU.
+        rate: floating-point operations per second, median over the repeats.
     """
 
     device: str
@@ -41,7 +41,7 @@ class Floor:
 
     @classmethod
     def measure(cls, device: str, repeats: int) -> Floor:
-        """Multiply large matrices, after a warm-up."""
+        """Measure the rate by multiplying large matrices, after a warm-up."""
         edge = _PRODUCT[device]
         left, right = torch.randn(edge, edge, device=device), torch.randn(edge, edge, device=device)
         seconds = [_seconds(lambda: left @ right, device) for _ in range(repeats + 1)][1:]
@@ -57,14 +57,14 @@ class SpeedRow:
         localizer: name of the localizer.
         device: ``"cpu"`` or ``"cuda"``.
         size: designs that were sampled.
-        repeats: runs of which the times are medians.
-        sample: seconds.
-        select: seconds of prediction and down-selection.
-        localize: seconds.
-        kept: candidates at the end.
+        repeats: number of runs of which the times are medians.
+        sample: time of sampling.
+        select: time of prediction and selection.
+        localize: time of localization.
+        kept: number of candidates at the end.
         error: mean distance to the target, in the property's unit.
         operations: floating-point operations in matrix products, of all three stages.
-        floor: seconds that these take at the rate of a large matrix product.
+        floor: time of these operations at the rate of a large matrix product.
     """
 
     model: str
@@ -82,22 +82,22 @@ class SpeedRow:
 
     @property
     def total(self) -> float:
-        """Seconds of all three stages."""
+        """Time of all three stages."""
         return self.sample + self.select + self.localize
 
 
 @dataclass(frozen=True)
 class PaperTime:
-    """The published localization over the candidates that the selection left: gradient descent on their mean squared error.
+    """Wall time of the published localization, gradient descent on the mean squared error of the selected candidates.
 
     Args:
         model: name of the generative model.
-        device: where.
+        device: ``"cpu"`` or ``"cuda"``.
         size: designs that were sampled.
-        rows: candidates that were moved.
-        timed_steps: steps that were timed.
-        steps: steps of the algorithm.
-        seconds: for `steps` steps, in proportion where fewer were timed.
+        rows: number of localized candidates.
+        timed_steps: number of timed steps.
+        steps: number of steps of the algorithm.
+        seconds: time of `steps` steps, in proportion if fewer were timed.
     """
 
     model: str
@@ -111,14 +111,14 @@ class PaperTime:
 
 @dataclass(frozen=True)
 class Speed:
-    """Times designs that are trained already.
+    """Times trained designs.
 
     Args:
-        designs: by the name of the generative model.
+        designs: trained designs by the name of their generative model.
         target: value of the property.
         repeats: largest number of runs of which the median is taken.
-        seconds: no more runs of one size are begun after this many.
-        seed: of every run.
+        seconds: after this time no further run of the same size starts.
+        seed: seed of every run.
     """
 
     designs: Mapping[str, InverseDesign]
@@ -129,64 +129,70 @@ class Speed:
 
     def rows(self, localizers: Mapping[str, Localizer], sizes: Sequence[int], floor: Floor) -> list[SpeedRow]:
         """Time every model with every localizer at every size, on the device of the floor."""
-        found = []
-        for name, design in self.designs.items():
+        rows = []
+        for model, design in self.designs.items():
             design.to(floor.device).refinement.localization = Newton()
             self._run(design, _WARM_UP)
-            found += [
-                self._row(name, design, label, localizer, size, floor)
-                for label, localizer in localizers.items()
-                for size in sizes
-            ]
-        return found
+            for name, localizer in localizers.items():
+                design.refinement.localization = localizer
+                rows += [self._row(model, design, name, size, floor) for size in sizes]
+        return rows
 
     def paper(self, device: str, size: int, timed_steps: int, steps: int = 2000) -> list[PaperTime]:
         """Time the published localization, or some of its steps, through the same surrogates."""
-        return [self._paper(name, design.to(device), device, size, timed_steps, steps) for name, design in self.designs.items()]
+        timed = min(timed_steps, steps)
+        return [
+            self._paper_time(model, design.to(device), device, size, timed, steps) for model, design in self.designs.items()
+        ]
 
-    def _row(self, name: str, design: InverseDesign, label: str, localizer: Localizer, size: int, floor: Floor) -> SpeedRow:
-        design.refinement.localization = localizer
-        parts: list[list[float]] = []
+    def _row(self, model: str, design: InverseDesign, localizer: str, size: int, floor: Floor) -> SpeedRow:
+        times: list[list[float]] = []
         start = time.perf_counter()
-        while len(parts) < self.repeats and (not parts or time.perf_counter() - start < self.seconds):
+        while len(times) < self.repeats and (not times or time.perf_counter() - start < self.seconds):
             run = self._run(design, size)
-            parts.append([run.seconds[stage] for stage in ("sampled", "selected", "localized")])
-        sample, select, localize = map(statistics.median, zip(*parts, strict=True))
+            times.append([run.seconds[stage] for stage in ("sampled", "selected", "localized")])
+        sample, select, localize = map(statistics.median, zip(*times, strict=True))
         counted = min(size, _COUNTED)
         with _Operations() as counter:
             self._run(design, counted)
         operations = counter.total * size / counted
-        error = run.candidates.error.mean().item()
         return SpeedRow(
-            name,
-            label,
-            floor.device,
-            size,
-            len(parts),
-            sample,
-            select,
-            localize,
-            len(run.candidates),
-            error,
-            operations,
-            operations / floor.rate,
+            model=model,
+            localizer=localizer,
+            device=floor.device,
+            size=size,
+            repeats=len(times),
+            sample=sample,
+            select=select,
+            localize=localize,
+            kept=len(run.candidates),
+            error=run.candidates.error.mean().item(),
+            operations=operations,
+            floor=operations / floor.rate,
         )
 
     def _run(self, design: InverseDesign, size: int) -> DesignRun:
         return design.run(self.target, size, torch.Generator().manual_seed(self.seed))
 
-    def _paper(self, name: str, design: InverseDesign, device: str, size: int, timed_steps: int, steps: int) -> PaperTime:
+    def _paper_time(self, model: str, design: InverseDesign, device: str, size: int, timed: int, steps: int) -> PaperTime:
         design.refinement.localization = None
-        start = self._run(design, size).candidates
-        timed = min(timed_steps, steps)
-        MeanGradientDescent(steps=1).localize(start, design.surrogate)
-        once = _seconds(lambda: design.surrogate.predict_many(start.designs), device)
-        spent = _seconds(lambda: MeanGradientDescent(steps=timed).localize(start, design.surrogate), device)
-        return PaperTime(name, device, size, len(start), timed, steps, max(spent - once, 0.0) * steps / timed)
+        selected = self._run(design, size).candidates
+        MeanGradientDescent(steps=1).localize(selected, design.surrogate)  # fills caches
+        prediction = _seconds(lambda: design.surrogate.predict_many(selected.designs), device)
+        spent = _seconds(lambda: MeanGradientDescent(steps=timed).localize(selected, design.surrogate), device)
+        return PaperTime(
+            model=model,
+            device=device,
+            size=size,
+            rows=len(selected),
+            timed_steps=timed,
+            steps=steps,
+            seconds=max(spent - prediction, 0.0) * steps / timed,
+        )
 
 
 class _Operations(TorchDispatchMode):
-    """Counts the floating-point operations of matrix products, also those in a backward pass."""
+    """Counts the floating-point operations of matrix products, including those of backward passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +207,7 @@ class _Operations(TorchDispatchMode):
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | None:
-    """Slope of log time against log size by least squares; none of fewer than two sizes."""
+    """Returns the slope of log time against log size by least squares; ``None`` for fewer than two sizes."""
     if len(set(sizes)) < 2:
         return None
     return statistics.linear_regression([math.log(size) for size in sizes], [math.log(value) for value in seconds]).slope

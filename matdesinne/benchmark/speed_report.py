@@ -1,4 +1,4 @@
-"""What suite=speed found as JSON, Markdown and a picture."""
+"""Results of suite=speed as JSON, Markdown and a figure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from matdesinne.benchmark.speed import Floor, PaperTime, SpeedRow, exponent
 from matdesinne.benchmark.training_speed import TrainingRow
 from matdesinne.files import atomic_path, write_json
 from matdesinne.reporting.palette import CYCLE
+from matdesinne.reporting.tables import markdown_table
 
 _LARGE = 10_000
-"""Sizes from here on give the exponent; below, what does not grow shows."""
+"""The exponent is that of sizes from here on; constant costs dominate below."""
 
 
 def write_speed(
@@ -27,7 +28,7 @@ def write_speed(
     training: Sequence[TrainingRow],
     facts: Mapping[str, object],
 ) -> str:
-    """Write ``speed.json``, ``speed.md``, ``speed.png`` and ``speed.pdf``; the text of the second is returned.
+    """Write ``speed.json``, ``speed.md``, ``speed.png`` and ``speed.pdf``; returns the text of the second.
 
     Args:
         folder: where to.
@@ -35,20 +36,23 @@ def write_speed(
         papers: times of the published localization.
         floors: rates of the devices.
         training: times of training steps.
-        facts: what else a reader of the numbers needs.
+        facts: what else a reader of the numbers needs, with the keys ``target`` and ``unit``.
     """
-    growth = [{**key, "exponent": value} for key, value in _exponents(rows)]
     content = {
         "units": {"times and floor": "s", "rate": "1/s", "error": facts.get("unit")},
         **facts,
         "floors": [asdict(floor) for floor in floors],
         "rows": [{**asdict(row), "total": row.total} for row in rows],
         "paper": [asdict(paper) for paper in papers],
-        "growth": growth,
+        "growth": _growth(rows),
         "training": [asdict(row) for row in training],
     }
     write_json(folder / "speed.json", content)
-    text = _markdown(rows, papers, floors, facts) + _training_lines(training)
+    text = _markdown(rows, papers, floors, facts)
+    if training:
+        text += (
+            f"\nTraining steps on the CPU, beside the same network written straightforwardly:\n\n{_training_table(training)}"
+        )
     with atomic_path(folder / "speed.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     _draw(folder, rows, papers)
@@ -62,59 +66,70 @@ def _series(rows: Sequence[SpeedRow]) -> dict[tuple[str, str, str], list[SpeedRo
     return series
 
 
-def _exponents(rows: Sequence[SpeedRow]) -> list[tuple[dict[str, str], float]]:
-    found = []
+def _growth(rows: Sequence[SpeedRow]) -> list[dict[str, object]]:
+    """The exponent e of time ~ size^e for every model, localizer and device with at least two large sizes."""
+    growth: list[dict[str, object]] = []
     for (model, localizer, device), group in _series(rows).items():
         large = [row for row in group if row.size >= _LARGE]
         slope = exponent([row.size for row in large], [row.total for row in large])
         if slope is not None:
-            found.append(({"model": model, "localizer": localizer, "device": device}, slope))
-    return found
+            growth.append({"model": model, "localizer": localizer, "device": device, "exponent": slope})
+    return growth
 
 
 def _markdown(
     rows: Sequence[SpeedRow], papers: Sequence[PaperTime], floors: Sequence[Floor], facts: Mapping[str, object]
 ) -> str:
     rates = "; ".join(f"{floor.device} ({floor.threads} threads): {floor.rate / 1e9:.0f} Gflop/s" for floor in floors)
-    lines = [
-        f"Wall time in seconds, target {facts.get('target')} {facts.get('unit')}; medians of warm runs. Floor: operations in",
-        f"matrix products over the rate of a large float32 product measured in this run: {rates}.",
-        "",
-        "| model | localizer | device | candidates | runs | sample [s] | select [s] | localize [s] | total [s] | each [us] "
-        f"| kept | mean error [{facts.get('unit')}] | total / floor | paper / total |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    known = {(paper.model, paper.device, paper.size): paper for paper in papers}
-    for row in rows:
-        paper = known.get((row.model, row.device, row.size))
-        ratio = f"{(row.sample + row.select + paper.seconds) / row.total:.0f}" if paper else ""
-        lines.append(
-            f"| {row.model} | {row.localizer} | {row.device} | {row.size:,} | {row.repeats} | {row.sample:.3g} "
-            f"| {row.select:.3g} | {row.localize:.3g} | {row.total:.3g} | {1e6 * row.total / row.size:.3g} "
-            f"| {row.kept:,} | {row.error:.2g} | {row.total / row.floor:.2f} | {ratio} |"
-        )
-    lines.append("")
-    for paper in papers:
-        whole = "whole" if paper.timed_steps == paper.steps else f"in proportion to {paper.timed_steps} timed steps"
-        lines.append(
-            f"The paper's localization of {paper.rows:,} of {paper.size:,} candidates ({paper.model}, {paper.device}): "
-            f"{paper.seconds:.0f} s for {paper.steps:,} steps, {whole}."
-        )
-    for key, slope in _exponents(rows):
-        lines.append(f"{key['model']}, {key['localizer']}, {key['device']}: time grows as size^{slope:.2f} from {_LARGE:,} on.")
-    return "\n".join(lines) + "\n"
-
-
-def _training_lines(training: Sequence[TrainingRow]) -> str:
-    return "".join(
-        f"A training step of the {row.model}, {row.batch:,} rows, CPU: {1e3 * row.step:.1f} ms; written straightforwardly "
-        f"{1e3 * row.reference:.1f} ms, {row.reference / row.step:.1f} times as long.\n"
-        for row in training
+    by_size = {(paper.model, paper.device, paper.size): paper for paper in papers}
+    lines = [_cells(row, by_size.get((row.model, row.device, row.size)), facts.get("unit")) for row in rows]
+    text = (
+        f"Wall times for the target {facts.get('target')} {facts.get('unit')}: medians of warm runs. Floor: operations in "
+        f"matrix products over the rate of a large float32 product measured in this run: {rates}.\n\n"
+        f"{markdown_table(list(lines[0]), [list(cells.values()) for cells in lines])}"
     )
+    if papers:
+        header = ["model", "device", "candidates", "localized", "steps", "timed steps", "time [s]"]
+        cells = [[p.model, p.device, p.size, p.rows, p.steps, p.timed_steps, p.seconds] for p in papers]
+        text += f"\nThe paper's localization, in proportion to the timed steps:\n\n{markdown_table(header, cells)}"
+    if growth := _growth(rows):
+        cells = [list(line.values()) for line in growth]
+        text += (
+            f"\nExponent of the total time over the candidates, from {_LARGE:,} on:\n\n{markdown_table(list(growth[0]), cells)}"
+        )
+    return text
+
+
+def _cells(row: SpeedRow, paper: PaperTime | None, unit: object) -> dict[str, object]:
+    return {
+        "model": row.model,
+        "localizer": row.localizer,
+        "device": row.device,
+        "candidates": f"{row.size:,}",
+        "runs": row.repeats,
+        "sampling [s]": row.sample,
+        "selection [s]": row.select,
+        "localization [s]": row.localize,
+        "total [s]": row.total,
+        "time per candidate [us]": 1e6 * row.total / row.size,
+        "kept": f"{row.kept:,}",
+        f"mean error [{unit}]": row.error,
+        "total / floor": row.total / row.floor,
+        "paper / total": (row.sample + row.select + paper.seconds) / row.total if paper else None,
+    }
+
+
+def _training_table(training: Sequence[TrainingRow]) -> str:
+    header = ["model", "rows", "time [ms]", "straightforward [ms]", "ratio"]
+    cells = [
+        [row.model, f"{row.batch:,}", f"{1e3 * row.step:.1f}", f"{1e3 * row.reference:.1f}", f"{row.reference / row.step:.1f}"]
+        for row in training
+    ]
+    return markdown_table(header, cells)
 
 
 def _draw(folder: Path, rows: Sequence[SpeedRow], papers: Sequence[PaperTime]) -> None:
-    """Total times against size on logarithmic axes; dotted: the floor; crosses: the paper's algorithm."""
+    """Draw total times against size on logarithmic axes, the floor as dotted lines, the paper's algorithm as crosses."""
     figure = matplotlib.figure.Figure(figsize=(6.4, 4.8), layout="constrained")
     axis = figure.subplots()
     for place, ((model, localizer, device), group) in enumerate(_series(rows).items()):
@@ -124,7 +139,9 @@ def _draw(folder: Path, rows: Sequence[SpeedRow], papers: Sequence[PaperTime]) -
     if papers:
         label = "paper's localization"
         axis.plot([paper.size for paper in papers], [paper.seconds for paper in papers], "x", color="black", label=label)
-    axis.set(xscale="log", yscale="log", xlabel="candidates", ylabel="wall time [s]", title="sample + select + localize")
+    axis.set(
+        xscale="log", yscale="log", xlabel="candidates", ylabel="wall time [s]", title="sampling + selection + localization"
+    )
     axis.legend(fontsize="small")
     for suffix in ("png", "pdf"):
         with atomic_path(folder / f"speed.{suffix}") as temporary:

@@ -1,17 +1,17 @@
-"""The suites of `benchmark.py`: from a configuration to files in a folder."""
+"""The suites of ``benchmark.py``: each takes a configuration and writes files into a folder."""
 
 from __future__ import annotations
 
 __all__ = ["SUITES"]
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from matdesinne.benchmark.parallel import Trainings
@@ -22,41 +22,40 @@ from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
 from matdesinne.benchmark.speed import Floor, PaperTime, Speed, SpeedRow
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
-from matdesinne.benchmark.training_speed import TrainingRow, training_rows
+from matdesinne.benchmark.training_speed import PLAIN_LOSSES, TrainingRow, training_rows
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.localization import Adam, GradientDescent, Newton
-from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.fit import build
+from matdesinne.training.build import build_module
 
 _DRAW = 1_000_000
-"""Added to the seed of targets and reference designs: they are none of the rows of an analytic source."""
+"""Added to the seed of targets and reference designs, which must not be rows of the analytic source."""
 
 Models = dict[str, DictConfig]
 
 
 def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
-    """Table 1 of the paper: train what is missing, generate, score; once for each seed."""
+    """Table 1 of the paper: train, generate and score every model, once for each seed."""
     rows: list[Row] = []
     facts: dict[str, object] = {}
     text = ""
     for part, place in _seeds(config, folder):
         ready = prepare(part, models, place, evaluate=True)
-        assert ready.evaluator is not None  # asked for
+        assert ready.evaluator is not None  # because of evaluate=True
         table = Table1(
-            ready.models,
-            ready.seconds,
-            _refinement(part, ready.surrogate, ready.accurate_surrogate),
-            ready.evaluator,
-            ready.data.split.train,
-            ready.data.prior,
-            part.seconds_per_label,
-            part.num_samples,
-            part.evaluated,
-            part.seed,
-            part.baselines,
+            models=ready.models,
+            training_seconds=ready.training_seconds,
+            refinement=_refinement(part, ready.surrogate, ready.accurate_surrogate),
+            evaluator=ready.evaluator,
+            reference=ready.data.split.train,
+            seconds_per_label=part.seconds_per_label,
+            num_samples=part.num_samples,
+            evaluated=part.evaluated,
+            seed=part.seed,
+            baselines=part.baselines,
         )
         rows += tqdm(table.rows(part.targets), desc=f"Table 1, seed {part.seed}", unit="row")
         facts[place.name] = ready.facts()
@@ -65,7 +64,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
 
 
 def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
-    """Samples against the posterior that rejection gives: C2ST, MMD, copies of training rows; expected coverage."""
+    """Compare samples with the rejection posterior: C2ST, MMD, copies of training rows; expected coverage of densities."""
     settings, text = config.posterior, ""
     rows: list[PosteriorRow] = []
     coverage: list[dict[str, object]] = []
@@ -83,19 +82,22 @@ def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) 
             seed=part.seed,
         )
         for name, model in ready.models.items():
-            if isinstance(model, DensityModel):
-                generator = torch.Generator().manual_seed(part.seed)
-                count, ranks = settings.designs, settings.ranks
-                levels = expected_coverage(
-                    model, ready.surrogate, settings.levels, count=count, samples=ranks, generator=generator
+            if hasattr(model, "log_prob"):  # the model has a density
+                shares = expected_coverage(
+                    model,
+                    ready.surrogate,
+                    settings.levels,
+                    count=settings.designs,
+                    samples=settings.ranks,
+                    generator=torch.Generator().manual_seed(part.seed),
                 )
-                coverage.append({"method": name, "seed": part.seed, **{f"{level:g}": share for level, share in levels.items()}})
+                coverage.append({"method": name, "seed": part.seed, **{f"{level:g}": share for level, share in shares.items()}})
         text = write_posterior(folder, data_name, rows, coverage)
     return text
 
 
 def resimulation(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
-    """Train every model on an analytic problem; compare its samples with the exact forward function and posterior."""
+    """Train every model on an analytic problem and compare its samples with the exact forward function and posterior."""
     if "problem" not in config.data.source:
         raise ConfigError(f"Expected an analytic problem for suite=resimulation, got {data_name}: use data=kinematics.")
     settings, text = config.resimulation, ""
@@ -105,17 +107,17 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
         with Trainings(part.workers) as trainings:
             trained, seconds = train_models(part, models, data, place, trainings)
         problem, generator = data.source.problem, torch.Generator().manual_seed(_DRAW + part.seed)
-        wanted = problem.forward(problem.sample_prior(settings.targets, generator))
-        posteriors = rejection_posteriors(problem, wanted, settings.samples, settings.limit, generator)
+        targets = problem.forward(problem.sample_prior(settings.targets, generator))
+        posteriors = rejection_posteriors(problem, targets, settings.samples, settings.limit, generator)
         for label, model in trained.items():
-            result = resimulate(model, problem, wanted, posteriors, settings.samples, generator)
+            result = resimulate(model, problem, targets, posteriors, settings.samples, generator)
             results.append({"method": label, "seed": part.seed, **asdict(result), "seconds_training": seconds.get(label)})
             text = write_resimulation(folder, data_name, results)
     return text
 
 
 def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
-    """Time the packaged design, or those of runs: sample, select, localize, against the paper's algorithm and the floor."""
+    """Time sampling, selection and localization of the packaged design or of runs, and training steps."""
     settings = config.speed
     designs = {
         name: InverseDesign.load(run, instantiate(config.selection, _convert_="all"))
@@ -139,20 +141,17 @@ def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> s
 
 
 def _training(config: DictConfig, models: Models, design: InverseDesign) -> list[TrainingRow]:
-    """Training steps of the cINN and of the INN as `conf/model` states them, on designs of the surrogate's space."""
+    """Time training steps of the cINN and of the INN of ``conf/model`` on uniform designs of the surrogate's space."""
     batch, surrogate = config.speed.batch_size, design.surrogate
     x = surrogate.space.sample(4 * batch, torch.Generator().manual_seed(config.seed))
     rows = Batch(x, surrogate.predict_many(x)[0])
-    data = SimpleNamespace(
-        space=surrogate.space, properties=surrogate.properties, prototype=surrogate.prototype, training_rows=rows
-    )
-    found: list[TrainingRow] = []
-    for name in ("cinn", "inn"):
-        if name in models:
-            model = build(InverseModel, models[name], data).train()  # type: ignore[type-abstract, arg-type]
-            model.fit_scales(rows)
-            found += training_rows(model, rows, batch, config.speed.training_steps)
-    return found
+    data = DesignDataModule((rows.x, rows.y), surrogate.space, surrogate.properties, surrogate.prototype)
+    timed: list[TrainingRow] = []
+    for name in [name for name in PLAIN_LOSSES if name in models]:
+        module = build_module(models[name], data).train()
+        module.network.fit_scales(rows)
+        timed += training_rows(name, module, rows, batch, config.speed.training_steps)
+    return timed
 
 
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
@@ -161,14 +160,14 @@ SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
     "resimulation": resimulation,
     "speed": speed,
 }
-"""What each suite does, by its name; it returns its table as Markdown."""
+"""The suites by their names; each returns its tables as Markdown."""
 
 
 def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]]:
     """The configuration and the folder of each repetition."""
     for seed in range(config.seed, config.seed + config.repeats):
-        part = OmegaConf.merge(config, {"seed": seed})
-        assert isinstance(part, DictConfig)
+        part = copy.deepcopy(config)
+        part.seed = seed
         yield part, folder / f"seed{seed}"
 
 

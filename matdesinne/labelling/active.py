@@ -28,7 +28,7 @@ from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
-from matdesinne.training.runs import cached_surrogate
+from matdesinne.training.runs import trained_surrogate
 
 _LOGGER = logging.getLogger(__name__)
 _ACCEPTED = 0.01
@@ -176,7 +176,7 @@ class ActiveLearning:
                 "Expected a model and data of the same parameters and property, got different ones: change active.run."
             )
         _LOGGER.info("Round %d: %d training rows", number, len(data.split.train))
-        return cached_surrogate(config, data, config.seed, Path(config.surrogates_folder)), data
+        return trained_surrogate(config, data), data
 
     def _samples(self, targets: Sequence[Target], count: int, stream: int) -> list[Float[Tensor, "n dx"]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "add_synthetic_rows",
+    "hash_of_rows",
     "make_callbacks",
     "prepare_folder",
     "resumable",
@@ -88,7 +89,7 @@ def trained_surrogate(
         "version": matdesinne.__version__,
         "data": {key: value for key, value in _plain(config.data).items() if key not in ("added", "synthetic")},  # rows: below
         "surrogate": _plain(surrogate),
-        "rows": _hash_of_rows(data.training_rows),
+        "rows": hash_of_rows(data.training_rows),
         "epochs": config.trainer.max_epochs,
         "seed": seed,
     }
@@ -231,8 +232,8 @@ def _one_process_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _hash_of_rows(table: DesignTable) -> str:
-    """An edited table trains a new surrogate."""
+def hash_of_rows(table: DesignTable) -> str:
+    """Returns a hash of designs and properties, by which edited rows are told from the rows before."""
     return hashlib.sha256(table.x.numpy().tobytes() + table.y.numpy().tobytes()).hexdigest()
 
 

@@ -6,14 +6,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark import preparation
 from matdesinne.benchmark.parallel import Trainings
-from matdesinne.benchmark.preparation import _evaluator, gather, prepare, train_models
+from matdesinne.benchmark.preparation import evaluator_settings, gather, prepare, train_models
+from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import write_json
-from matdesinne.network import save_network
+from matdesinne.network import Batch, save_network
 
-from ..conftest import CONF, TINY, box, prop, rows, tiny_module, toy_data, trainer_config, yaml_files
+from ..conftest import CONF, TINY, box, linear, prop, rows, tiny_network, toy_data, trainer_config, yaml_files
 
-SURROGATE = {"_target_": "matdesinne.surrogates.mlp.MLPSurrogate", "hidden": 16, "members": 2}
+SURROGATE = {
+    "_target_": "matdesinne.training.surrogates.LightningMLP",
+    "network": {"_target_": "matdesinne.surrogates.mlp.MLPSurrogate", "hidden": 16, "members": 2},
+}
 
 
 def config(**changes: object) -> DictConfig:
@@ -24,10 +28,11 @@ def config(**changes: object) -> DictConfig:
         "workers": 1,
         "seed": 0,
         "trainer": trainer_config(),
-        "data": {"source": "toy"},
+        "callbacks": None,
+        "data": {"source": "toy", "split_seed": "${seed}", "order_seed": "${seed}"},
         "surrogate": SURROGATE,
         "surrogates_folder": "kept",
-        "evaluator": {},
+        "evaluator_network": {"members": 3},
     }
     return OmegaConf.merge(base, changes)
 
@@ -35,8 +40,8 @@ def config(**changes: object) -> DictConfig:
 def chosen(*names: str, **changes: object) -> dict[str, DictConfig]:
     models = gather(config(models=list(names)), CONF / "model")
     for model in models.values():
-        small = {key: value for key, value in {**TINY, **changes}.items() if key in model}
-        model.update({key: [8, 8] if OmegaConf.is_list(model[key]) else value for key, value in small.items()})
+        small = {key: value for key, value in {**TINY, **changes}.items() if key in model.network}
+        model.network.update({key: [8, 8] if OmegaConf.is_list(model.network[key]) else value for key, value in small.items()})
     return models
 
 
@@ -44,7 +49,7 @@ def test_all_models_are_those_at_the_top():
     assert list(gather(config(), CONF / "model")) == [path.stem for path in yaml_files("model")]
 
 
-@pytest.mark.parametrize("names", [["mdn"], ["paper/cinn", "cvae"], []])
+@pytest.mark.parametrize("names", [["mdn"], ["paper/cinn_affine", "cvae"], []])
 def test_models_by_name(names):
     found = gather(config(models=names), CONF / "model")
     assert {name: model for name, model in found.items()} == {
@@ -54,7 +59,7 @@ def test_models_by_name(names):
 
 @pytest.mark.parametrize("changes", [{"models": ["mdn", "paper/nothing"]}, {"runs": {"paper/nothing": "runs/one"}}])
 def test_unknown_model(changes):
-    with pytest.raises(ConfigError, match=r"'paper/cinn'.*\['paper/nothing'\]"):
+    with pytest.raises(ConfigError, match=r"'paper/cinn_affine'.*\['paper/nothing'\]"):
         gather(config(**changes), CONF / "model")
 
 
@@ -63,20 +68,20 @@ def fitted(monkeypatch) -> list[Path]:
     """The folders in which something was trained; the training only learns the scales."""
     places = []
 
-    def fit(module, data, trainer, folder, loggers):
+    def fit(module, data, trainer, folder, callbacks):
         places.append(folder)
-        module.fit_scales(data.training_batch(), data.prior)
+        module.network.fit_scales(data.training_batch(), data.prior)
         write_json(folder / "metrics.json", {"seconds": 7.5})
-        return module.eval()
+        return module.network.eval()
 
     monkeypatch.setattr(preparation, "fit", fit)
     return places
 
 
 def test_models_are_trained_in_folders_of_their_names(fitted, tmp_path):
-    trained, seconds = train_models(config(), chosen("mdn", "paper/cinn"), toy_data(), tmp_path, Trainings(1))
-    assert list(trained) == list(seconds) == ["MDN", "cINN"]
-    assert fitted == [tmp_path / "mdn", tmp_path / "paper" / "cinn"]
+    trained, seconds = train_models(config(), chosen("mdn", "paper/cinn_affine"), toy_data(), tmp_path, Trainings(1))
+    assert list(trained) == list(seconds) == ["MDN", "cINN (affine)"]
+    assert fitted == [tmp_path / "mdn", tmp_path / "paper" / "cinn_affine"]
     assert set(seconds.values()) == {7.5}
 
 
@@ -91,7 +96,7 @@ def test_equal_settings_are_not_trained_again(fitted, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"data": {"source": "other"}}, {"surrogate": {"hidden": 17}}, {"trainer": {"max_epochs": 3}}],
+    [{"seed": 1}, {"data": {"source": "other"}}, {"surrogate": {"network": {"hidden": 17}}}, {"trainer": {"max_epochs": 3}}],
     ids=["seed", "data", "surrogate", "epochs"],
 )
 def test_other_settings_are_trained_again(fitted, tmp_path, changes):
@@ -122,7 +127,7 @@ def test_a_training_that_was_cut_off_is_done_again(fitted, tmp_path, content):
 
 
 def test_a_run_is_taken_as_it_is(fitted, tmp_path):
-    model = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()])
+    model = tiny_network(CONF / "model" / "mdn.yaml", box(), [prop()])
     model.fit_scales(rows(box()))
     save_network(model, tmp_path / "run", "model")
     trained, seconds = train_models(
@@ -138,54 +143,87 @@ def test_a_missing_run(fitted, tmp_path):
 
 
 def test_two_settings_of_one_method(fitted, tmp_path):
-    trained, _ = train_models(config(), chosen("cinn", "paper/cinn"), toy_data(), tmp_path, Trainings(1))
-    assert len(trained) == 2
+    trained, _ = train_models(config(), chosen("inn", "paper/inn"), toy_data(), tmp_path, Trainings(1))
+    assert list(trained) == ["INN", "INN (paper/inn)"]
+
+
+SYNTHETIC = SyntheticDesigns(uniform=2000, chains=100, steps=1)
+
+
+def test_synthetic_designs_are_made_if_a_model_is_to_be_trained(fitted, tmp_path, monkeypatch, close):
+    made = []
+    monkeypatch.setattr(
+        SyntheticDesigns, "make", lambda *arguments, make=SyntheticDesigns.make: made.append(make(*arguments)) or made[-1]
+    )
+    for _ in range(2):
+        trained, _ = train_models(config(), chosen("mdn"), toy_data(synthetic=SYNTHETIC), tmp_path, Trainings(1), linear())
+    (designs,) = made
+    network = tiny_network(CONF / "model" / "mdn.yaml", box(), [prop()])
+    network.fit_scales(Batch(designs.train.x, designs.train.y), designs.prior)
+    close(trained["MDN"].target_reference, network.target_reference)
 
 
 @pytest.fixture
 def asked(monkeypatch) -> list[tuple]:
-    """What surrogates were asked for."""
+    """The arguments with which surrogates were trained or loaded."""
     calls = []
-    monkeypatch.setattr(preparation, "cached_surrogate", lambda *arguments: calls.append(arguments))
+
+    def trained_surrogate(*arguments):
+        calls.append(arguments)
+        return linear()
+
+    monkeypatch.setattr(preparation, "trained_surrogate", trained_surrogate)
+    monkeypatch.setattr(preparation, "train_models", lambda *_: ({}, {}))
     return calls
 
 
-def test_independent_surrogate_has_changes(asked):
-    settings = config(evaluator={"hidden": 99, "kpoints": 41}, seed=5)
-    _evaluator(settings, toy_data())
-    # what the surrogate does not know is for another kind of it
-    assert asked[0][0].surrogate == {**SURROGATE, "hidden": 99}
+def prepared(monkeypatch, tmp_path, data=None, **changes: object) -> preparation.Prepared:
+    monkeypatch.setattr(preparation, "instantiate", lambda *_, **__: data or toy_data())
+    return prepare(config(**changes), {}, tmp_path, evaluate=True)
+
+
+def test_evaluator_has_another_network():
+    settings = config(evaluator_network={"hidden": 99, "kpoints": 41})
+    # the network has no k-points: that size is for another kind of surrogate
+    expected = {**SURROGATE, "network": {**SURROGATE["network"], "hidden": 99, "members": 3}}
+    assert evaluator_settings(settings) == expected
     assert settings.surrogate == SURROGATE
 
 
-def test_independent_surrogate_can_be_another_one(asked):
-    other = {"_target_": "matdesinne.surrogates.inn.INNSurrogate", "blocks": 3}
-    _evaluator(config(evaluator=other), toy_data())
-    assert asked[0][0].surrogate == other
+@pytest.mark.parametrize("evaluator", [None, {"_target_": "matdesinne.training.surrogates.LightningSurrogateINN"}])
+def test_evaluator_can_be_another_surrogate(evaluator):
+    settings = config(evaluator=evaluator)
+    assert evaluator_settings(settings)["_target_"] == (evaluator or SURROGATE)["_target_"]
 
 
-def test_independent_surrogate_has_its_own_seed_and_all_rows(asked):
-    _evaluator(config(seed=5), toy_data())
-    _, data, seed, folder = asked[0]
-    assert (len(data.training_rows), seed, folder) == (256, 1000, Path("kept"))
+def test_evaluator_has_its_own_seed_and_all_rows(asked, monkeypatch, tmp_path):
+    prepared(monkeypatch, tmp_path, seed=5)
+    assert [(len(data.training_rows), seed) for _, data, _, seed in asked[:2]] == [(204, 5), (256, 1000)]
+    # after the trainings both are loaded
+    assert [seed for *_, seed in asked[2:]] == [5, 1000]
 
 
-def test_independent_surrogate_is_the_same_in_every_repeat(asked):
+def test_evaluator_is_the_same_in_every_repeat(asked, monkeypatch, tmp_path):
     for seed in (0, 1):
-        _evaluator(config(seed=seed), toy_data(split_seed=seed, order_seed=seed))
-    first, second = asked
-    assert first[0].data == second[0].data and first[2:] == second[2:]
-    assert all(torch.equal(getattr(first[1].split.train, name), getattr(second[1].split.train, name)) for name in ("x", "y"))
-    assert torch.equal(first[1].split.validation.ids, second[1].split.validation.ids)
+        prepared(monkeypatch, tmp_path, toy_data(split_seed=seed, order_seed=seed), seed=seed)
+    (first_config, first, *settings), (second_config, second, *others) = [call for call in asked if call[-1] == 1000][1::2]
+    assert OmegaConf.to_container(first_config.data, resolve=True) == OmegaConf.to_container(second_config.data, resolve=True)
+    assert settings == others
+    assert all(torch.equal(getattr(first.split.train, name), getattr(second.split.train, name)) for name in ("x", "y"))
+    assert torch.equal(first.split.validation.ids, second.split.validation.ids)
 
 
-def test_independent_surrogate_is_not_trained_on_labels_of_the_other(asked):
-    class Labels:
-        def make(self, space, surrogate):
-            raise AssertionError
+def test_evaluator_is_not_trained_on_labels_of_the_surrogate(asked, monkeypatch, tmp_path):
+    prepared(monkeypatch, tmp_path, toy_data(synthetic=SYNTHETIC))
+    assert {len(data.training_rows) for _, data, *_ in asked} == {204, 256}
 
-    _evaluator(config(), toy_data(labels=Labels()).labelled_by(None))
-    assert len(asked[0][1].training_rows) == 256
+
+@pytest.mark.parametrize("accurate", [None, {"_target_": "matdesinne.training.tight_binding.LightningTightBinding"}])
+def test_an_accurate_surrogate_is_made_where_it_is_configured(asked, monkeypatch, tmp_path, accurate):
+    ready = prepared(monkeypatch, tmp_path, accurate_surrogate=accurate)
+    assert ready.evaluator is not None
+    assert (ready.accurate_surrogate is None) == (accurate is None)
+    assert len(asked) == (4 if accurate is None else 6)
 
 
 def test_one_property_only(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 import csv
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -8,16 +8,36 @@ from matdesinne.benchmark.posterior import PosteriorRow
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
 from matdesinne.benchmark.table1 import Row
 
-SCORED = Row("cINN", 1.0, 0, 0.2, 0.3, 1.0, 100, 50, 0.5, 0.75, 6.0, 1.0, 2.0, 3.0, 12.0)
+CINN = "cINN (mixture)"
+SCORED = Row(
+    method=CINN,
+    target=1.0,
+    seed=0,
+    mae_surrogate=0.2,
+    mae_evaluator=0.3,
+    inside_bounds=1.0,
+    generated=100,
+    kept=50,
+    diversity=0.5,
+    coverage=0.75,
+    seconds=6.0,
+    seconds_sampling=1.0,
+    seconds_selection=2.0,
+    seconds_localization=3.0,
+    seconds_training=12.0,
+)
 BARE = replace(SCORED, mae_surrogate=None, mae_evaluator=None, inside_bounds=None, kept=0, diversity=None, coverage=None)
 SEARCH = replace(BARE, method="DFT search", seconds=630.0, seconds_sampling=0, seconds_selection=0, seconds_localization=0)
-COMPARED = PosteriorRow("MDN", 0.5, 0, 100, 200, 0.5, -0.001, 0.25, 1)
+COMPARED = PosteriorRow(
+    method="MDN", target=0.5, seed=0, samples=100, references=200, c2st=0.5, mmd=-0.001, nearest=0.25, copies=1
+)
 
 
-def line(text: str, start: str) -> list[str]:
-    """The cells of the one line of a Markdown table that starts so."""
-    (found,) = [line for line in text.splitlines() if line.startswith(f"| {start} |")]
-    return [cell.strip() for cell in found.strip("|").split("|")]
+def cells(text: str, start: str) -> dict[str, str]:
+    """The cells of the one line of a Markdown table that starts so, by the name of their column."""
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    (line,) = [line for line in table if line[0] == start]
+    return dict(zip(table[0], line, strict=True))
 
 
 @pytest.fixture
@@ -38,7 +58,9 @@ def test_csv_holds_the_rows(report, tmp_path):
     report(SCORED, SEARCH)
     with (tmp_path / "table1.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
-    assert [(row["method"], row["seed"], row["kept"]) for row in found] == [("cINN", "0", "50"), ("DFT search", "0", "0")]
+    assert [(row["method"], row["seed"], row["kept"]) for row in found] == [(CINN, "0", "50"), ("DFT search", "0", "0")]
+    assert [row["mae_evaluator"] for row in found] == ["0.3", ""]
+    assert list(found[0]) == [field.name for field in fields(Row)]
 
 
 def test_markdown_is_returned(report, tmp_path):
@@ -53,35 +75,60 @@ def test_picture(report, tmp_path):
 
 
 def test_cells_of_one_seed(report):
-    cells = line(report(SCORED), "cINN")
-    assert cells[1:] == ["1", "0.193", "0.2", "0.300", "100.0 %", "50 / 100", "0.50", "0.75", "6 (1 + 2 + 3)"]
+    assert cells(report(SCORED), CINN) == {
+        "method": CINN,
+        "target [eV]": "1",
+        "MAE in the paper [eV]": "0.193",
+        "MAE by the localizing surrogate [eV]": "0.2",
+        "MAE by the evaluator [eV]": "0.300",
+        "diversity": "0.50",
+        "coverage": "0.75",
+        "inside the bounds [%]": "100.0",
+        "generated": "100",
+        "kept": "50",
+        "sampling [s]": "1",
+        "selection [s]": "2",
+        "localization [s]": "3",
+        "total time [s]": "6",
+    }
+
+
+@pytest.mark.parametrize("method", ["cINN (mixture)", "cINN (affine)"])
+@pytest.mark.parametrize(("prefix", "error"), [("", "0.193"), ("MatDesINNe-", "0.015")])
+def test_the_paper_stands_beside_both_kinds_of_cinn(report, method, prefix, error):
+    assert cells(report(replace(SCORED, method=prefix + method)), prefix + method)["MAE in the paper [eV]"] == error
 
 
 def test_mean_and_deviation_over_seeds(report):
     text = report(SCORED, replace(SCORED, seed=1, mae_evaluator=0.5, kept=70))
-    cells = line(text, "cINN")
-    assert cells[4] == "0.400 ± 0.141"  # of a sample: sqrt(2) / 10
-    assert cells[6] == "60 / 100"
+    line = cells(text, CINN)
+    assert line["MAE by the evaluator [eV]"] == "0.400"
+    assert line["std of MAE by the evaluator [eV]"] == "0.141"  # of a sample: sqrt(2) / 10
+    assert (line["kept"], line["generated"]) == ("60", "100")
     assert "seeds 0, 1" in text
 
 
 def test_worst_share_inside_over_seeds(report):
-    assert line(report(SCORED, replace(SCORED, seed=1, inside_bounds=0.5)), "cINN")[5] == "50.0 %"
+    text = report(SCORED, replace(SCORED, seed=1, inside_bounds=0.5))
+    assert cells(text, CINN)["inside the bounds [%]"] == "50.0"
 
 
 def test_seeds_without_a_score_are_counted(report):
-    cells = line(report(SCORED, replace(BARE, seed=1)), "cINN")
-    assert cells[3:5] == ["0.2 (1 of 2)", "0.300 (1 of 2)"]
+    line = cells(report(SCORED, replace(BARE, seed=1)), CINN)
+    assert line["seeds with a score"] == "1"
+    assert line["MAE by the localizing surrogate [eV]"] == "0.2"
+    assert line["MAE by the evaluator [eV]"] == "0.300"
+    assert line["std of MAE by the evaluator [eV]"] == ""
 
 
 def test_one_seed_is_not_counted(report):
     text = report(SCORED, replace(SCORED, method="MDN"))
-    assert "±" not in text and "seeds" not in text
+    assert "std" not in text and "seeds" not in text
 
 
 def test_methods_and_targets_are_not_mixed(report):
     text = report(SCORED, replace(SCORED, target=0.5), replace(SCORED, method="MDN"))
-    assert "±" not in text
+    assert "std" not in text
     assert text.count("\n| ") == 4
 
 
@@ -96,8 +143,10 @@ def test_no_picture_without_a_score(report, tmp_path):
     assert not (tmp_path / "table1.png").exists()
 
 
-def test_search_is_a_cost_by_probability(report):
-    assert line(report(SEARCH), "DFT search")[-1] == "630 (by probability)"
+def test_search_has_a_cost_and_no_stages(report):
+    line = cells(report(SEARCH), "DFT search")
+    assert line["total time [s]"] == "630"
+    assert {line[f"{stage} [s]"] for stage in ("sampling", "selection", "localization")} == {""}
 
 
 def test_posterior(tmp_path):
@@ -106,8 +155,8 @@ def test_posterior(tmp_path):
     content = json.loads((tmp_path / "posterior.json").read_text())
     assert content == {"data": "toy", "rows": [asdict(COMPARED)], "expected_coverage": coverage}
     assert (tmp_path / "posterior.md").read_text() == text
-    tables = [line for line in text.splitlines() if line.startswith("| MDN |")]
-    assert tables == ["| MDN | 0.5 | 0 | 100 | 200 | 0.5 | -0.001 | 0.25 | 1 |", "| MDN | 0 | 0.48 |"]
+    lines = [line for line in text.splitlines() if line.startswith("| MDN |")]
+    assert lines == ["| MDN | 0.5 | 0 | 100 | 200 | 0.5 | -0.001 | 0.25 | 1 |", "| MDN | 0 | 0.48 |"]
 
 
 def test_posterior_without_a_density(tmp_path):
@@ -121,6 +170,6 @@ def test_posterior_of_models_that_reach_no_target(tmp_path):
 def test_resimulation(tmp_path):
     rows = [{"method": name, "err_resim": value, "seconds_training": None} for name, value in (("MDN", 0.1234), ("INN", 2.0))]
     text = write_resimulation(tmp_path, "kinematics", rows)
-    assert json.loads((tmp_path / "resimulation.json").read_text()) == {"data": "kinematics", "methods": rows}
+    assert json.loads((tmp_path / "resimulation.json").read_text()) == {"data": "kinematics", "rows": rows}
     assert (tmp_path / "resimulation.md").read_text() == text
-    assert line(text, "MDN")[1:] == ["0.123", ""]
+    assert cells(text, "MDN") == {"method": "MDN", "err_resim": "0.123", "seconds_training": ""}

@@ -6,20 +6,19 @@ import torch
 
 from matdesinne.benchmark.speed import Floor, Speed, exponent
 from matdesinne.benchmark.speed_report import write_speed
-from matdesinne.benchmark.training_speed import TrainingRow, plain_loss, training_rows
+from matdesinne.benchmark.training_speed import PLAIN_LOSSES, TrainingRow, training_rows
 from matdesinne.localization import GradientDescent, Newton
-from matdesinne.models.inn import INN
-from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import All
+from matdesinne.training.module import DesignModule
 
-from ..conftest import CONF, box, linear, perturb, prop, rows, tiny_module
+from ..conftest import CONF, box, linear, perturb, prop, rows, tiny_module, tiny_network
 
 FLOOR = Floor("cpu", 1, 1e9)
 
 
 def timer(**settings) -> Speed:
-    model = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()])
+    model = tiny_network(CONF / "model" / "mdn.yaml", box(), [prop()])
     model.fit_scales(rows(box()))
     design = InverseDesign(model, linear(), All([]), accepted_error=10.0)
     return Speed({"mdn": design}, **{"target": 0.3, "repeats": 2, "seconds": 60.0, "seed": 0, **settings})
@@ -84,31 +83,36 @@ def test_report(tmp_path):
     times = [row.total for row in found[1:]]
     assert growth["exponent"] == pytest.approx(math.log(times[1] / times[0]) / math.log(2))
     assert text == (tmp_path / "speed.md").read_text()
-    assert "INN, 64 rows, CPU: 10.0 ms; written straightforwardly 20.0 ms, 2.0 times" in text
-    assert "total [s]" in text and "in proportion to 2 timed steps" in text
+    assert "| INN | 64 | 10.0 | 20.0 | 2.0 |" in text
+    assert f"| mdn | cpu | 20 | 20 | 2000 | 2 | {paper[0].seconds:.3g} |" in text
+    assert "total [s]" in text and "| 10,000 |" in text and "| 20,000 |" in text
+    assert f"| mdn | newton | cpu | {growth['exponent']:.3g} |" in text
 
 
 @pytest.fixture(params=["cinn", "inn"])
-def trained(request):
-    model = tiny_module(CONF / "model" / f"{request.param}.yaml", box(), [prop()])
-    model.fit_scales(rows(box()))
-    perturb(model)
-    return model.train()
+def trained(request) -> tuple[str, DesignModule]:
+    """The name of a model and its LightningModule with weights that are not those of its start."""
+    module = tiny_module(CONF / "model" / f"{request.param}.yaml", box(), [prop()])
+    module.network.fit_scales(rows(box()))
+    perturb(module.network)
+    return request.param, module.train()
 
 
 def test_straightforward_loss_is_the_same(trained):
+    name, module = trained
     batch = rows(box(), 128, seed=3)
     torch.manual_seed(0)
-    expected = float(plain_loss(trained, batch).detach())
+    expected = float(PLAIN_LOSSES[name](module, batch).detach())
     torch.manual_seed(0)
-    add_target_noise = Batch(batch.x, trained.add_target_noise(batch.y))
-    u, v = trained.transform(batch.x), trained.target_scale(trained._clamp_at_floor(add_target_noise.y))
-    # a training step of the cINN is that of one factor of its likelihood: all of them make the loss
-    found = trained._terms_standard(u, v)["loss"] if isinstance(trained, INN) else -trained._log_prob(u, v).mean()
-    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+    u, v = module.network.standardize(batch.x, module.network.add_target_noise(batch.y))
+    # a training step of the cINN is that of one factor of its likelihood; evaluation has all of them
+    module.train(name == "inn")
+    assert float(module.standard_losses(u, v)["loss"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_steps_are_timed(trained):
-    found = training_rows(trained, rows(box(), 64), 16, 3)
-    assert [row.model for row in found] == (["INN"] if isinstance(trained, INN) else ["cINN, one block", "cINN, all blocks"])
+    name, module = trained
+    found = training_rows(name, module, rows(box(), 64), 16, 3)
+    labels = {"inn": ["INN"], "cinn": ["cINN (mixture), one block", "cINN (mixture), all blocks"]}
+    assert [row.model for row in found] == labels[name]
     assert all(row.batch == 16 and min(row.step, row.reference) > 0 for row in found)

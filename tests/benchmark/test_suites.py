@@ -1,4 +1,4 @@
-"""Every suite of `benchmark.py` from words to files, with tiny settings, in this process."""
+"""Every suite of `benchmark.py` from the command line to files, with tiny settings, in this process."""
 
 import contextlib
 import importlib
@@ -12,9 +12,9 @@ from ..conftest import OWN, QUICK, script_config, write_table
 WORDS = [word for word in QUICK if not word.startswith(("model.", "logger="))]
 EVALUATOR = [
     "surrogate.network.members=1",
-    "evaluator.network.members=1",
-    "evaluator.network.hidden=8",
-    "evaluator.network.depth=1",
+    "evaluator_network.members=1",
+    "evaluator_network.hidden=8",
+    "evaluator_network.depth=1",
 ]
 TABLE = [*OWN, *WORDS, *EVALUATOR, "surrogate=mlp", "models=[mdn,cvae]"]
 PROBLEM = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.source.count=2000"]
@@ -37,10 +37,13 @@ def numbers(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
+TWO_SEEDS = [*TABLE, "trainer.max_epochs=5", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3"]
+
+
 @pytest.fixture(scope="module")
 def table1(tmp_path_factory) -> Path:
     folder = write_table(tmp_path_factory.mktemp("table1"))
-    benchmark(folder, *TABLE, "trainer.max_epochs=5", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3")
+    benchmark(folder, *TWO_SEEDS)
     return folder
 
 
@@ -59,25 +62,43 @@ def test_table1_keeps_what_each_seed_trained(table1):
         assert set(facts[seed]["parameters"]) == {"MDN", "cVAE"}
 
 
-def test_table1_trains_a_surrogate_for_each_seed_and_one_judge(table1):
+def test_table1_trains_a_surrogate_for_each_seed_and_one_evaluator(table1):
     seeds = [json.loads(path.read_text())["seed"] for path in table1.glob("outputs/surrogates/*/settings.json")]
     assert sorted(seeds) == [3, 4, 1000]
 
 
 def test_table1_is_written_as_text_and_picture(table1):
     text = (table1 / "out" / "table1.md").read_text()
-    assert "±" in text and "seeds 3, 4" in text
+    assert "std of MAE by the evaluator [eV]" in text and "seeds 3, 4" in text
     assert {"table1.csv", "table1.json", "table1.md", "table1.png"} <= {path.name for path in (table1 / "out").iterdir()}
 
 
-def test_table1_again_trains_nothing(table1):
+@pytest.fixture(scope="module")
+def before_and_after(table1) -> tuple[dict, dict]:
+    """The results before and after another run in the same folder, which is logged to Weights & Biases."""
     before = content(table1, "table1.json")
-    benchmark(table1, *TABLE, "trainer.max_epochs=5", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3")
-    after = content(table1, "table1.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        benchmark(table1, *TWO_SEEDS, "logger=default")
+    return before, content(table1, "table1.json")
+
+
+def test_table1_again_trains_nothing(before_and_after):
+    before, after = before_and_after
     assert numbers(after["rows"]) == numbers(before["rows"])
     # the times too are those of the first run
     assert before["seed3"]["seconds_training"].keys() == {"MDN", "cVAE"}
     assert after["seed3"]["seconds_training"] == before["seed3"]["seconds_training"]
+
+
+def test_table1_is_logged(table1, before_and_after):
+    _, after = before_and_after
+    (run,) = (table1 / "out" / "wandb").glob("offline-run-*")
+    (table,) = (run / "files" / "media" / "table").glob("table1_*.table.json")
+    logged = json.loads(table.read_text())
+    assert [dict(zip(logged["columns"], row, strict=True)) for row in logged["data"]] == after["rows"]
+    (picture,) = (run / "files" / "media" / "images").glob("*.png")
+    assert picture.read_bytes() == (table1 / "out" / "table1.png").read_bytes()
 
 
 def test_posterior(tmp_path):
@@ -99,11 +120,11 @@ def test_posterior(tmp_path):
 def test_resimulation(tmp_path, problem):
     small = ["resimulation.targets=3", "resimulation.samples=20", "resimulation.limit=400000"]
     benchmark(tmp_path, "suite=resimulation", f"data={problem}", *PROBLEM, *small, "models=[mdn,cvae]", "repeats=2")
-    methods = content(tmp_path, "resimulation.json")["methods"]
-    assert [(row["method"], row["seed"]) for row in methods] == [("MDN", 0), ("cVAE", 0), ("MDN", 1), ("cVAE", 1)]
-    assert all((row["targets"], row["samples"]) == (3, 20) and row["err_resim"] > 0 for row in methods)
+    results = content(tmp_path, "resimulation.json")["rows"]
+    assert [(row["method"], row["seed"]) for row in results] == [("MDN", 0), ("cVAE", 0), ("MDN", 1), ("cVAE", 1)]
+    assert all((row["targets"], row["samples"]) == (3, 20) and row["err_resim"] > 0 for row in results)
     # one target and one reference for both models
-    assert methods[0]["fewest_references"] == methods[1]["fewest_references"] > 1
+    assert results[0]["fewest_references"] == results[1]["fewest_references"] > 1
 
 
 def test_paper_experiment(tmp_path, published_folder, monkeypatch):
@@ -123,8 +144,8 @@ def test_paper_experiment(tmp_path, published_folder, monkeypatch):
     benchmark(tmp_path, "experiment=paper", *small, *evaluator, "num_samples=40", "targets=[0.5]", "localization.steps=3")
     found = content(tmp_path, "table1.json")
     assert found["data"] == "mos2_vasp"
-    assert {"MDN", "cVAE", "INN", "cINN"} <= {row["method"] for row in found["rows"]}
-    assert (tmp_path / "out" / "seed0" / "paper" / "cinn" / "model.safetensors").is_file()
+    assert {"MDN", "cVAE", "INN", "cINN (affine)"} <= {row["method"] for row in found["rows"]}
+    assert (tmp_path / "out" / "seed0" / "paper" / "cinn_affine" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +154,7 @@ def test_paper_experiment(tmp_path, published_folder, monkeypatch):
         (["suite=table2"], "'posterior'"),
         (["repeats=0"], "repeats as a whole number from 1"),
         (["workers=0"], "workers as a whole number from 1"),
-        (["models=[paper/nothing]"], "'paper/cinn'"),
+        (["models=[paper/nothing]"], "'paper/cinn_affine'"),
         (["suite=resimulation", "models=[mdn]"], "data=kinematics"),
     ],
     ids=["suite", "repeats", "workers", "models", "problem"],
@@ -161,5 +182,5 @@ def test_speed_needs_no_training(tmp_path):
         ("cinn", name, size) for name, size in (("newton", 20), ("newton", 40), ("adam", 5), ("gradient_descent", 5))
     ]
     assert (speed["property"], speed["unit"]) == ("band_gap", "eV")
-    assert [row["model"] for row in speed["training"]] == ["cINN, one block", "cINN, all blocks", "INN"]
+    assert [row["model"] for row in speed["training"]] == ["cINN (mixture), one block", "cINN (mixture), all blocks", "INN"]
     assert not (tmp_path / "outputs").exists()
