@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from hydra.utils import instantiate
@@ -26,6 +27,7 @@ from matdesinne.benchmark.training_speed import PLAIN_LOSSES, TrainingRow, train
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.localization import Adam, GradientDescent, Newton
+from matdesinne.models.base import DensityModel
 from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
@@ -84,7 +86,7 @@ def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) 
         for name, model in ready.models.items():
             if hasattr(model, "log_prob"):  # the model has a density
                 shares = expected_coverage(
-                    model,
+                    cast(DensityModel, model),
                     ready.surrogate,
                     settings.levels,
                     count=settings.designs,
