@@ -99,7 +99,7 @@ def prepare(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, 
     check_property(config.property, data.properties)
     if len(data.properties) != 1:
         raise ConfigError(f"Expected one property for this suite, got {len(data.properties)}: use a data set with one.")
-    _check(config, models, data)
+    _check(config, data)
     localizing = (config, data, config.surrogate, config.seed)
     others = [_evaluator_arguments(config, data)] if evaluate else []
     if evaluate and config.get("accurate_surrogate") is not None:
@@ -212,11 +212,11 @@ def _picklable(config: DictConfig, workers: int) -> DictConfig:
     return resolved
 
 
-def _check(config: DictConfig, models: Mapping[str, DictConfig], data: DesignDataModule) -> None:
+def _check(config: DictConfig, data: DesignDataModule) -> None:
     """Report a user's mistakes before the first training, which takes minutes.
 
     Raises:
-        MatDesINNeError: if a target, a run or the settings of a model are wrong.
+        MatDesINNeError: if a target or a run is wrong.
     """
     targets = config.get("targets", [0.0])
     if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
@@ -225,5 +225,3 @@ def _check(config: DictConfig, models: Mapping[str, DictConfig], data: DesignDat
         Target.parse(value, data.properties)
     for run in config.runs.values():
         load_network(InverseModel, run, "model")
-    for name in models.keys() - config.runs.keys():
-        build_module(models[name], data)

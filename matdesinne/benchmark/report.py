@@ -200,6 +200,6 @@ def _draw_panel(axis: matplotlib.axes.Axes, groups: Sequence[Sequence[Row]]) -> 
     target = groups[0][0].target
     published = [(i, PAPER[method][target]) for i, method in enumerate(methods) if target in PAPER.get(method, {})]
     if published:
-        places, values = zip(*published, strict=True)
-        axis.scatter(places, values, marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
+        ticks, errors = zip(*published, strict=True)
+        axis.scatter(ticks, errors, marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
     axis.set_xticks(place, methods, rotation=60, ha="right", fontsize="small")
