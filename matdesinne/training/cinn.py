@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["LightningAffineCINN", "LightningCINN"]
 
-from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matdesinne.models.affine_cinn import AffineCINN
 from matdesinne.models.cinn import CINN
-from matdesinne.training.module import InverseModule, MakeOptimizer, MakeScheduler
+from matdesinne.training.module import InverseModule, TrainingOptions
 from matdesinne.training.optimizers import Muon
 from matdesinne.training.schedules import warmup_cosine
 
@@ -29,26 +29,18 @@ class LightningCINN(InverseModule[CINN]):
 
     Args:
         network: what is trained.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
 
     trains_in_parts = True
 
-    def __init__(
-        self,
-        network: CINN | Mapping[str, object],
-        *,
-        optimizer: MakeOptimizer = partial(Muon, lr=6e-3, weight_decay=1e-4),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.03),
-        batch_size: int = 512,
-        max_epochs: int = 11,
-        gradient_clip_val: float = 10.0,
-    ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": partial(Muon, lr=6e-3, weight_decay=1e-4),
+        "scheduler": partial(warmup_cosine, warmup=0.03),
+        "batch_size": 512,
+        "max_epochs": 11,
+        "gradient_clip_val": 10.0,
+    }
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood; in training that of one block, chosen at random, as the objective of the step."""
@@ -68,24 +60,16 @@ class LightningAffineCINN(InverseModule[AffineCINN]):
 
     Args:
         network: what is trained.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
 
-    def __init__(
-        self,
-        network: AffineCINN | Mapping[str, object],
-        *,
-        optimizer: MakeOptimizer = partial(Muon, lr=5e-3, weight_decay=1e-4),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 512,
-        max_epochs: int = 3,
-        gradient_clip_val: float = 10.0,
-    ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": partial(Muon, lr=5e-3, weight_decay=1e-4),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 512,
+        "max_epochs": 3,
+        "gradient_clip_val": 10.0,
+    }
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood."""

@@ -6,13 +6,14 @@ __all__ = ["LightningCVAE"]
 
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.cvae import CVAE
-from matdesinne.training.module import InverseModule, MakeOptimizer, MakeScheduler, adamw
+from matdesinne.training.module import InverseModule, TrainingOptions, adamw
 from matdesinne.training.schedules import warmup_cosine
 
 
@@ -26,12 +27,16 @@ class LightningCVAE(InverseModule[CVAE]):
         network: what is trained.
         alpha: weight of the reconstruction.
         beta: weight of the divergence.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
+
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": adamw(lr=1e-2, weight_decay=1e-4),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 256,
+        "max_epochs": 1,
+        "gradient_clip_val": 10.0,
+    }
 
     def __init__(
         self,
@@ -39,13 +44,9 @@ class LightningCVAE(InverseModule[CVAE]):
         *,
         alpha: float = 1.0,
         beta: float = 0.1,
-        optimizer: MakeOptimizer = adamw(lr=1e-2, weight_decay=1e-4),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 256,
-        max_epochs: int = 1,
-        gradient_clip_val: float = 10.0,
+        **options: Unpack[TrainingOptions],
     ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        super().__init__(network, **options)
         self.alpha, self.beta = alpha, beta
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ __all__ = ["LightningINN"]
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from matdesinne.models.inn import INN
 from matdesinne.models.mmd import mmd
-from matdesinne.training.module import InverseModule, MakeOptimizer, MakeScheduler
+from matdesinne.training.module import InverseModule, TrainingOptions
 from matdesinne.training.optimizers import Muon
 from matdesinne.training.schedules import warmup_cosine
 
@@ -35,12 +36,16 @@ class LightningINN(InverseModule[INN]):
         lambda_x: weight of the discrepancy of the designs that the backward direction gives.
         lambda_padding: weight of the squared size of the padding that the forward direction gives.
         scales: widths of the kernels of both discrepancies, in standardised units.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
+
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": partial(Muon, lr=5e-3, weight_decay=1e-4),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 512,
+        "max_epochs": 1,
+        "gradient_clip_val": 10.0,
+    }
 
     def __init__(
         self,
@@ -51,13 +56,9 @@ class LightningINN(InverseModule[INN]):
         lambda_x: float = 30.0,
         lambda_padding: float = 1.0,
         scales: Sequence[float] = (0.45, 1.0, 2.0),
-        optimizer: MakeOptimizer = partial(Muon, lr=5e-3, weight_decay=1e-4),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 512,
-        max_epochs: int = 1,
-        gradient_clip_val: float = 10.0,
+        **options: Unpack[TrainingOptions],
     ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        super().__init__(network, **options)
         self.lambda_y, self.lambda_z, self.lambda_x, self.lambda_padding = lambda_y, lambda_z, lambda_x, lambda_padding
         self.scales = tuple(scales)
 

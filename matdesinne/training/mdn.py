@@ -4,14 +4,14 @@ from __future__ import annotations
 
 __all__ = ["LightningMDN"]
 
-from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.mdn import MDN
-from matdesinne.training.module import InverseModule, MakeOptimizer, MakeScheduler, adamw
+from matdesinne.training.module import InverseModule, TrainingOptions, adamw
 from matdesinne.training.schedules import warmup_cosine
 
 
@@ -23,24 +23,16 @@ class LightningMDN(InverseModule[MDN]):
 
     Args:
         network: what is trained.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
 
-    def __init__(
-        self,
-        network: MDN | Mapping[str, object],
-        *,
-        optimizer: MakeOptimizer = adamw(lr=1e-2, weight_decay=1e-4),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 256,
-        max_epochs: int = 1,
-        gradient_clip_val: float = 10.0,
-    ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": adamw(lr=1e-2, weight_decay=1e-4),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 256,
+        "max_epochs": 1,
+        "gradient_clip_val": 10.0,
+    }
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood."""

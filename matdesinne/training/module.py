@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignModule", "InverseModule"]
+__all__ = ["DesignModule", "InverseModule", "TrainingOptions", "adamw"]
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 import pytorch_lightning as pl
 import torch
@@ -31,13 +31,10 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[..., LRScheduler]
 
 
-class DesignModule(pl.LightningModule, ABC, Generic[N]):
-    """Trains one network on the batches of a `DesignDataModule`.
+class TrainingOptions(TypedDict, total=False):
+    """How a module is trained.
 
-    A subclass fills `losses`. Its checkpoints hold plain containers, so ``load_from_checkpoint(path)`` needs no pickle.
-
-    Args:
-        network: what is trained, in place; or its description, from which a checkpoint makes it again.
+    Attributes:
         optimizer: makes the optimizer of some parameters.
         scheduler: makes the scheduler of an optimizer, with ``total_steps`` where it takes that argument; ``None`` for none.
         batch_size: rows of a training step.
@@ -45,30 +42,50 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
         gradient_clip_val: largest norm of the gradient, where the trainer states none.
     """
 
+    optimizer: MakeOptimizer
+    scheduler: MakeScheduler | None
+    batch_size: int
+    max_epochs: int
+    gradient_clip_val: float
+
+
+class DesignModule(pl.LightningModule, ABC, Generic[N]):
+    """Trains one network on the batches of a `DesignDataModule`.
+
+    A subclass fills `losses` and states its `defaults`. Its checkpoints hold plain containers, so that Lightning's
+    ``load_from_checkpoint(path)`` needs no pickle; it makes a module with the default optimizer and scheduler.
+
+    Args:
+        network: what is trained, in place; or its description, from which a checkpoint makes it again.
+        options: see `TrainingOptions`; the `defaults` of the class where one is omitted.
+
+    Raises:
+        ConfigError: if an option is out of range.
+    """
+
+    defaults: ClassVar[TrainingOptions]
+    """The training options of the configuration in ``conf``."""
     trains_in_parts = False
     """Whether a step leaves parameters without a gradient; with several processes DDP must be told."""
 
-    def __init__(
-        self,
-        network: N | Mapping[str, object],
-        optimizer: MakeOptimizer,
-        scheduler: MakeScheduler | None,
-        batch_size: int,
-        max_epochs: int,
-        gradient_clip_val: float,
-    ) -> None:
+    def __init__(self, network: N | Mapping[str, object], **options: Unpack[TrainingOptions]) -> None:
         super().__init__()
-        if not (batch_size >= 1 and max_epochs >= 1 and gradient_clip_val > 0):
+        unknown = sorted(options.keys() - TrainingOptions.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
+        chosen: TrainingOptions = {**self.defaults, **options}
+        self.make_optimizer, self.make_scheduler = chosen["optimizer"], chosen["scheduler"]
+        self.batch_size, self.max_epochs = chosen["batch_size"], chosen["max_epochs"]
+        self.gradient_clip_val = chosen["gradient_clip_val"]
+        if not (self.batch_size >= 1 and self.max_epochs >= 1 and self.gradient_clip_val > 0):
             raise ConfigError(
-                f"Expected batch_size and max_epochs of at least 1 and gradient_clip_val > 0, got {batch_size}, {max_epochs} "
-                f"and {gradient_clip_val}: correct them."
+                "Expected batch_size and max_epochs of at least 1 and gradient_clip_val > 0, got "
+                f"{self.batch_size}, {self.max_epochs} and {self.gradient_clip_val}: correct them."
             )
         self.network: N = network_from_config(network) if isinstance(network, Mapping) else network  # type: ignore[assignment]
-        self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.batch_size, self.max_epochs, self.gradient_clip_val = batch_size, max_epochs, gradient_clip_val
-        # those of the subclass, too; a checkpoint makes a module with the default optimizer and scheduler
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
-        self.save_hyperparameters({"network": self.network.to_config()})
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])  # the arguments of the subclass
+        numbers = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "gradient_clip_val")}
+        self.save_hyperparameters({**numbers, "network": self.network.to_config()})
         self._bad_step: Tensor | None = None
 
     @abstractmethod

@@ -7,7 +7,7 @@ __all__ = ["LightningBands", "LightningForwardINN", "LightningMLP", "SurrogateMo
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.inn import INNSurrogate
 from matdesinne.surrogates.mlp import MLPSurrogate
 from matdesinne.targets import Property
-from matdesinne.training.module import DesignModule, MakeOptimizer, MakeScheduler, adamw
+from matdesinne.training.module import DesignModule, TrainingOptions, adamw
 from matdesinne.training.schedules import warmup_cosine
 
 S = TypeVar("S", bound=Surrogate)
@@ -36,16 +36,8 @@ class SurrogateModule(DesignModule[S]):
     fills `evaluate`, `loss` and `prediction`.
     """
 
-    def __init__(
-        self,
-        network: S | Mapping[str, object],
-        optimizer: MakeOptimizer,
-        scheduler: MakeScheduler | None,
-        batch_size: int,
-        max_epochs: int,
-        gradient_clip_val: float,
-    ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+    def __init__(self, network: S | Mapping[str, object], **options: Unpack[TrainingOptions]) -> None:
+        super().__init__(network, **options)
         self.val_mae, self.val_rmse = MeanAbsoluteError(), MeanSquaredError(squared=False)
 
     @abstractmethod
@@ -82,25 +74,25 @@ class LightningMLP(SurrogateModule[MLPSurrogate]):
     Args:
         network: what is trained.
         huber: error at which the loss goes from quadratic to linear, in standard deviations of the property.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
+
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": adamw(lr=2e-3, weight_decay=0.03),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 128,
+        "max_epochs": 120,
+        "gradient_clip_val": 1.0,
+    }
 
     def __init__(
         self,
         network: MLPSurrogate | Mapping[str, object],
         *,
         huber: float = 1.0,
-        optimizer: MakeOptimizer = adamw(lr=2e-3, weight_decay=0.03),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 128,
-        max_epochs: int = 120,
-        gradient_clip_val: float = 1.0,
+        **options: Unpack[TrainingOptions],
     ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        super().__init__(network, **options)
         self.huber = checked_huber(huber)
 
     def evaluate(self, batch: Batch) -> Float[Tensor, "m n dy"]:
@@ -122,24 +114,16 @@ class LightningForwardINN(SurrogateModule[INNSurrogate]):
 
     Args:
         network: what is trained.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
 
-    def __init__(
-        self,
-        network: INNSurrogate | Mapping[str, object],
-        *,
-        optimizer: MakeOptimizer = adamw(lr=1e-3, weight_decay=1e-5),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 256,
-        max_epochs: int = 150,
-        gradient_clip_val: float = 1.0,
-    ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": adamw(lr=1e-3, weight_decay=1e-5),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 256,
+        "max_epochs": 150,
+        "gradient_clip_val": 1.0,
+    }
 
     def evaluate(self, batch: Batch) -> Float[Tensor, "n dy"]:
         """Prediction of the one member."""
@@ -161,25 +145,25 @@ class LightningBands(SurrogateModule[BandSurrogate]):
     Args:
         network: what is trained.
         huber: error at which the loss goes from quadratic to linear, in eV.
-        optimizer: see `DesignModule`.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
+
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": adamw(lr=2e-3, weight_decay=1e-3),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 64,
+        "max_epochs": 500,
+        "gradient_clip_val": 1.0,
+    }
 
     def __init__(
         self,
         network: BandSurrogate | Mapping[str, object],
         *,
         huber: float = 0.03,
-        optimizer: MakeOptimizer = adamw(lr=2e-3, weight_decay=1e-3),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 64,
-        max_epochs: int = 500,
-        gradient_clip_val: float = 1.0,
+        **options: Unpack[TrainingOptions],
     ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        super().__init__(network, **options)
         self.huber = checked_huber(huber)
 
     def evaluate(self, batch: Batch) -> Float[Tensor, "m n 2 k"]:

@@ -6,7 +6,7 @@ __all__ = ["LightningTightBinding"]
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from torch import Tensor
 from matdesinne.bands import BandLabels, band_gap, edge_weights, relative_energies
 from matdesinne.network import Batch, check_at_least
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
-from matdesinne.training.module import MakeOptimizer, MakeScheduler
+from matdesinne.training.module import TrainingOptions
 from matdesinne.training.schedules import warmup_cosine
 from matdesinne.training.surrogates import SurrogateModule, checked_huber, huber_loss
 
@@ -49,12 +49,16 @@ class LightningTightBinding(SurrogateModule[TightBindingSurrogate]):
         network: what is trained.
         huber: error at which the loss goes from quadratic to linear, in eV.
         kpoints_per_step: k-points of each design in a training step.
-        optimizer: see `DesignModule`; the default, SOAP (Vyas et al. 2024, arXiv 2409.11321), suits small networks on few rows.
-        scheduler: see `DesignModule`.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
+        options: see `DesignModule`.
     """
+
+    defaults: ClassVar[TrainingOptions] = {
+        "optimizer": partial(SOAP, lr=6e-3, betas=(0.95, 0.98), weight_decay=1e-3),
+        "scheduler": partial(warmup_cosine, warmup=0.05),
+        "batch_size": 64,
+        "max_epochs": 420,
+        "gradient_clip_val": 1.0,
+    }
 
     def __init__(
         self,
@@ -62,13 +66,9 @@ class LightningTightBinding(SurrogateModule[TightBindingSurrogate]):
         *,
         huber: float = 0.03,
         kpoints_per_step: int = 8,
-        optimizer: MakeOptimizer = partial(SOAP, lr=6e-3, betas=(0.95, 0.98), weight_decay=1e-3),
-        scheduler: MakeScheduler | None = partial(warmup_cosine, warmup=0.05),
-        batch_size: int = 64,
-        max_epochs: int = 420,
-        gradient_clip_val: float = 1.0,
+        **options: Unpack[TrainingOptions],
     ) -> None:
-        super().__init__(network, optimizer, scheduler, batch_size, max_epochs, gradient_clip_val)
+        super().__init__(network, **options)
         check_at_least(1, kpoints_per_step=kpoints_per_step)
         self.huber, self.kpoints_per_step = checked_huber(huber), kpoints_per_step
 
