@@ -130,7 +130,7 @@ def test_resume_goes_on(packaged_run):
         with log.open(newline="") as stream:
             epochs.append({row["epoch"] for row in csv.DictReader(stream) if row["train/loss"]})
     assert epochs == [{"0"}, {"1"}]
-    assert last["matdesinne"]["name"].endswith("CINN")
+    assert last["hyper_parameters"]["network"]["name"].endswith("CINN")
 
 
 def test_offline_logs_lie_in_the_run(packaged_run):

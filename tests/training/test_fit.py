@@ -362,7 +362,7 @@ def test_build_makes_what_was_asked_for():
     assert isinstance(made, LightningMDN)
     assert (made.network.space, made.network.properties) == (data.space, data.properties)
     with pytest.raises(ConfigError, match="DesignModule"):
-        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), {"_target_": "builtins.id"}), data)
+        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), {"_target_": "functools.partial"}), data)
 
 
 class Elsewhere(MDN):
