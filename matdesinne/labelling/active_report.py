@@ -20,10 +20,10 @@ from matdesinne.reporting.palette import BLUE, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 
 _FRESH, _CHOSEN = BLUE, VERMILLION
-_INTRODUCTION = """Distances of labels to targets. The two columns behind each mean are the ends of its 95 %
-interval (bootstrap). The change compares the same samples under both surrogates.
-
-"""
+_INTRODUCTION = (
+    "Distances of labels to targets. The two columns behind each mean are the ends of its 95 % interval (bootstrap). "
+    "The change compares the same samples under both surrogates.\n\n"
+)
 
 Mean = tuple[float, tuple[float, float] | None]
 """A mean with its 95 % interval; a single value has none."""

@@ -25,10 +25,10 @@ from matdesinne.structures import Prototype, draw_structure
 
 _LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
 _EXAMPLES = 2
-_INTRODUCTION = """Errors of labels against targets. The two columns behind a number are the ends of its 95 %
-interval (bootstrap, Wilson).
-
-"""
+_INTRODUCTION = (
+    "Errors of labels against targets. The two columns behind a number are the ends of its 95 % interval (bootstrap, "
+    "Wilson).\n\n"
+)
 
 
 def write_validation(validation: Validation, folder: Path, prototype: Prototype | None, outlier: float, seed: int) -> str:

@@ -88,7 +88,8 @@ class Oracle(ABC):
         """
         if name not in self.columns():
             raise ConfigError(
-                f"Expected an oracle of {name}, got one of {list(self.columns())}: e.g. oracle.second_kpoints=18."
+                f"Expected an oracle of {name}, got one of {list(self.columns())}: switch on its option, e.g. "
+                "oracle.second_kpoints=18 for band_gap_fine."
             )
 
     def label(self, x: Float[Tensor, "n dx"]) -> list[Row]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["EdgeBands", "check_hybrid", "half_grid", "hybrid_bands", "scalar_bands", "spin_orbit_bands"]
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,7 +88,10 @@ def hybrid_bands(calculator: GPAW, hybrid: str) -> EdgeBands:
         file = Path(folder) / "wave_functions.gpw"
         calculator.write(file, mode="all")
         finished = GPAW(file, txt=None, legacy_gpaw=False)
-        energies, semilocal, exchange = non_self_consistent_eigenvalues(finished, hybrid, lowest_empty - 1, lowest_empty + 1)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            energies, semilocal, exchange = non_self_consistent_eigenvalues(
+                finished, hybrid, lowest_empty - 1, lowest_empty + 1
+            )
     valence, conduction = (energies - semilocal + exchange)[0].T
     return EdgeBands(valence, conduction)
 

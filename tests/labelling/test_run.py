@@ -20,6 +20,8 @@ from matdesinne.processes import ProcessPool
 from ..conftest import ROOT, box, line
 from .fragile import Fragile
 
+PRELOAD = ["matdesinne.oracles.analytic"]
+
 
 def points(*designs: tuple[float, float]) -> Points:
     return Points(torch.tensor(designs, dtype=torch.float64), torch.arange(10, 10 + len(designs)))
@@ -34,7 +36,7 @@ DESIGNS = [(0.5, 0.25), (-0.5, 0.5), (0.25, -0.25), (0.125, 0.0)]
 
 @pytest.fixture
 def labelled(tmp_path):
-    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(2), tmp_path)
+    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(2, PRELOAD), tmp_path)
     assert run.computed == 4
     return tmp_path
 
@@ -64,7 +66,7 @@ def test_units_and_kpoints_travel_with_the_table(labelled):
 
 def test_second_start_computes_nothing(labelled):
     before = (labelled / "records.jsonl").read_bytes()
-    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(1), labelled)
+    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(1, PRELOAD), labelled)
     assert run.computed == 0
     assert (labelled / "records.jsonl").read_bytes() == before
     assert "2 failed" in run.report()
@@ -73,26 +75,26 @@ def test_second_start_computes_nothing(labelled):
 def test_failed_designs_are_computed_again_on_request(labelled):
     oracle = Fragile(box())
     oracle.mended = True
-    run = label_points(oracle, points(*DESIGNS), ProcessPool(1), labelled, retry=True)
+    run = label_points(oracle, points(*DESIGNS), ProcessPool(1, PRELOAD), labelled, retry=True)
     assert run.computed == 2
     assert table(labelled)["total"].tolist() == [sum(design) for design in DESIGNS]
 
 
 def test_more_points_in_the_same_folder(labelled):
-    run = label_points(Fragile(box()), points((0.5, 0.25), (0.75, 0.0)), ProcessPool(1), labelled)
+    run = label_points(Fragile(box()), points((0.5, 0.25), (0.75, 0.0)), ProcessPool(1, PRELOAD), labelled)
     assert run.computed == 1
     assert len(table(labelled)) == 5
 
 
 def test_equal_designs_are_one_row(tmp_path):
-    run = label_points(Fragile(box()), points((0.5, 0.25), (0.5, 0.25)), ProcessPool(1), tmp_path)
+    run = label_points(Fragile(box()), points((0.5, 0.25), (0.5, 0.25)), ProcessPool(1, PRELOAD), tmp_path)
     assert (run.computed, len(table(tmp_path))) == (1, 1)
 
 
 def test_other_oracle_needs_another_folder(labelled):
     oracle = AnalyticOracle(line(4), Kinematics(), {"end_x": "1", "end_y": "1"}, chunk=10)
     with pytest.raises(ConfigError, match="another folder"):
-        label_points(oracle, Points(torch.zeros(1, 4).double(), torch.zeros(1).long()), ProcessPool(1), labelled)
+        label_points(oracle, Points(torch.zeros(1, 4).double(), torch.zeros(1).long()), ProcessPool(1, PRELOAD), labelled)
 
 
 def test_any_executor_will_do(tmp_path):
