@@ -594,14 +594,10 @@ def test_cvae_loss_is_the_weighted_sum_of_its_terms(close):
 
 
 def test_each_model_has_its_own_label():
-    labels = [tiny_network(path, box(), [prop()]).label for path in FILES]
-    assert dict(zip([path.stem for path in FILES], labels, strict=True)) == {
-        "cinn": "cINN (mixture)",
-        "cinn_affine": "cINN (affine)",
-        "cvae": "cVAE",
-        "inn": "INN",
-        "mdn": "MDN",
-    }
+    labels = {path.stem: tiny_network(path, box(), [prop()]).label for path in FILES}
+    known = {"cinn": "cINN (mixture)", "cinn_affine": "cINN (affine)", "cvae": "cVAE", "inn": "INN", "mdn": "MDN"}
+    assert {name: labels[name] for name in known} == known
+    assert len(set(labels.values())) == len(labels)
 
 
 def test_training_blocks_alone_is_training_the_likelihood(close):

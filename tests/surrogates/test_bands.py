@@ -118,7 +118,7 @@ def test_trains_on_the_packaged_set(space, tmp_path):
     made.network.fit_scales(data.training_batch())
     validation = data.split.validation
     before = (made.network.predict_many(validation.x)[0] - validation.y).abs().mean()
-    runner = trainer(tmp_path, max_epochs=20)
+    runner = trainer(tmp_path, max_epochs=60)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "bands.ckpt")
     again = LightningBands.load_from_checkpoint(tmp_path / "bands.ckpt", weights_only=True).network.eval()
