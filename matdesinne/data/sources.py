@@ -272,7 +272,7 @@ class TableSource(Source):
     def __init__(self, table: pandas.DataFrame | tuple[Tensor, Tensor]) -> None:
         if not (hasattr(table, "columns") or (isinstance(table, tuple) and len(table) == 2)):
             raise DatasetError(
-                f"Expected a table as a DataFrame or as two tensors (designs, properties), got {type(table).__name__}: give one."
+                f"Expected a DataFrame, or two tensors (designs, properties), got {type(table).__name__}: give a table."
             )
         self.table = table
 
