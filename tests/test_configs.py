@@ -1,7 +1,11 @@
 """Every YAML file composes, and what it describes can be built."""
 
+import functools
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import pytest
@@ -9,22 +13,26 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark.preparation import gather
 from matdesinne.cli.arguments import verbatim
 from matdesinne.cli.config import config_folder, entry_point
 from matdesinne.data.datamodule import DesignDataModule
+from matdesinne.data.sources import Source
 from matdesinne.localization import Localizer
-from matdesinne.models.base import InverseModel
+from matdesinne.models.base import DensityModel, InverseModel
+from matdesinne.network import DesignNetwork
 from matdesinne.oracles.base import Oracle
 from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.fit import build
+from matdesinne.training.build import build_module
+from matdesinne.training.module import DesignModule, InverseModule
+from matdesinne.training.surrogates import SurrogateModule
 from matdesinne.training.sweeps import SweepTable
 
 from .conftest import CONF, ROOT, load_part, part_config, tiny_module
@@ -34,10 +42,10 @@ GROUPS = {
     for path in CONF.iterdir()
     if path.is_dir()
 }
-TRAIN_GROUPS = ("data", "model", "surrogate", "trainer", "logger")
+TRAIN_GROUPS = ("data", "model", "surrogate", "trainer", "callbacks", "logger")
 GENERATE_GROUPS = ("selection", "localization")
 LABEL_GROUPS = ("material", "oracle", "executor")
-BENCHMARK_GROUPS = ("data", "surrogate", "trainer", "selection", "localization", "experiment")
+BENCHMARK_GROUPS = ("data", "surrogate", "trainer", "callbacks", "selection", "localization", "experiment")
 CSV = [
     "data.source.path=my.csv",
     "data.space.parameters=[{_target_:matdesinne.space.Parameter,name:x1,unit:m,lower:-1,upper:1}]",
@@ -47,6 +55,9 @@ CSV = [
 
 def options(groups) -> list[str]:
     return [f"{group}={name}" for group in groups for name in GROUPS[group]]
+
+
+LIBRARIES = ("matdesinne.", "pytorch_lightning.", "torch.optim.", "pytorch_optimizer.", "ase.calculators.", "parsl.")
 
 
 def composed(name: str, *overrides: str) -> DictConfig:
@@ -137,9 +148,9 @@ def test_experiment_can_be_built(name):
     config = composed("benchmark", f"experiment={name}")
     data = instantiate(config.data, _convert_="all")
     models = gather(config, CONF / "model")
-    assert all(isinstance(build(InverseModel, model, data), InverseModel) for model in models.values())
+    assert all(isinstance(build_module(model, data).network, InverseModel) for model in models.values())
     for part in (config.surrogate, config.evaluator):
-        assert isinstance(build(Surrogate, part, data), Surrogate)
+        assert isinstance(build_module(part, data).network, Surrogate)
     assert isinstance(instantiate(config.selection, _convert_="all"), Selection)
     assert isinstance(instantiate(config.localization, _convert_="all"), Localizer)
 
@@ -150,10 +161,10 @@ def test_paper_experiment_is_the_paper():
     assert (choices["data"], choices["selection"], choices["localization"]) == ("mos2_vasp", "paper", "paper")
     assert config.surrogate == OmegaConf.load(CONF / "surrogate" / "paper" / "inn.yaml")
     assert config.data.synthetic is None
-    assert list(config.models) == [f"paper/{name}" for name in ("mdn", "cvae", "inn", "cinn")]
+    assert list(config.models) == [f"paper/{name}" for name in ("mdn", "cvae", "inn", "cinn_affine")]
 
 
-def test_paper_experiment_is_judged_by_another_kind():
+def test_paper_experiment_is_evaluated_by_another_kind():
     config = composed("benchmark", "experiment=paper")
     assert config.evaluator._target_ != config.surrogate._target_
 
@@ -162,7 +173,7 @@ def test_command_line_changes_an_experiment():
     config = composed(
         "benchmark", "experiment=paper", "targets=[1.0]", "surrogate.network.blocks=2", "evaluator.network.members=1"
     )
-    assert (config.targets, config.surrogate.blocks, config.evaluator.members) == ([1.0], 2, 1)
+    assert (config.targets, config.surrogate.network.blocks, config.evaluator.network.members) == ([1.0], 2, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS["hparams_search"] if name != "optuna"])
@@ -221,7 +232,8 @@ def test_data(name):
 
 @pytest.mark.parametrize("name", ["mos2_gpaw", "kinematics", "ballistics"])
 def test_data_can_be_read(name):
-    config = composed("train", f"data={name}", *(["data.source.count=2000"] if name != "mos2_gpaw" else []))
+    few = ["data.source.count=2000", "data.source.drawn=4000"]
+    config = composed("train", f"data={name}", *(few if name != "mos2_gpaw" else []))
     split = instantiate(config.data, _convert_="all").split
     assert len(split.train) > len(split.validation) > 0
 
@@ -235,12 +247,12 @@ def test_published_data_can_be_read(published_folder, monkeypatch):
 
 @pytest.mark.parametrize("name", GROUPS["data"])
 def test_data_chooses_a_surrogate_that_fits(name):
-    chosen = composed("train", f"data={name}").surrogate._target_
+    chosen = composed("train", f"data={name}").surrogate.network._target_
     assert chosen.endswith("BandSurrogate") is (name == "mos2_gpaw")
 
 
 def test_surrogate_on_the_command_line_wins():
-    assert composed("train", "data=mos2_gpaw", "surrogate=mlp").surrogate._target_.endswith("MLPSurrogate")
+    assert composed("train", "data=mos2_gpaw", "surrogate=mlp").surrogate.network._target_.endswith("MLPSurrogate")
 
 
 @pytest.mark.parametrize("group", ["model", "surrogate"])
@@ -253,16 +265,73 @@ def test_modules(group):
         if "defaults" in OmegaConf.load(path):
             continue  # made of others; below it is made at its full size
         made = tiny_module(path, space, data.properties, prototype=data.prototype)
-        assert isinstance(made, kind)
+        assert isinstance(made, pl.LightningModule) and isinstance(made.network, kind)
 
 
 @pytest.mark.parametrize("override", options(["model", "surrogate"]))
 def test_module_at_its_full_size(override):
+    """Network, optimizer and scheduler can be made."""
     config = composed("train", override)
     data = instantiate(config.data, _convert_="all")
     group = override.split("=")[0]
-    kind = {"model": InverseModel, "surrogate": Surrogate}[group]
-    assert sum(p.numel() for p in build(kind, config[group], data).parameters()) > 1000
+    kind = {"model": InverseModule, "surrogate": SurrogateModule}[group]
+    made = build_module(config[group], data)
+    assert isinstance(made, kind)
+    assert sum(p.numel() for p in made.parameters()) > 1000
+    made.trainer = SimpleNamespace(estimated_stepping_batches=1000)
+    optimizers = made.configure_optimizers()
+    optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert optimizer.defaults["lr"] == config[group].optimizer.lr
+    assert isinstance(optimizers, dict) is (config[group].scheduler is not None)
+
+
+SETTINGS = [CONF / group / f"{name}.yaml" for group in ("model", "surrogate") for name in GROUPS[group] if "/" not in name]
+FROM_THE_DATA = {"space", "properties", "prototype", "kpoints"}
+
+
+def comparable(value: object) -> object:
+    """Partials by what they call with which arguments; a tuple is as good as a list."""
+    if isinstance(value, functools.partial):
+        return value.func, comparable(value.args), comparable(value.keywords)
+    if isinstance(value, Mapping):
+        return {key: comparable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [comparable(entry) for entry in value]
+    return value
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_defaults_of_constructors_are_those_of_the_file(path):
+    config = OmegaConf.load(path)
+    for settings in (config, config.network):
+        parameters = inspect.signature(get_class(settings._target_)).parameters
+        names = [key for key in settings if key not in ("_target_", "network", *FROM_THE_DATA)]
+        plain = instantiate({key: settings[key] for key in names}, _convert_="all")
+        defaults = {key: parameters[key].default for key in names}
+        assert comparable(defaults) == comparable(plain)
+    # what a file does not name is what the paper's files are for, or comes from the data
+    unnamed = set(parameters) - set(config.network) - FROM_THE_DATA
+    assert unnamed <= {"coordinates", "paper_network"}
+    assert set(inspect.signature(get_class(config._target_)).parameters) <= set(config)
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_network_and_its_module_need_no_settings(path):
+    config, data = OmegaConf.load(path), instantiate(composed("train").data, _convert_="all")
+    bare = OmegaConf.create({"_target_": config._target_, "network": {"_target_": config.network._target_}})
+    one, two = build_module(config, data), build_module(bare, data)
+    assert one.network.to_config() == two.network.to_config()
+    assert dict(one.hparams) == dict(two.hparams)
+
+
+@pytest.mark.parametrize(
+    "kind", [DesignNetwork, InverseModel, DensityModel, Surrogate, DesignModule, InverseModule, SurrogateModule, Source]
+)
+def test_an_abstract_class_is_abstract(kind):
+    assert inspect.isabstract(kind)
+    with pytest.raises(TypeError, match="abstract"):
+        kind()
 
 
 @pytest.mark.parametrize(
@@ -281,10 +350,15 @@ def test_space(name):
 
 @pytest.mark.parametrize("name", GROUPS["trainer"])
 def test_trainer(name):
-    options = OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / f"{name}.yaml"))
-    options.pop("patience")
-    options.update(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-    assert isinstance(instantiate(options), pl.Trainer)
+    make = instantiate(OmegaConf.load(CONF / "trainer" / f"{name}.yaml"))
+    assert isinstance(make(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False), pl.Trainer)
+
+
+@pytest.mark.parametrize("name", GROUPS["callbacks"])
+def test_callbacks(name):
+    callbacks = [instantiate(callback) for callback in OmegaConf.load(CONF / "callbacks" / f"{name}.yaml").values()]
+    assert all(isinstance(callback, pl.Callback) for callback in callbacks)
+    assert [type(callback).__name__ for callback in callbacks] == {"default": ["EarlyStopping"], "none": []}[name]
 
 
 def test_generate_defaults_are_those_of_the_library():
@@ -311,7 +385,7 @@ def test_targets_are_ours_or_of_the_libraries_in_use(path: Path):
                 yield from walk(value)
 
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert all(name.startswith(("matdesinne.", "pytorch_lightning.", "ase.calculators.", "parsl.")) for name in walk(content))
+    assert all(name.startswith(LIBRARIES) for name in walk(content))
 
 
 @pytest.mark.parametrize(

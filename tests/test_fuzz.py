@@ -20,9 +20,10 @@ from safetensors.torch import save as safetensors_bytes
 from matdesinne.data.table import read_numbers
 from matdesinne.errors import CheckpointError, ConfigError, DatasetError, TargetError
 from matdesinne.models.base import InverseModel
-from matdesinne.models.mdn import MDN
 from matdesinne.network import load_network, save_network
 from matdesinne.targets import Property, Target
+from matdesinne.training.checkpoints import read_network
+from matdesinne.training.mdn import LightningMDN
 
 from .conftest import CONF, box, prop, tiny_module
 
@@ -46,7 +47,7 @@ def cases(count: int):
 def folder(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("fuzz")
     for name in ("described", "other", "weights"):
-        save_network(module(), made, name)
+        save_network(module().network, made, name)
     return made
 
 
@@ -187,21 +188,26 @@ def test_properties(name, floor, margin, resolution, censored):
 
 
 @functools.cache
-def module() -> MDN:
+def module() -> LightningMDN:
     return tiny_module(CONF / "model" / "mdn.yaml", box(), [prop(floor=0.0)], hidden=4)
 
 
 def weights() -> bytes:
-    return safetensors_bytes(module().state_dict())
+    return safetensors_bytes(module().network.state_dict())
 
 
 def description() -> str:
-    return json.dumps(module().describe())
+    return json.dumps(module().network.to_config())
+
+
+def plain_checkpoint() -> dict:
+    hyper_parameters = {**module().hparams, "network": dict(module().network.to_config())}
+    return {"hyper_parameters": hyper_parameters, "state_dict": dict(module().state_dict()), "epoch": 3}
 
 
 def checkpoint() -> bytes:
     stream = io.BytesIO()
-    torch.save({"matdesinne": module().describe(), "state_dict": module().state_dict(), "epoch": 3}, stream)
+    torch.save(plain_checkpoint(), stream)
     return stream.getvalue()
 
 
@@ -262,20 +268,22 @@ def test_headers_of_weights(folder, header, shape, offsets):
 @given(content=mutations(checkpoint()))
 def test_checkpoints(folder, content):
     (folder / "module.ckpt").write_bytes(content)
-    loaded_or_refused(lambda: InverseModel.load_from_checkpoint(folder / "module.ckpt"))
+    loaded_or_refused(lambda: read_network(folder / "module.ckpt"))
 
 
 @cases(100)
-@given(what=PLAIN, where=st.sampled_from(["whole", "matdesinne", "state_dict", "name", "settings", "tensor"]))
+@given(what=PLAIN, where=st.sampled_from(["whole", "hyper_parameters", "network", "state_dict", "name", "settings", "tensor"]))
 def test_checkpoints_of_plain_containers(folder, what, where):
-    content = {"matdesinne": module().describe(), "state_dict": dict(module().state_dict())}
+    content = plain_checkpoint()
     if where == "whole":
         content = what
     elif where in ("name", "settings"):
-        content["matdesinne"][where] = what
+        content["hyper_parameters"]["network"][where] = what
+    elif where == "network":
+        content["hyper_parameters"][where] = what
     elif where == "tensor":
         content["state_dict"][next(iter(content["state_dict"]))] = what
     else:
         content[where] = what
     torch.save(content, folder / "plain.ckpt")
-    loaded_or_refused(lambda: InverseModel.load_from_checkpoint(folder / "plain.ckpt"))
+    loaded_or_refused(lambda: read_network(folder / "plain.ckpt"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import save_file
 
@@ -17,8 +18,11 @@ from matdesinne.candidates import Candidates
 from matdesinne.data.table import read_numbers
 from matdesinne.errors import CheckpointError, DatasetError
 from matdesinne.network import DesignNetwork, load_network, save_network
+from matdesinne.training.checkpoints import read_network
+from matdesinne.training.fit import fit
+from matdesinne.training.mdn import LightningMDN
 
-from .conftest import CONF, box, prop, tiny_module
+from .conftest import CONF, box, make_trainer, prop, tiny_module, toy_data
 
 NAMES = ["x1", "x2", "y"]
 
@@ -39,13 +43,23 @@ def canary(tmp_path):
     assert not (tmp_path / "sung").exists(), "something was executed"
 
 
-def module():
+def module() -> LightningMDN:
     return tiny_module(CONF / "model" / "mdn.yaml", box(), [prop(floor=0.0)], hidden=4)
 
 
+def network() -> DesignNetwork:
+    return module().network
+
+
 def whole(**changes) -> dict:
+    """What Lightning reads of a checkpoint."""
     made = module()
-    return {"matdesinne": {**made.describe(), **changes}, "state_dict": dict(made.state_dict())}
+    hyper_parameters = {**made.hparams, "network": {**made.network.to_config(), **changes}}
+    return {
+        "pytorch-lightning_version": pl.__version__,
+        "hyper_parameters": hyper_parameters,
+        "state_dict": dict(made.state_dict()),
+    }
 
 
 def zipped(path: Path, **members: bytes) -> None:
@@ -58,7 +72,7 @@ def flipped(path: Path) -> None:
     """One bit of a weight."""
     torch.save(whole(), path)
     content = bytearray(path.read_bytes())
-    content[content.index(module().network[0].weight.detach().numpy().tobytes()[:16])] ^= 1
+    content[content.index(network().network[0].weight.detach().numpy().tobytes()[:16])] ^= 1
     path.write_bytes(content)
 
 
@@ -69,7 +83,7 @@ CHECKPOINTS = {
     "pickle-as-weights": lambda path, bad: torch.save({**whole(), "state_dict": bad}, path),
     "pickle-as-setting": lambda path, bad: torch.save(whole(settings=bad), path),
     "legacy-format": lambda path, bad: torch.save(whole(), path, _use_new_zipfile_serialization=False),
-    "whole-module": lambda path, bad: torch.save(module(), path),
+    "whole-module": lambda path, bad: torch.save(network(), path),
     "class-of-os": lambda path, bad: torch.save(whole(name="os.system"), path),
     "class-of-torch": lambda path, bad: torch.save(whole(name="torch.nn.modules.linear.Linear"), path),
     "class-behind-ours": lambda path, bad: torch.save(whole(name="matdesinne.network.importlib.import_module"), path),
@@ -86,11 +100,37 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.parametrize("make", CHECKPOINTS.values(), ids=CHECKPOINTS)
+hostile_checkpoints = pytest.mark.parametrize("make", CHECKPOINTS.values(), ids=CHECKPOINTS)
+
+
+@hostile_checkpoints
 def test_checkpoint(tmp_path, canary, make):
     make(tmp_path / "module.ckpt", canary)
     with pytest.raises(CheckpointError, match="Expected"):
-        DesignNetwork.load_from_checkpoint(tmp_path / "module.ckpt")
+        read_network(tmp_path / "module.ckpt")
+
+
+@hostile_checkpoints
+def test_checkpoint_of_a_run_that_is_resumed(tmp_path, canary, make):
+    (tmp_path / "checkpoints").mkdir()
+    make(tmp_path / "checkpoints" / "last.ckpt", canary)
+    with pytest.raises(CheckpointError, match="Expected"):
+        fit(module(), toy_data(), make_trainer(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKPOINTS if name not in ("flipped-bit", "legacy-format")])
+def test_checkpoint_read_by_lightning(tmp_path, canary, name):
+    """Its own method raises what it raises, and executes nothing; it does not look at checksums."""
+    CHECKPOINTS[name](tmp_path / "module.ckpt", canary)
+    with pytest.raises(Exception):  # noqa: B017
+        LightningMDN.load_from_checkpoint(tmp_path / "module.ckpt", weights_only=True)
+
+
+def test_checkpoint_of_these_tests_is_whole(tmp_path):
+    """What the others differ from by one thing."""
+    torch.save(whole(), tmp_path / "module.ckpt")
+    assert isinstance(read_network(tmp_path / "module.ckpt"), DesignNetwork)
+    assert isinstance(LightningMDN.load_from_checkpoint(tmp_path / "module.ckpt", weights_only=True), LightningMDN)
 
 
 def described(folder: Path, **changes: object) -> None:
@@ -104,7 +144,7 @@ def header(folder: Path, text: bytes, length: int | None = None) -> None:
 
 
 def swapped(folder: Path) -> None:
-    save_file({key: value + 1 for key, value in module().state_dict().items()}, folder / "model.safetensors")
+    save_file({key: value + 1 for key, value in network().state_dict().items()}, folder / "model.safetensors")
 
 
 FOLDERS = {
@@ -127,7 +167,7 @@ FOLDERS = {
 
 @pytest.mark.parametrize("make", FOLDERS.values(), ids=FOLDERS)
 def test_folder_of_weights(tmp_path, canary, make):
-    save_network(module(), tmp_path, "model")
+    save_network(network(), tmp_path, "model")
     make(tmp_path, canary)
     with pytest.raises(CheckpointError, match="Expected"):
         load_network(DesignNetwork, tmp_path, "model")

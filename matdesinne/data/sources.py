@@ -264,9 +264,16 @@ class TableSource(Source):
 
     Args:
         table: a pandas DataFrame with a column for each parameter and property, or designs [n, dx] and properties [n, dy].
+
+    Raises:
+        DatasetError: if it is neither.
     """
 
     def __init__(self, table: pandas.DataFrame | tuple[Tensor, Tensor]) -> None:
+        if not (hasattr(table, "columns") or (isinstance(table, tuple) and len(table) == 2)):
+            raise DatasetError(
+                f"Expected a DataFrame, or two tensors (designs, properties), got {type(table).__name__}: give a table."
+            )
         self.table = table
 
     @property
@@ -278,8 +285,8 @@ class TableSource(Source):
         """Take the columns by their names, or the tensors as they are; rows are numbered by their position."""
         if isinstance(self.table, tuple):
             x, y = (torch.as_tensor(values).float() for values in self.table)
-            sizes = (x.ndim, y.ndim, x.shape[-1], y.shape[-1], len(x))
-            if sizes != (2, 2, space.dimension, len(properties), len(y)):
+            widths = (*x.shape[1:],), (*y.shape[1:],)
+            if widths != ((space.dimension,), (len(properties),)) or len(x) != len(y):
                 raise DatasetError(
                     f"Expected designs of shape [n, {space.dimension}] and properties of shape [n, {len(properties)}], got "
                     f"{list(x.shape)} and {list(y.shape)}: reshape them."

@@ -46,7 +46,7 @@ class BandSurrogate(Surrogate):
         properties: Sequence[Property],
         prototype: Prototype | None = None,
         *,
-        kpoints: int = 41,
+        kpoints: int,
         members: int = 4,
         hidden: int = 256,
         depth: int = 3,

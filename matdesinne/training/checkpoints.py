@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AtomicCheckpointIO", "BestCheckpoint", "LastCheckpoint", "read_checkpoint"]
+__all__ = ["AtomicCheckpointIO", "BestCheckpoint", "LastCheckpoint", "read_checkpoint", "read_network"]
 
 import io
 import os
@@ -22,6 +22,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from matdesinne.errors import CheckpointError, InterruptionError
 from matdesinne.files import atomic_path
+from matdesinne.network import DesignNetwork, network_from_config
 
 _SECONDS = 20.0
 """Time between two checkpoints within an epoch."""
@@ -179,3 +180,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "foreign; train again or give another path."
         ) from error
     return content
+
+
+def read_network(path: Path) -> DesignNetwork:
+    """Read the network of a checkpoint, with its weights.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`, or if the weights do not fit.
+    """
+    content = read_checkpoint(path)
+    network = network_from_config(content["hyper_parameters"]["network"])
+    try:
+        network.load_state_dict({key.removeprefix("network."): value for key, value in content["state_dict"].items()})
+    except Exception as error:  # any entry may be anything
+        raise CheckpointError(f"Expected weights that fit in {path}, got others ({error}): train again.") from error
+    return network

@@ -20,8 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import CheckpointError, InterruptionError, TrainingError
 from matdesinne.files import write_json
-from matdesinne.network import network_from_config
-from matdesinne.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, read_checkpoint
+from matdesinne.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, read_checkpoint, read_network
 from matdesinne.training.module import DesignModule, N
 
 
@@ -87,7 +86,7 @@ def fit(
 def _check_resumable(module: DesignModule, last: Path) -> None:
     if not last.is_file():
         raise CheckpointError(f"Expected {last} to resume from, got no such file: give the folder of a run that was started.")
-    kept = type(network_from_config(read_checkpoint(last)["hyper_parameters"]["network"]))
+    kept = type(read_network(last))  # a damaged or foreign file is an error before anything else
     if kept is not type(module.network):
         raise CheckpointError(
             f"Expected a checkpoint of a {type(module.network).__name__} in {last}, got one of a {kept.__name__}: resume with "

@@ -7,7 +7,6 @@ from matdesinne.data.batches import TensorBatches
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
-from matdesinne.training.module import DesignModule
 
 from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
 
@@ -147,17 +146,14 @@ def test_a_step_of_several_processes_is_that_of_one():
 
 def orders_in_a_fit(folder, epochs: int, **settings: object) -> list[torch.Tensor]:
     """The rows of each epoch as the module sees them in a real fit."""
-    module = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])
-    object.__setattr__(module.optimization, "batch_size", 32)
-    data = toy_data(**settings)
-    module.fit_scales(data.training_batch())
+    module = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], batch_size=32)
     seen = [[] for _ in range(epochs)]
 
-    class Watched(DesignModule):
-        def on_train_batch_start(self, batch, batch_idx):
-            seen[self.current_epoch].append(batch.x.clone())
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen[trainer.current_epoch].append(batch.x.clone())
 
-    pl.Trainer.fit(trainer(folder, max_epochs=epochs), Watched(module), datamodule=data)
+    trainer(folder, max_epochs=epochs, callbacks=[Watch()]).fit(module, datamodule=toy_data(**settings))
     return [torch.cat(batches) for batches in seen]
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.data.synthetic import SyntheticDesigns
+from matdesinne.data.sources import TableSource as MemorySource
+from matdesinne.data.synthetic import SyntheticDesigns, SyntheticRows
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import DatasetError
+from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.space import DesignSpace, Symmetry
-from matdesinne.training.module import DesignModule
 
-from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data
+from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data, trainer
 
 MIRROR = DesignSpace(box().parameters, [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]})])
 
@@ -22,13 +22,18 @@ def attach(data: DesignDataModule) -> DesignDataModule:
         global_rank=0,
         world_size=1,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        lightning_module=DesignModule(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])),
     )
     return data
 
 
-def labels(**settings: object) -> SyntheticDesigns:
-    return SyntheticDesigns(**{"uniform": 20_000, "chains": 400, "steps": 3, **settings})
+def synthetic_rows(**settings: object) -> SyntheticRows:
+    made = SyntheticDesigns(**{"uniform": 20_000, "chains": 400, "steps": 3, **settings})
+    return made.make(box(), linear())
+
+
+def synthetic_data(space: DesignSpace | None = None, **settings: object) -> DesignDataModule:
+    """Data whose training rows a surrogate has labelled."""
+    return toy_data(space=space).with_rows(*synthetic_rows(**settings))
 
 
 def test_reads_once():
@@ -76,103 +81,68 @@ def test_order_seed_changes_the_order():
     assert not torch.equal(orders[0], orders[2])
 
 
-def test_no_labels_changes_nothing():
-    data = toy_data()
-    assert data.labelled_by(linear()) is data
-
-
-def test_labelled_rows_come_from_the_surrogate(close):
-    data = toy_data(labels=labels()).labelled_by(linear())
-    batch = data.training_batch()
+def test_synthetic_rows_come_from_the_surrogate(close):
+    batch = synthetic_data().training_batch()
     close(batch.y, batch.x.sum(1, keepdim=True))
 
 
-def test_labelling_leaves_the_original_alone():
-    data = toy_data(labels=labels())
-    before = data.training_batch().x
-    data.labelled_by(linear())
-    assert torch.equal(data.training_batch().x, before)
+def test_other_rows_leave_the_original_alone():
+    data = toy_data()
+    before, prior = data.training_batch().x, data.prior
+    data.with_rows(*synthetic_rows())
+    assert torch.equal(data.training_batch().x, before) and torch.equal(data.prior, prior) and data.augments
 
 
-class Counted:
-    """Labels that remember who was asked to make them."""
-
-    def __init__(self) -> None:
-        self.surrogates = []
-
-    def make(self, space, surrogate):
-        self.surrogates.append(surrogate)
-        return labels().make(space, surrogate)
+def test_other_rows_leave_the_test_rows():
+    data = toy_data()
+    other = data.with_rows(*synthetic_rows())
+    assert torch.equal(other.split.test.x, data.split.test.x)
+    assert (other.space, other.properties) == (data.space, data.properties)
 
 
-USES = {
-    "labelled": lambda data: data.labelled,
-    "rows": lambda data: data.training_rows,
-    "prior": lambda data: data.prior,
-    "batch": lambda data: data.training_batch(),
-    "training": lambda data: attach(data).train_dataloader(),
-    "validation": lambda data: attach(data).val_dataloader(),
-}
+def test_other_rows_are_those_that_are_given():
+    train, validation, prior = synthetic_rows()
+    data = attach(toy_data().with_rows(train, validation, prior))
+    assert data.training_rows is train and data.split.validation is validation and data.prior is prior
+    assert torch.equal(torch.cat([batch.x for batch in data.val_dataloader()]), validation.x)
 
 
-def test_labels_are_not_made_before_they_are_needed():
-    counted = Counted()
-    data = toy_data(labels=counted).labelled_by(linear())
-    assert len(data.split.train) and counted.surrogates == []
+@pytest.mark.parametrize("prior", [True, False])
+def test_rows_with_a_prior_of_their_own_are_not_augmented(prior):
+    """Synthetic designs fill the box already; rows without a prior are those of a table."""
+    train, validation, values = synthetic_rows()
+    data = attach(toy_data(space=MIRROR).with_rows(train, validation, values if prior else None))
+    known = set(map(tuple, train.x.tolist()))
+    seen = {tuple(x) for batch in data.train_dataloader() for x in batch.x.tolist()}
+    assert (seen <= known) is prior
 
 
-@pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_labels_are_made_on_first_use_and_once(use):
-    counted, made = Counted(), linear()
-    data = toy_data(labels=counted).labelled_by(made)
-    for _ in range(2):
-        use(data)
-    assert counted.surrogates == [made]
+def test_prior_of_other_rows_is_that_of_the_training_rows_unless_given():
+    train, validation, _ = synthetic_rows()
+    assert toy_data().with_rows(train, validation).prior is train.y
 
 
-def test_another_surrogate_labels_anew():
-    counted, first, second = Counted(), linear(), linear()
-    data = toy_data(labels=counted).labelled_by(first)
-    before = data.training_rows
-    assert data.labelled_by(second).training_rows is not before
-    assert counted.surrogates == [first, second]
-    assert data.training_rows is before
-
-
-def test_no_surrogate_no_labelled_rows():
-    assert toy_data(labels=Counted()).labelled is None
-
-
-def test_a_judge_trains_on_the_table():
-    """Not on what another surrogate labelled, nor does it make these labels."""
-    counted = Counted()
-    data = toy_data(labels=counted).labelled_by(linear())
+def test_an_evaluator_trains_on_the_table():
+    """Not on what a surrogate labelled, which `with_rows` gives to a copy."""
+    data = toy_data()
+    data.with_rows(*synthetic_rows())
     assert len(data.with_all_rows().training_rows) == 256
-    assert counted.surrogates == []
 
 
-def test_labelled_rows_are_disjoint():
-    data = attach(toy_data(labels=labels()).labelled_by(linear()))
+def test_synthetic_rows_are_disjoint():
+    data = attach(synthetic_data())
     train = set(map(tuple, data.training_rows.x.tolist()))
     validation = {tuple(x) for batch in data.val_dataloader() for x in batch.x.tolist()}
     assert validation and not train & validation
 
 
-def test_labelled_prior_is_not_thinned():
-    data = toy_data(labels=labels()).labelled_by(linear())
+def test_synthetic_prior_is_not_thinned():
+    data = synthetic_data()
     assert len(data.prior) == 20_000
     assert data.prior.std() == pytest.approx((2 / 3) ** 0.5, rel=0.05)
 
 
-def test_no_chain_is_on_both_sides():
-    """Also designs that were chosen twice, and the states that follow from them, stay together."""
-    data = toy_data(labels=labels(uniform=1000, chains=3000)).labelled_by(linear())
-    (train, validation, _) = data.labelled
-    assert len(validation) and not set(train.ids.tolist()) & set(validation.ids.tolist())
-    assert len(train) + len(validation) == 3000 * 4
-
-
-def test_every_row_can_train_a_judge():
+def test_every_row_can_train_an_evaluator():
     data = toy_data()
     whole = data.with_all_rows()
     assert sorted(whole.training_rows.ids.tolist()) == list(range(256))
@@ -236,12 +206,45 @@ def test_added_table_that_is_none(tmp_path, change):
         _ = toy_data(added=[str(path)]).split
 
 
-@pytest.mark.parametrize("starts", [[7, 8], [3, 4, 9]])
-def test_few_starts_leave_something_to_validate_on(starts):
-    """None of their numbers is a multiple of fifty."""
-    ids = torch.tensor(starts).repeat(5)
-    table = DesignTable(torch.rand(len(ids), 2), torch.rand(len(ids), 1), ids)
-    labels = SimpleNamespace(make=lambda space, surrogate: (table, table.y))
-    training, validation, _ = toy_data(labels=labels).labelled_by(linear()).labelled
-    assert set(validation.ids.tolist()) == {starts[1]}
-    assert set(training.ids.tolist()) == {*starts} - {starts[1]}
+def table(count: int = 50):
+    """The same rows as tensors and as a DataFrame, whose columns are in another order."""
+    x, y, _ = rows(box(), count)
+    frame = pandas.DataFrame({"y": y[:, 0].double(), "x2": x[:, 1].double(), "note": "none", "x1": x[:, 0].double()})
+    return (x, y), frame
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["tensors", "frame"])
+def test_a_table_in_memory_is_a_source(kind, close):
+    data = DesignDataModule(table()[kind], box(), [prop()])
+    assert isinstance(data.source, MemorySource)
+    split = data.split
+    every = split.train.joined(split.validation).joined(split.test)
+    every = every.take(every.ids.argsort())
+    assert every.ids.tolist() == list(range(50))
+    close(every.x, table()[0][0])
+    close(every.y, table()[0][1])
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["tensors", "frame"])
+def test_a_table_in_memory_trains(kind, tmp_path):
+    made = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()], batch_size=10)
+    runner = trainer(tmp_path)
+    runner.fit(made, datamodule=DesignDataModule(table()[kind], box(), [prop()], validation=0.2))
+    assert runner.global_step == 3
+
+
+def test_a_table_in_memory_is_checked():
+    x, y, _ = rows(box(), 50)
+    with pytest.raises(DatasetError, match=r"x1 within \[-1, 1\].*the table in memory"):
+        _ = DesignDataModule((3 * x, y), box(), [prop()]).split
+
+
+@pytest.mark.parametrize("seeds", [{"split_seed": -1}, {"order_seed": 0.5}, {"split_seed": 1 << 32}])
+def test_seeds_out_of_range(seeds):
+    with pytest.raises(ConfigError, match="split_seed and order_seed"):
+        toy_data(**seeds)
+
+
+def test_trainers_are_not_pickled():
+    """Another process cannot have them."""
+    assert attach(toy_data()).__getstate__()["trainer"] is None

@@ -1,11 +1,19 @@
 import hashlib
 
+import pandas
 import pooch
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from matdesinne.data.sources import AnalyticSource, FileSource, LabelSource, PackagedSource, PublishedSource
+from matdesinne.data.sources import (
+    AnalyticSource,
+    FileSource,
+    LabelSource,
+    PackagedSource,
+    PublishedSource,
+    TableSource,
+)
 from matdesinne.data.table import check_table
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import Ballistics, Kinematics
@@ -231,9 +239,10 @@ def test_analytic_leaves_the_global_seed(problem, untouched_seed):
         (published(), "data_x.csv and data_y.csv"),
         (FileSource("my.csv"), "my.csv"),
         (AnalyticSource(Kinematics(), 1, 0), "Kinematics"),
+        (TableSource((torch.zeros(1, 2), torch.zeros(1, 1))), "the table in memory"),
     ],
 )
-def test_describe(source, words):
+def test_name(source, words):
     assert words in source.name
 
 
@@ -259,3 +268,51 @@ def test_designs_given_the_property_stay_as_they_are(chunk, monkeypatch):
 def test_fewer_drawn_than_kept():
     with pytest.raises(ConfigError, match="drawn"):
         AnalyticSource(Kinematics(), 10, 0, 5)
+
+
+FRAME = pandas.DataFrame({"y": [1, 2], "x2": [0.1, 0.2], "x1": [0.3, 0.4], "note": ["a", "b"]})
+
+
+def test_frame_is_read_by_the_names_of_its_columns(close):
+    table = TableSource(FRAME).load(box(), [prop()])
+    close(table.x, torch.tensor([[0.3, 0.1], [0.4, 0.2]]))
+    assert table.y.tolist() == [[1.0], [2.0]] and table.ids.tolist() == [0, 1]
+    assert (table.x.dtype, table.y.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_tensors_are_taken_in_single_precision(dtype):
+    table = TableSource((torch.ones(3, 2, dtype=dtype), torch.ones(3, 1, dtype=dtype))).load(box(), [prop()])
+    assert (table.x.dtype, table.y.dtype) == (torch.float32, torch.float32)
+    assert table.ids.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (FRAME.drop(columns="x2"), r"the columns \['x1', 'x2', 'y'\] in the table in memory.*lacks \['x2'\]"),
+        (FRAME.assign(y=[1.0, float("nan")]), r"finite number in column 'y' of the table in memory, got nan in row 1"),
+        (FRAME.assign(x1=["0.1", "one"]), r"column 'x1' of the table in memory, got 'one' in row 1"),
+        (FRAME.assign(x1=[None, 0.1]), r"column 'x1' of the table in memory.* in row 0"),
+    ],
+    ids=["missing", "nan", "text", "none"],
+)
+def test_frame_rejects(frame, message):
+    with pytest.raises(DatasetError, match=message):
+        TableSource(frame).load(box(), [prop()])
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [((3, 3), (3, 1)), ((3, 2), (3, 2)), ((3, 2), (2, 1)), ((3,), (3, 1)), ((3, 2), (3,)), ((), ())],
+    ids=["parameters", "properties", "rows", "1-d x", "1-d y", "numbers"],
+)
+def test_tensors_reject(x, y):
+    with pytest.raises(DatasetError, match=r"designs of shape \[n, 2\] and properties of shape \[n, 1\].*reshape"):
+        TableSource((torch.zeros(x), torch.zeros(y))).load(box(), [prop()])
+
+
+@pytest.mark.parametrize("table", [{"x1": [0.1]}, "table.csv", [[0.1, 0.2, 0.3]], (torch.zeros(3, 2),)], ids=repr)
+def test_what_is_no_table(table):
+    with pytest.raises(DatasetError, match="DataFrame"):
+        TableSource(table).load(box(), [prop()])

@@ -2,7 +2,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from matdesinne.data.synthetic import SyntheticDesigns
+from matdesinne.data.synthetic import SyntheticDesigns, SyntheticRows, held_out
+from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError, TrainingError
 
 from ..conftest import Linear, box, linear, prop
@@ -16,32 +17,37 @@ def surrogate(floor: float | None = None, margin: float = 0.0, matrix=(1.0, 1.0)
     return Linear(box(), [prop("y", floor, margin=margin)], [list(matrix)]).eval()
 
 
-def last_states(made: SyntheticDesigns, table) -> torch.Tensor:
+def whole(made: SyntheticDesigns, surrogate: Linear) -> tuple[DesignTable, torch.Tensor]:
+    """All designs in the order in which they were drawn, which `make` splits, and the prior."""
+    return made._make(box(), surrogate)
+
+
+def last_states(made: SyntheticDesigns, table: DesignTable) -> torch.Tensor:
     """One design a chain, the last: chains are independent but for those that start together."""
     return table.x[-made.chains :]
 
 
 def test_counts():
-    table, prior = labels().make(box(), linear())
+    table, prior = whole(labels(), linear())
     assert len(table) == 4000 * 5
     assert prior.shape == (40_000, 1)
-    assert labels(steps=0).make(box(), linear())[0].x.shape == (4000, 2)
+    assert whole(labels(steps=0), linear())[0].x.shape == (4000, 2)
 
 
 def test_labels_are_those_of_the_surrogate(close):
-    table, prior = labels().make(box(), linear())
+    table, prior = whole(labels(), linear())
     close(table.y, table.x.sum(1, keepdim=True))
     assert prior.std() == pytest.approx((2 / 3) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("floor", [None, 0.0])
 def test_designs_are_in_the_box(floor):
-    table, _ = labels(steps=8).make(box(), surrogate(floor))
+    table, _ = whole(labels(steps=8), surrogate(floor))
     assert box().contains(table.x, tolerance=0).all()
 
 
 def test_reproducible():
-    made = [labels(seed=seed).make(box(), linear()) for seed in (0, 0, 1)]
+    made = [whole(labels(seed=seed), linear()) for seed in (0, 0, 1)]
     assert torch.equal(made[0][0].x, made[1][0].x)
     assert torch.equal(made[0][0].ids, made[1][0].ids)
     assert not torch.equal(made[0][0].x, made[2][0].x)
@@ -52,7 +58,7 @@ def test_leave_the_global_seed(untouched_seed):
 
 
 def test_chains_move():
-    table, _ = labels(steps=4).make(box(), linear())
+    table, _ = whole(labels(steps=4), linear())
     states = table.x.unflatten(0, (5, 4000))
     moved = (states[0] - states[-1]).norm(dim=1)
     assert (moved > 0).float().mean() > 0.9
@@ -60,7 +66,7 @@ def test_chains_move():
 
 
 def test_states_carry_the_number_of_their_start():
-    table, _ = labels().make(box(), linear())
+    table, _ = whole(labels(), linear())
     ids = table.ids.unflatten(0, (5, 4000))
     assert (ids == ids[0]).all()
     # designs that were chosen twice have one number
@@ -71,7 +77,7 @@ def test_states_carry_the_number_of_their_start():
 @pytest.mark.parametrize("steps", [0, 8])
 def test_flat_without_a_floor(steps):
     made = labels(steps=steps)
-    table, _ = made.make(box(), linear())
+    table, _ = whole(made, linear())
     y = table.y[-made.chains :, 0]
     share = torch.histc(y, 8, -1.8, 1.8) / ((y > -1.8) & (y < 1.8)).sum()
     # the sum of two uniforms has three times as much in the middle as at the ends
@@ -80,13 +86,13 @@ def test_flat_without_a_floor(steps):
 
 def test_no_value_is_singled_out():
     """Without a floor the smallest label is one of many."""
-    table, prior = labels(steps=0).make(box(), linear())
+    table, prior = whole(labels(steps=0), linear())
     assert (table.y == prior.min()).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("floor", [-3.0, -2.5])
 def test_floor_that_nothing_reaches(floor):
-    table, prior = labels(steps=0).make(box(), surrogate(floor))
+    table, prior = whole(labels(steps=0), surrogate(floor))
     assert (table.y == prior.min()).float().mean() < 0.01
 
 
@@ -95,7 +101,7 @@ def test_floor_that_nothing_reaches(floor):
 @pytest.mark.parametrize(("floor", "margin"), [(0.0, 0.0), (0.5, 0.25)])
 def test_floor_share(share, steps, floor, margin):
     made = labels(floor_share=share, steps=steps)
-    table, _ = made.make(box(), surrogate(floor, margin))
+    table, _ = whole(made, surrogate(floor, margin))
     y = table.y[-made.chains :, 0]
     edge = floor - margin
     assert (y <= edge).float().mean() == pytest.approx(share, abs=0.025)
@@ -106,7 +112,7 @@ def test_floor_share(share, steps, floor, margin):
 
 def test_below_the_floor_designs_are_as_the_prior():
     made = labels(floor_share=0.9, steps=8)
-    table, prior = made.make(box(), surrogate(0.0))
+    table, prior = whole(made, surrogate(0.0))
     y = table.y[-made.chains :, 0]
     uniform = prior[prior <= 0]
     assert kstest(y[y <= 0].numpy(), uniform.numpy()).pvalue > 1e-3
@@ -117,7 +123,7 @@ def test_below_the_floor_designs_are_as_the_prior():
 def test_designs_are_uniform_at_fixed_y(floor, steps):
     """y = x1: x2 is uniform at every y."""
     made = labels(steps=steps)
-    table, _ = made.make(box(), surrogate(floor, matrix=(1.0, 0.0)))
+    table, _ = whole(made, surrogate(floor, matrix=(1.0, 0.0)))
     x = last_states(made, table)
     for low, high in ((-1.0, 0.0), (0.0, 0.5), (0.5, 1.0)):
         chosen = x[(x[:, 0] > low) & (x[:, 0] <= high), 1]
@@ -129,7 +135,7 @@ def test_designs_are_uniform_at_fixed_y(floor, steps):
 def test_designs_are_uniform_on_level_sets(steps):
     """y = x1 + x2: x1 - x2 is uniform on [-(2 - |y|), 2 - |y|]."""
     made = labels(steps=steps)
-    table, _ = made.make(box(), linear())
+    table, _ = whole(made, linear())
     x = last_states(made, table).double()
     y, across = x.sum(1), x[:, 0] - x[:, 1]
     for low, high in ((-1.9, -0.5), (-0.5, 0.5), (0.5, 1.9)):
@@ -144,7 +150,7 @@ def test_surrogate_that_finds_nothing(made):
 
 
 def test_several_properties_take_the_uniform_designs():
-    table, prior = labels().make(box(), linear(outputs=2))
+    table, prior = whole(labels(), linear(outputs=2))
     assert len(table) == 40_000
     assert torch.equal(table.y, prior)
     assert table.ids.tolist() == list(range(40_000))
@@ -162,5 +168,39 @@ def test_several_properties_take_the_uniform_designs():
     ],
 )
 def test_rejects(settings):
-    with pytest.raises(ConfigError, match=r"data\.labels"):
+    with pytest.raises(ConfigError, match=r"data\.synthetic"):
         SyntheticDesigns(**settings)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_rows_are_split_for_validation(outputs):
+    train, validation, prior = made = labels(uniform=2000, chains=3000).make(box(), linear(outputs=outputs))
+    table, expected = whole(labels(uniform=2000, chains=3000), linear(outputs=outputs))
+    assert isinstance(made, SyntheticRows) and torch.equal(prior, expected)
+    assert len(train) + len(validation) == len(table)
+    assert 0.01 < len(validation) / len(table) < 0.03
+    rows = torch.cat([train.x, validation.x])
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, table.x.tolist()))
+
+
+def test_no_chain_is_on_both_sides():
+    """Also designs that were chosen twice, and the states that follow from them, stay together."""
+    train, validation, _ = labels(uniform=1000, chains=3000, steps=3).make(box(), linear())
+    assert len(validation) and not set(train.ids.tolist()) & set(validation.ids.tolist())
+    assert len(train) + len(validation) == 3000 * 4
+
+
+@pytest.mark.parametrize("starts", [[7, 8], [3, 4, 9]])
+def test_few_starts_leave_something_to_validate_on(starts):
+    """None of their numbers is a multiple of fifty."""
+    ids = torch.tensor(starts).repeat(5)
+    train, validation = held_out(DesignTable(torch.rand(len(ids), 2), torch.rand(len(ids), 1), ids))
+    assert set(validation.ids.tolist()) == {starts[1]}
+    assert set(train.ids.tolist()) == {*starts} - {starts[1]}
+
+
+def test_held_out_rows_are_one_number_in_fifty():
+    ids = torch.arange(200).repeat_interleave(2)
+    train, validation = held_out(DesignTable(torch.rand(400, 2), torch.rand(400, 1), ids))
+    assert validation.ids.tolist() == [0, 0, 50, 50, 100, 100, 150, 150]
+    assert len(train) == 392 and not set(train.ids.tolist()) & set(validation.ids.tolist())

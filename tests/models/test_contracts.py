@@ -3,15 +3,31 @@
 import math
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError, TargetError
 from matdesinne.models.base import DensityModel, InverseModel
-from matdesinne.network import DesignNetwork, load_network, save_network
+from matdesinne.network import load_network, network_from_config, save_network
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.targets import Target
+from matdesinne.training.module import InverseModule
 
-from ..conftest import CONF, box, line, perturb, prop, rows, tiny_module, toy_data, trainer, yaml_files
+from ..conftest import (
+    CONF,
+    box,
+    line,
+    loss_of,
+    perturb,
+    prop,
+    rows,
+    tiny_module,
+    tiny_network,
+    toy_data,
+    trainer,
+    yaml_files,
+)
 
 FILES = yaml_files("model")
 SPACES = {"bounded": box(3), "unbounded": line(3)}
@@ -19,19 +35,26 @@ y_files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def is_density(path) -> bool:
-    return isinstance(tiny_module(path, box(), [prop()]), DensityModel)
+    return isinstance(tiny_network(path, box(), [prop()]), DensityModel)
 
+
+ONE_COORDINATE = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+"""Half of a coupling block of FrEIA is empty there, and torch warns."""
 
 densities = pytest.mark.parametrize("path", [path for path in FILES if is_density(path)], ids=lambda path: path.stem)
 
 
-def model(path, space: DesignSpace | None = None, outputs: int = 1, size: float = 0.2, **settings: object) -> InverseModel:
+def module(path, space: DesignSpace | None = None, outputs: int = 1, size: float = 0.2, **settings: object) -> InverseModule:
+    """A LightningModule whose network knows its scales and is away from its start."""
     space = space or box(3)
     made = tiny_module(path, space, [prop("y"), prop("w")][:outputs], **settings)
-    batch = rows(space, outputs=outputs)
-    made.fit_scales(batch)
+    made.network.fit_scales(rows(space, outputs=outputs))
     perturb(made, size)
     return made.eval()
+
+
+def model(path, *args: object, **settings: object) -> InverseModel:
+    return module(path, *args, **settings).network
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -71,14 +94,14 @@ def test_sample_rejects(path, y):
 
 @y_files
 def test_every_parameter_gets_a_gradient(path):
-    made = model(path).train()
+    made = module(path).train()
     batch = rows(box(3), 64)
     # a step of the cINN trains one block of its own choice
-    steps = 60 if path.stem == "cinn" else 1
+    steps = 60 if made.trains_in_parts else 1
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(steps):
-            made._terms(batch)["loss"].backward()
+            loss_of(made, batch)["objective"].backward()
     for name, parameter in made.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
@@ -87,10 +110,11 @@ def test_every_parameter_gets_a_gradient(path):
 
 
 @y_files
-def test_terms_are_finite_scalars(path):
-    terms = model(path).train()._terms(rows(box(3), 64))
-    assert "loss" in terms
-    assert all(value.shape == () and value.isfinite() for value in terms.values())
+@pytest.mark.parametrize("training", [True, False])
+def test_losses_are_finite_scalars(path, training):
+    losses = module(path).train(training).losses(rows(box(3), 64))
+    assert "loss" in losses
+    assert all(value.shape == () and value.isfinite() for value in losses.values())
 
 
 @y_files
@@ -122,18 +146,87 @@ def test_batch_equals_its_rows(path, chunk, monkeypatch, close):
     close(made.sample(y, seeded()), together, factor=10)
 
 
+WEIGHTS = {"alpha": 2.0, "beta": 3.0, "lambda_x": 4.0, "lambda_z": 5.0, "scales": [0.5, 1.5]}
+"""Weights of the losses that are not the defaults."""
+
+
 @y_files
 def test_checkpoint_round_trip(path, tmp_path):
-    made = tiny_module(path, box(), [prop()])
-    data = toy_data()
-    made.fit_scales(data.training_batch())
+    """By Lightning's own method, from the file alone."""
+    made = tiny_module(path, box(), [prop()], batch_size=100, **WEIGHTS)
     runner = trainer(tmp_path)
-    runner.fit(made, datamodule=data)
+    runner.fit(made, datamodule=toy_data())
     runner.save_checkpoint(tmp_path / "model.ckpt")
     torch.load(tmp_path / "model.ckpt", weights_only=True)
-    again = DesignNetwork.load_from_checkpoint(tmp_path / "model.ckpt")
+    again = type(made).load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     y = torch.zeros(20, 1)
-    assert torch.equal(again.sample(y, seeded()), made.eval().sample(y, seeded()))
+    assert torch.equal(again.network.eval().sample(y, seeded()), made.network.eval().sample(y, seeded()))
+    assert again.batch_size == 100
+    changed = [name for name in WEIGHTS if name in OmegaConf.load(path)]
+    assert [list(value) if name == "scales" else value for name in changed for value in [getattr(again, name)]] == [
+        WEIGHTS[name] for name in changed
+    ]
+
+
+@y_files
+def test_network_alone_is_what_a_module_trains(path):
+    """The LightningModule holds nothing that is trained but its network."""
+    made = tiny_module(path, box(), [prop()])
+    assert isinstance(made, pl.LightningModule) and not isinstance(made.network, pl.LightningModule)
+    assert {id(parameter) for parameter in made.parameters()} == {id(parameter) for parameter in made.network.parameters()}
+
+
+def test_all_models_are_trained_on_one_datamodule(tmp_path):
+    data = toy_data()
+    for path in FILES:
+        made = tiny_module(path, box(), [prop()], batch_size=64)
+        before = [parameter.clone() for parameter in made.parameters()]
+        runner = trainer(tmp_path, max_epochs=4)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            runner.fit(made, datamodule=data)
+        assert isinstance(data, pl.LightningDataModule) and runner.global_step == 12
+        assert any(not torch.equal(old, new) for old, new in zip(before, made.parameters(), strict=True))
+        assert {"train/loss", "val/loss"} <= set(runner.callback_metrics)
+
+
+@y_files
+def test_training_and_validation_have_the_same_loss(path):
+    """On the same rows: the mean over steps, and over the blocks of the cINN, each trained alone."""
+    made, batch = module(path, target_noise=0.01), rows(box(3), 256)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        train, validation = (
+            torch.stack([made.train(training).losses(batch)["loss"] for _ in range(100)]) for training in (True, False)
+        )
+    expected, error = validation.mean().item(), math.hypot(train.std(), validation.std()) / 10
+    # and the noise on y is another one in each training step, and always the same in validation
+    assert train.mean().item() == pytest.approx(expected, abs=4 * error + 0.005 * (1 + abs(expected)))
+    assert error < 0.1 * (1 + abs(expected))
+
+
+@y_files
+def test_losses_are_logged_as_means_of_an_epoch(path, tmp_path, close):
+    made, seen = tiny_module(path, box(), [prop()], batch_size=10), {"train": [], "val": []}
+    losses = made.losses
+
+    def watched(batch):
+        values = losses(batch)
+        stage = "train" if made.training else "val"
+        seen[stage].append((len(batch.x), {f"{stage}/{name}": value.detach() for name, value in values.items()}))
+        return values
+
+    made.losses = watched
+    runner = trainer(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        runner.fit(made, datamodule=toy_data(110))
+    for stage in seen.values():
+        assert len(stage) > 1
+        for name in stage[0][1].keys() - {"train/objective", "val/objective"}:
+            mean = sum(count * values[name] for count, values in stage) / sum(count for count, _ in stage)
+            close(runner.callback_metrics[name], mean, factor=10)
+    assert not {"train/objective", "val/objective"} & set(runner.callback_metrics)
 
 
 @y_files
@@ -163,7 +256,7 @@ def tenfold(space: DesignSpace) -> DesignSpace:
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_units_of_designs(path, space, close):
     batch = rows(space)
-    first, second = tiny_module(path, space, [prop()]), tiny_module(path, tenfold(space), [prop()])
+    first, second = tiny_network(path, space, [prop()]), tiny_network(path, tenfold(space), [prop()])
     first.fit_scales(batch)
     second.fit_scales(batch._replace(x=10 * batch.x))
     for made in (first, second):
@@ -174,7 +267,7 @@ def test_units_of_designs(path, space, close):
 @y_files
 def test_units_of_properties(path, close):
     batch = rows(box(3))
-    first, second = tiny_module(path, box(3), [prop()]), tiny_module(path, box(3), [prop()])
+    first, second = tiny_network(path, box(3), [prop()]), tiny_network(path, box(3), [prop()])
     first.fit_scales(batch)
     second.fit_scales(batch._replace(y=10 * batch.y))
     for made in (first, second):
@@ -185,17 +278,17 @@ def test_units_of_properties(path, close):
 @y_files
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_beats_the_prior(path, seed, tmp_path):
-    settings = {"learning_rate": 4e-3, "weight_decay": 0.0, "batch_size": 256, "epochs": 30, "warmup": 0.05}
-    made = tiny_module(path, box(), [prop()], seed, hidden=64, blocks=4, optimization=settings, target_noise=0.01)
+    optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.98], "fused": True}
+    settings = {"hidden": 64, "blocks": 4, "batch_size": 256, "target_noise": 0.01, "optimizer": optimizer}
+    made = tiny_module(path, box(), [prop()], seed, **settings)
     data = toy_data(2500)
-    made.fit_scales(data.training_batch())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        trainer(tmp_path, max_epochs=30, gradient_clip_val=1.0).fit(made, datamodule=data)
+        trainer(tmp_path, max_epochs=12, gradient_clip_val=1.0).fit(made, datamodule=data)
     y = data.split.validation.y.repeat(4, 1)
-    x = made.eval().sample(y, seeded())
+    x = made.network.eval().sample(y, seeded())
     prior = box().sample(len(y), seeded(1))
-    error, prior_error = ((rows.sum(1, keepdim=True) - y).abs().mean() for rows in (x, prior))
+    error, prior_error = ((designs.sum(1, keepdim=True) - y).abs().mean() for designs in (x, prior))
     assert error < 0.4 * prior_error
     # and the posterior keeps its width along the line x1 + x2 = y
     assert (x[:, 0] - x[:, 1]).std() > 0.25
@@ -204,27 +297,83 @@ def test_beats_the_prior(path, seed, tmp_path):
 @y_files
 def test_rejects_negative_noise(path):
     with pytest.raises(ConfigError, match="target_noise"):
-        tiny_module(path, box(), [prop()], target_noise=-1.0)
+        tiny_network(path, box(), [prop()], target_noise=-1.0)
+
+
+def targets_seen(made: InverseModule, y: torch.Tensor) -> torch.Tensor:
+    """The properties, in physical units, that the loss of a batch gets."""
+    seen: list[torch.Tensor] = []
+    made.standard_losses = lambda u, v: seen.append(v) or {"loss": v.sum()}
+    made.losses(rows(box(3), len(y))._replace(y=y))
+    del made.standard_losses
+    return made.network.target_scale.inverse(seen[0])
 
 
 @y_files
-def test_noise_only_in_training(path):
-    torch.manual_seed(0)
-    made = model(path, target_noise=10.0)
-    if isinstance(made, DensityModel):
-        batch = rows(box(3), 16)
-        assert torch.equal(made._terms(batch)["loss"], made._terms(batch)["loss"])
-        assert not torch.equal(made.train()._terms(batch)["loss"], made.train()._terms(batch)["loss"])
+@pytest.mark.parametrize("training", [True, False])
+def test_noise_is_added_to_the_targets(path, training):
+    made, y = module(path, target_noise=0.5).train(training), rows(box(3), 4000).y
+    noise = targets_seen(made, y) - y
+    assert noise.mean().item() == pytest.approx(0.0, abs=0.04)
+    assert noise.std().item() == pytest.approx(0.5, rel=0.05)
+
+
+@y_files
+def test_noise_is_another_one_in_each_step(path):
+    made, y = module(path, target_noise=0.5).train(), rows(box(3), 16).y
+    assert not torch.equal(targets_seen(made, y), targets_seen(made, y))
+
+
+@y_files
+def test_noise_is_the_same_in_every_validation(path):
+    made, y = module(path, target_noise=0.5), rows(box(3), 16).y
+    assert torch.equal(targets_seen(made, y), targets_seen(made, y))
+
+
+@y_files
+@pytest.mark.parametrize("training", [True, False])
+def test_noise_of_nothing_is_none(path, training, close):
+    made, y = module(path, target_noise=0.0).train(training), rows(box(3), 16).y
+    close(targets_seen(made, y), y)
+
+
+@y_files
+def test_validation_noise_leaves_the_global_seed(path, untouched_seed):
+    targets_seen(module(path, target_noise=0.5), rows(box(3), 16).y)
+
+
+@y_files
+def test_samples_have_no_noise_of_the_targets(path):
+    y = rows(box(3), 16).y
+    assert torch.equal(*(model(path, target_noise=noise).sample(y, seeded()) for noise in (0.0, 10.0)))
+
+
+@densities
+def test_density_has_no_noise_of_the_targets(path):
+    batch = rows(box(3), 16)
+    with torch.no_grad():
+        assert torch.equal(*(model(path, target_noise=noise).log_prob(batch.x, batch.y) for noise in (0.0, 10.0)))
+
+
+@densities
+def test_loss_is_the_negative_log_likelihood(path, close):
+    """Per unit of the standardised coordinates: the volume of the transformation is not trained."""
+    made, batch = module(path, target_noise=0.0), rows(box(3), 64)
+    with torch.no_grad():
+        density = made.network.log_prob(batch.x, batch.y) - made.network.transform.log_det(batch.x)
+        close(made.losses(batch)["loss"], -density.mean(), factor=10)
 
 
 @y_files
 def test_settings_reach_the_description(path):
-    made = tiny_module(path, box(), [prop()])
-    described = made.describe()["settings"]
-    assert {"optimization", "space", "properties"} <= set(described)
-    assert DesignNetwork.build(made.describe()).describe() == made.describe()
+    made = tiny_network(path, box(), [prop()])
+    described = made.to_config()["settings"]
+    assert {"space", "properties", *OmegaConf.load(path).network} - {"_target_"} <= set(described)
+    again = network_from_config(made.to_config())
+    assert type(again) is type(made) and again.to_config() == made.to_config()
 
 
+@ONE_COORDINATE
 @densities
 @pytest.mark.parametrize("dimension", [1, 2])
 @pytest.mark.parametrize("kind", [box, line], ids=["bounded", "unbounded"])
@@ -256,7 +405,7 @@ def test_density_is_zero_outside_the_box(path):
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_log_prob_units(path, space, close):
     batch = rows(space, 64)
-    first, second = tiny_module(path, space, [prop()]).double(), tiny_module(path, tenfold(space), [prop()]).double()
+    first, second = tiny_network(path, space, [prop()]).double(), tiny_network(path, tenfold(space), [prop()]).double()
     x, y = batch.x.double(), batch.y.double()
     for made, scale in ((first, 1), (second, 10)):
         made.fit_scales(batch._replace(x=scale * x, y=y))
@@ -268,16 +417,17 @@ def test_log_prob_units(path, space, close):
 def test_log_prob_of_samples_is_higher(path):
     made = model(path, line(3))
     y = torch.zeros(500, 1)
-    x = made.sample(y, seeded())
+    x = made.sample(y, seeded(), truncate=False)
     with torch.no_grad():
         assert made.log_prob(x, y).mean() > made.log_prob(x + 3 * x.std(0), y).mean()
 
 
+@ONE_COORDINATE
 @densities
 def test_log_prob_is_the_density_of_the_samples(path):
     # one dimension: the histogram of the samples follows the density
     made = model(path, box(1))
-    x = made.sample(torch.zeros(40_000, 1), seeded())[:, 0]
+    x = made.sample(torch.zeros(40_000, 1), seeded(), truncate=False)[:, 0]
     edges = torch.linspace(-1, 1, 21)
     counts = torch.histogram(x, edges).hist / len(x)
     fine = torch.linspace(-0.9999, 0.9999, 4000).unsqueeze(1)
@@ -285,6 +435,19 @@ def test_log_prob_is_the_density_of_the_samples(path):
         density = made.log_prob(fine, torch.zeros(4000, 1)).exp()
     share = density.reshape(20, 200).mean(1) * 0.1
     assert (counts - share)[1:-1].abs().max() < 0.01
+
+
+@y_files
+def test_truncation_is_the_default(path):
+    made, y = model(path), rows(box(3), 200).y
+    assert torch.equal(made.sample(y, seeded()), made.sample(y, seeded(), truncate=True))
+
+
+@y_files
+def test_only_the_mixture_flow_truncates(path):
+    made, y = model(path), rows(box(3), 200).y
+    same = torch.equal(made.sample(y, seeded()), made.sample(y, seeded(), truncate=False))
+    assert same is (path.stem != "cinn")
 
 
 def swapped(lower: float = -1.0) -> DesignSpace:
@@ -295,10 +458,10 @@ def swapped(lower: float = -1.0) -> DesignSpace:
 
 @y_files
 def test_loss_of_an_image_is_the_same(path):
-    made = model(path, swapped())
+    made = module(path, swapped())
     batch = rows(swapped(), 64)
     with torch.random.fork_rng():
-        losses = [torch.manual_seed(0) and made._terms(batch._replace(x=x))["loss"] for x in (batch.x, batch.x.flip(1))]
+        losses = [torch.manual_seed(0) and made.losses(batch._replace(x=x))["loss"] for x in (batch.x, batch.x.flip(1))]
     assert torch.equal(*losses)
 
 
@@ -328,7 +491,7 @@ def test_density_keeps_the_symmetry(path, close):
 def test_density_with_a_symmetry_is_that_of_the_samples(path, lower):
     space = swapped(lower)
     made = model(path, space, size=0.03)
-    x = made.sample(torch.zeros(60_000, 1), seeded())
+    x = made.sample(torch.zeros(60_000, 1), seeded(), truncate=False)
     uniform = space.sample(200_000, seeded(1))
     with torch.no_grad():
         density = made.log_prob(uniform, torch.zeros(200_000, 1)).exp()
@@ -344,7 +507,7 @@ REFERENCE = torch.linspace(-1, 2, 8192).unsqueeze(1)
 
 @pytest.fixture
 def reference() -> InverseModel:
-    made = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop(floor=0.0)])
+    made = tiny_network(CONF / "model" / "mdn.yaml", box(), [prop(floor=0.0)])
     batch = rows(box())
     made.fit_scales(batch, REFERENCE)
     return made
@@ -405,33 +568,49 @@ def test_value_and_interval_together():
 
 def test_inn_needs_more_parameters_than_properties():
     with pytest.raises(ConfigError, match="more parameters"):
-        tiny_module(CONF / "model" / "inn.yaml", box(1), [prop()])
+        tiny_network(CONF / "model" / "inn.yaml", box(1), [prop()])
 
 
 @pytest.mark.parametrize("padding", [0, 2])
 def test_inn_padding(padding):
-    made = model(CONF / "model" / "inn.yaml", padding=padding)
-    assert made.sample(torch.zeros(5, 1), seeded()).shape == (5, 3)
-    assert ("padding" in made.train()._terms(rows(box(3), 32))) is (padding > 0)
+    made = module(CONF / "model" / "inn.yaml", padding=padding)
+    assert made.network.sample(torch.zeros(5, 1), seeded()).shape == (5, 3)
+    assert ("padding" in made.train().losses(rows(box(3), 32))) is (padding > 0)
 
 
-def test_cinn_names_its_couplings():
-    with pytest.raises(ConfigError, match="mixture or affine"):
-        tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()], coupling="cubic")
+def weighted(losses: dict[str, torch.Tensor], **weights: float) -> torch.Tensor:
+    return torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+
+
+def test_inn_loss_is_the_weighted_sum_of_its_terms(close):
+    made = module(CONF / "model" / "inn.yaml", lambda_y=2.0, lambda_z=3.0, lambda_x=5.0, lambda_padding=7.0)
+    losses = made.losses(rows(box(3), 32))
+    close(losses["loss"].detach(), weighted(losses, y=2.0, z=3.0, x=5.0, padding=7.0).detach())
+
+
+def test_cvae_loss_is_the_weighted_sum_of_its_terms(close):
+    losses = module(CONF / "model" / "cvae.yaml", alpha=2.0, beta=3.0).losses(rows(box(3), 32))
+    close(losses["loss"].detach(), weighted(losses, reconstruction=2.0, divergence=3.0).detach())
+
+
+def test_each_model_has_its_own_label():
+    labels = {path.stem: tiny_network(path, box(), [prop()]).label for path in FILES}
+    known = {"cinn": "cINN (mixture)", "cinn_affine": "cINN (affine)", "cvae": "cVAE", "inn": "INN", "mdn": "MDN"}
+    assert {name: labels[name] for name in known} == known
+    assert len(set(labels.values())) == len(labels)
 
 
 def test_training_blocks_alone_is_training_the_likelihood(close):
     """Each block's own loss has the gradient that the whole likelihood has for its parameters."""
-    made = model(CONF / "model" / "cinn.yaml").double()
-    batch = rows(box(3), 64)
+    made = module(CONF / "model" / "cinn.yaml", target_noise=0.0).double().train()
+    network, batch = made.network, rows(box(3), 64)
     batch = batch._replace(x=batch.x.double(), y=batch.y.double())
-    made.train().target_noise = 0.0
-    (-made._log_prob(made.transform(batch.x), made.target_scale(batch.y))).mean().backward()
+    (-network.standard_log_prob(*network.standardize(batch.x, batch.y))).mean().backward()
     whole = {name: parameter.grad.clone() for name, parameter in made.named_parameters() if parameter.grad is not None}
     made.zero_grad()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made._terms(batch)["loss"].backward()
+        made.losses(batch)["objective"].backward()
     alone = {name: parameter.grad for name, parameter in made.named_parameters() if parameter.grad is not None}
     assert 0 < len(alone) < len(whole)
     for name, gradient in alone.items():
@@ -440,7 +619,7 @@ def test_training_blocks_alone_is_training_the_likelihood(close):
 
 @y_files
 def test_values_below_the_margin_are_one_class(path):
-    made = tiny_module(path, box(3), [prop(floor=0.0, margin=0.25)])
+    made = tiny_network(path, box(3), [prop(floor=0.0, margin=0.25)])
     made.fit_scales(rows(box(3)))
     perturb(made, 0.2)
     samples = [made.eval().sample(torch.full((20, 1), y), seeded()) for y in (-0.25, -1.0, -9.0, -0.2)]

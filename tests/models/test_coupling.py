@@ -11,10 +11,10 @@ ROTATION = 1e5
 """The rotations are drawn in single precision: their determinant is 1 to 1e-6 only."""
 
 
-def network(condition: int, dimension: int = 3, size: float = 0.2, seed: int = 0, published: bool = False):
+def network(condition: int, dimension: int = 3, size: float = 0.2, seed: int = 0, paper_network: bool = False):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        made = affine_network(dimension, condition, blocks=3, hidden=8, depth=1, paper_network=published).double()
+        made = affine_network(dimension, condition, blocks=3, hidden=8, depth=1, paper_network=paper_network).double()
     perturb(made, size)
     return made
 
@@ -30,9 +30,9 @@ def rotations(made) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("condition", [0, 2])
-@pytest.mark.parametrize("published", [False, True], ids=["ours", "published"])
-def test_inverse(condition, published, close):
-    made = network(condition, paper_network=published)
+@pytest.mark.parametrize("paper_network", [False, True], ids=["ours", "paper"])
+def test_inverse(condition, paper_network, close):
+    made = network(condition, paper_network=paper_network)
     x, c = inputs(condition)
     z = made(x, c=c or None)[0]
     assert not torch.allclose(z, x, atol=1e-2)
@@ -92,7 +92,7 @@ def test_fresh_network_is_a_rotation(dimension, close):
     close(log_det, torch.zeros_like(log_det), factor=ROTATION)
 
 
-def test_published_network_permutes_and_starts_wide():
+def test_paper_network_permutes_and_starts_wide():
     made = affine_network(6, 0, blocks=3, hidden=64, depth=1, paper_network=True)
     drawn = torch.cat([parameter.flatten() for parameter in made.parameters() if parameter.requires_grad])
     assert drawn.std().item() == pytest.approx(0.1, rel=0.1)

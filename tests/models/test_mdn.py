@@ -30,7 +30,7 @@ def test_one_component_is_a_normal(batch, close):
     made = model(1)
     u, v = batch
     with torch.no_grad():
-        close(made._log_prob(u, v), mixture(made, v)[1].log_prob(u.unsqueeze(1)).squeeze(1), factor=100)
+        close(made.standard_log_prob(u, v), mixture(made, v)[1].log_prob(u.unsqueeze(1)).squeeze(1), factor=100)
 
 
 def test_components_are_mixed(batch, close):
@@ -38,7 +38,7 @@ def test_components_are_mixed(batch, close):
     u, v = batch
     with torch.no_grad():
         log_weight, normal = mixture(made, v)
-        close(made._log_prob(u, v), torch.logsumexp(log_weight + normal.log_prob(u.unsqueeze(1)), dim=1), factor=100)
+        close(made.standard_log_prob(u, v), torch.logsumexp(log_weight + normal.log_prob(u.unsqueeze(1)), dim=1), factor=100)
 
 
 def test_weights_sum_to_one(batch, close):
@@ -51,7 +51,7 @@ def test_samples_have_the_moments_of_the_normal(generator):
     v = torch.full((40_000, 1), 0.3, dtype=torch.float64)
     z = torch.randn(40_000, made.latent_dimension, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        u = made._decode(z, v)
+        u = made.decode(z, v)
         normal = mixture(made, v[:1])[1]
     scale = normal.variance[0, 0].sqrt()
     assert ((u.mean(0) - normal.mean[0, 0]) / scale).abs().max() < 0.03
@@ -66,7 +66,7 @@ def test_components_are_drawn_by_their_weights(generator):
     with torch.no_grad():
         log_weight, mean, _ = made._mixture(v[:1])
         expected = (log_weight.exp().unsqueeze(-1) * mean).sum(1)[0]
-        u = made._decode(z, v)
+        u = made.decode(z, v)
     assert ((u.mean(0) - expected) / u.std(0)).abs().max() < 0.03
 
 

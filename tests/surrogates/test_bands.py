@@ -5,10 +5,11 @@ from matdesinne.bands import BandLabels
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import ConfigError
-from matdesinne.network import Batch, DesignNetwork
+from matdesinne.network import Batch
 from matdesinne.targets import Property
+from matdesinne.training.surrogates import LightningBands
 
-from ..conftest import CONF, box, load_part, perturb, prop, rows, tiny_module, trainer
+from ..conftest import CONF, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
 
 YAML = CONF / "surrogate" / "bands.yaml"
 GAP = [Property("band_gap", "eV", floor=0.0)]
@@ -31,7 +32,7 @@ def batch(table) -> Batch:
 
 @pytest.fixture
 def surrogate(space, batch):
-    made = tiny_module(YAML, space, GAP)
+    made = tiny_network(YAML, space, GAP)
     made.fit_scales(batch)
     perturb(made, 0.1)
     return made.eval()
@@ -58,7 +59,7 @@ def test_spread_is_that_of_the_members(surrogate, batch, close):
 
 def test_energies_are_relative(batch, space, close):
     # a shift of all energies of a row changes nothing
-    first, second = (tiny_module(YAML, space, GAP) for _ in range(2))
+    first, second = (tiny_network(YAML, space, GAP) for _ in range(2))
     first.fit_scales(batch)
     second.fit_scales(
         batch._replace(bands=(BandLabels(batch.bands[0].energies + 5 * batch.y.unsqueeze(2), batch.bands[0].kpoints),))
@@ -96,42 +97,42 @@ def test_permuted_energies_belong_to_the_image(space, table):
 
 def test_scales_need_bands(space, batch):
     with pytest.raises(ConfigError, match=r"none.*surrogate=mlp"):
-        tiny_module(YAML, space, GAP).fit_scales(batch._replace(bands=()))
+        tiny_network(YAML, space, GAP).fit_scales(batch._replace(bands=()))
 
 
 def test_scales_need_the_declared_kpoints(space, batch):
     with pytest.raises(ConfigError, match="41 k-points"):
-        tiny_module(YAML, space, GAP, kpoints=40).fit_scales(batch)
+        tiny_network(YAML, space, GAP, kpoints=40).fit_scales(batch)
 
 
 def test_one_property_only():
     with pytest.raises(ConfigError, match="one property"):
-        tiny_module(YAML, box(), [prop("y"), prop("w")])
+        tiny_network(YAML, box(), [prop("y"), prop("w")])
 
 
 def test_trains_on_the_packaged_set(space, tmp_path):
     data = DesignDataModule(PackagedSource("mos2_gpaw"), space, GAP)
     made = tiny_module(YAML, space, GAP, hidden=32, depth=2)
-    made.fit_scales(data.training_batch())
+    made.network.fit_scales(data.training_batch())
     validation = data.split.validation
-    before = (made.predict_many(validation.x)[0] - validation.y).abs().mean()
+    before = (made.network.predict_many(validation.x)[0] - validation.y).abs().mean()
     runner = trainer(tmp_path, max_epochs=60)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "bands.ckpt")
-    again = DesignNetwork.load_from_checkpoint(tmp_path / "bands.ckpt")
+    again = LightningBands.load_from_checkpoint(tmp_path / "bands.ckpt", weights_only=True).network.eval()
     after = (again.predict_many(validation.x)[0] - validation.y).abs().mean()
     assert after < 0.7 * before
 
 
 def test_rows_of_the_toy_have_no_bands():
     with pytest.raises(ConfigError, match="band energies"):
-        tiny_module(YAML, box(), [prop()]).fit_scales(rows(box()))
+        tiny_network(YAML, box(), [prop()]).fit_scales(rows(box()))
 
 
 def test_rows_without_energies_are_an_error(table, space):
     """As the gap on the fine grid without a teacher, or labels of an oracle that has no bands."""
-    module = tiny_module(YAML, space, GAP)
+    made = tiny_network(YAML, space, GAP)
     energies = table.bands[0].energies.clone()
     energies[3] = torch.nan
     with pytest.raises(ConfigError, match="1 of 1404 rows"):
-        module.fit_scales(Batch(table.x, table.y, (table.bands[0]._replace(energies=energies),)))
+        made.fit_scales(Batch(table.x, table.y, (table.bands[0]._replace(energies=energies),)))

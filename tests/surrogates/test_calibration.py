@@ -6,10 +6,12 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from matdesinne.network import Batch, DesignNetwork, load_network, save_network
+from matdesinne.network import Batch, load_network, save_network
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.mlp import MLPSurrogate
+from matdesinne.training.surrogates import LightningMLP
 
-from ..conftest import CONF, Linear, box, prop, rows, tiny_module, toy_data, trainer
+from ..conftest import CONF, Linear, box, prop, rows, tiny_network, toy_data, trainer
 
 LEVELS = [0.5, 0.6827, 0.9]
 
@@ -48,7 +50,7 @@ def covered(made: Surrogate, batch: Batch, level: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize("level", [0.05, 0.33, 0.5, 0.6827, 0.9, 0.98])
-def test_content_is_the_inverse_of_the_half_width(level, calibrated, close):
+def test_coverage_is_the_inverse_of_the_half_width(level, calibrated, close):
     made = surrogate(outputs=2)
     if calibrated:
         made.calibrate(labelled(made, 400))
@@ -56,7 +58,7 @@ def test_content_is_the_inverse_of_the_half_width(level, calibrated, close):
     close(made.coverage(std, made.half_width(std, level)), torch.full((2, 2), level), factor=10)
 
 
-def test_content_is_at_most_what_calibration_has_seen():
+def test_coverage_is_at_most_what_calibration_has_seen():
     made = surrogate()
     assert made.coverage(torch.tensor([[1.0]]), torch.tensor([[100.0]])).item() == pytest.approx(0.99)
     assert made.coverage(torch.tensor([[1.0]]), torch.tensor([[0.0]])).item() == 0.0
@@ -180,8 +182,8 @@ def test_prediction_stays_differentiable():
 
 
 @pytest.fixture
-def calibrated() -> Surrogate:
-    made = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()])
+def calibrated() -> MLPSurrogate:
+    made = tiny_network(CONF / "surrogate" / "mlp.yaml", box(), [prop()])
     made.fit_scales(rows(box()))
     made.eval().calibrate(rows(box(), 200, seed=1))
     return made
@@ -197,7 +199,7 @@ def test_folder_keeps_the_calibration(calibrated, tmp_path):
 
 def test_checkpoint_keeps_the_calibration(calibrated, tmp_path):
     runner = trainer(tmp_path, max_epochs=0)
-    runner.fit(calibrated, datamodule=toy_data())
+    runner.fit(LightningMLP(calibrated.train()), datamodule=toy_data())
     runner.save_checkpoint(tmp_path / "surrogate.ckpt")
-    again = DesignNetwork.load_from_checkpoint(tmp_path / "surrogate.ckpt")
+    again = LightningMLP.load_from_checkpoint(tmp_path / "surrogate.ckpt", weights_only=True).network
     assert torch.equal(again.spread_quantiles, calibrated.spread_quantiles)

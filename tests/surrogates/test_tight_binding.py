@@ -8,14 +8,16 @@ from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
-from matdesinne.network import Batch, DesignNetwork, load_network, save_network
+from matdesinne.network import Batch, load_network, network_from_config, save_network
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.bonds import Layer
 from matdesinne.surrogates.tight_binding.slater_koster import SlaterKoster
+from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
+from matdesinne.training.tight_binding import LightningTightBinding
 
-from ..conftest import CONF, TableSource, box, load_part, perturb, prop, rows, tiny_module, trainer
+from ..conftest import CONF, TableSource, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
 
 YAML = CONF / "surrogate" / "tight_binding.yaml"
 GAP = [prop("band_gap", floor=0.0)]
@@ -51,11 +53,15 @@ def hamiltonian(batch) -> SlaterKoster:
     return made
 
 
-def made_surrogate(batch: Batch, size: float = 0.05, **settings: object):
+def made_module(batch: Batch, size: float = 0.05, **settings: object) -> LightningTightBinding:
     made = tiny_module(YAML, SPACE, GAP, prototype=PROTOTYPE, **settings)
-    made.fit_scales(batch)
+    made.network.fit_scales(batch)
     perturb(made, size)
     return made.eval()
+
+
+def made_surrogate(batch: Batch, **settings: object) -> TightBindingSurrogate:
+    return made_module(batch, **settings).network
 
 
 def largest(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -184,28 +190,28 @@ def test_rejects_another_space(space, message):
 
 def test_surrogate_needs_a_prototype():
     with pytest.raises(ConfigError, match=r"none.*surrogate=mlp"):
-        tiny_module(YAML, SPACE, GAP)
+        tiny_network(YAML, SPACE, GAP)
 
 
 def test_one_property_only():
     with pytest.raises(ConfigError, match="one property"):
-        tiny_module(YAML, SPACE, [prop("y"), prop("w")], prototype=PROTOTYPE)
+        tiny_network(YAML, SPACE, [prop("y"), prop("w")], prototype=PROTOTYPE)
 
 
 @pytest.mark.parametrize("settings", [{"huber": 0.0}, {"members": 0}, {"kpoints_per_step": 0}], ids=str)
 def test_rejects(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
-        tiny_module(YAML, SPACE, GAP, prototype=PROTOTYPE, **settings)
+        tiny_network(YAML, SPACE, GAP, prototype=PROTOTYPE, **settings)
 
 
 def test_scales_need_bands(batch):
     with pytest.raises(ConfigError, match=r"none.*surrogate=mlp"):
-        tiny_module(YAML, SPACE, GAP, prototype=PROTOTYPE).fit_scales(batch._replace(bands=()))
+        tiny_network(YAML, SPACE, GAP, prototype=PROTOTYPE).fit_scales(batch._replace(bands=()))
 
 
 def test_energies_need_scales(x):
     with pytest.raises(ConfigError, match="fit_scales"):
-        tiny_module(YAML, SPACE, GAP, prototype=PROTOTYPE).energies(x)
+        tiny_network(YAML, SPACE, GAP, prototype=PROTOTYPE).energies(x)
 
 
 def test_energies_are_relative(batch, x, close):
@@ -265,35 +271,47 @@ def test_loads_over_another_grid(batch, x):
 
 
 def test_describes_its_prototype(batch):
-    again = DesignNetwork.build(made_surrogate(batch).describe())
+    again = network_from_config(made_surrogate(batch).to_config())
     assert again.prototype == PROTOTYPE
 
 
 def test_steps_lower_the_loss(batch):
-    made = made_surrogate(batch, size=0.0, members=1).train()
+    made = made_module(batch, size=0.0, members=1)
     optimizer = torch.optim.Adam(made.parameters(), lr=0.02)
+
+    def scores() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            error = (made.network.predict_many(batch.x)[0] - batch.y).abs().mean()
+            return made.eval().losses(batch)["loss"], error
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        before = made.eval()._terms(batch)
+        before = scores()
         made.train()
         for _ in range(25):
             optimizer.zero_grad()
-            made._terms(batch)["loss"].backward()
+            made.losses(batch)["loss"].backward()
             optimizer.step()
-    after = made.eval()._terms(batch)
-    assert after["loss"] < 0.6 * before["loss"]
-    assert after["mae"] < before["mae"]
+    after = scores()
+    assert after[0] < 0.6 * before[0]
+    assert after[1] < before[1]
+
+
+def made_data(batch: Batch) -> DesignDataModule:
+    table = DesignTable(batch.x, batch.y, torch.arange(len(batch.x)), batch.bands)
+    return DesignDataModule(TableSource(table), SPACE, GAP, PROTOTYPE, test=0.1, validation=0.2)
 
 
 def test_checkpoint_round_trip(batch, x, tmp_path):
-    table = DesignTable(batch.x, batch.y, torch.arange(len(batch.x)), batch.bands)
-    data = DesignDataModule(TableSource(table), SPACE, GAP, PROTOTYPE, test=0.1, validation=0.2)
-    made = made_surrogate(batch).train()
+    made = made_module(batch).train()
     runner = trainer(tmp_path)
-    runner.fit(made, datamodule=data)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        runner.fit(made, datamodule=made_data(batch))
     runner.save_checkpoint(tmp_path / "surrogate.ckpt")
-    again = DesignNetwork.load_from_checkpoint(tmp_path / "surrogate.ckpt")
-    assert torch.equal(again.predict_many(x)[0], made.eval().predict_many(x)[0])
+    again = LightningTightBinding.load_from_checkpoint(tmp_path / "surrogate.ckpt", weights_only=True)
+    assert torch.equal(again.network.eval().predict_many(x)[0], made.network.eval().predict_many(x)[0])
+    assert torch.equal(again.network.kpoints, batch.bands[0].kpoints)
 
 
 def second_grid(batch: Batch, count: int) -> Batch:
@@ -307,17 +325,17 @@ def second_grid(batch: Batch, count: int) -> Batch:
 def loss(made, batch: Batch) -> torch.Tensor:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return made.train()._terms(batch)["loss"].detach()
+        return made.train().losses(batch)["loss"].detach()
 
 
 def test_rows_without_energies_are_ignored(batch, close):
-    made = made_surrogate(batch, kpoints_per_step=6)
+    made = made_module(batch, kpoints_per_step=6)
     close(loss(made, second_grid(batch, 0)), loss(made, batch))
     assert loss(made, second_grid(batch, 5)).isfinite()
 
 
 def test_loss_is_the_mean_over_all_rows_of_all_grids(batch, close):
-    made = made_surrogate(batch, kpoints_per_step=41)
+    made = made_module(batch, kpoints_per_step=41)
     first, energies = batch.bands[0], batch.bands[0].energies + torch.linspace(0, 0.1, 41)
     energies[:48] = torch.nan
     second = BandLabels(energies, first.kpoints)
@@ -325,27 +343,52 @@ def test_loss_is_the_mean_over_all_rows_of_all_grids(batch, close):
     close(both, (64 * one + 16 * two) / 80, factor=10)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_no_complete_row(batch, training):
+def test_rows_with_energies_count(batch):
+    """In training those of every grid, in validation those of the property's own."""
+    made = made_module(batch)
+    assert [made.train(training).rows(second_grid(batch, 5)) for training in (True, False)] == [69, 64]
+
+
+def without_energies(batch: Batch) -> Batch:
     labels = batch.bands[0]
     empty = BandLabels(torch.full_like(labels.energies, torch.nan), labels.kpoints)
-    made = made_surrogate(batch).train(training)
-    terms = made._terms(batch._replace(y=torch.full_like(batch.y, torch.nan), bands=(empty,)))
-    terms["loss"].backward()
-    assert all(value == 0 for value in terms.values())
+    return batch._replace(y=torch.full_like(batch.y, torch.nan), bands=(empty,))
 
 
-def test_validation_sees_the_own_grid_only(batch, close):
-    made = made_surrogate(batch)
-    one, two = made._terms(batch), made._terms(second_grid(batch, 5))
-    assert set(one) == {"loss", "mae"}
-    close(one["loss"].detach(), two["loss"].detach())
-    close(one["mae"], (made.predict_many(batch.x)[0] - batch.y).abs().mean(), factor=100)
+@pytest.mark.parametrize("training", [True, False])
+def test_no_complete_row(batch, training):
+    losses = made_module(batch).train(training).losses(without_energies(batch))
+    losses["loss"].backward()
+    assert all(value == 0 for value in losses.values())
+
+
+def validated(made: LightningTightBinding, batch: Batch, folder) -> dict[str, float]:
+    data = made_data(batch)
+    rows_ = DesignTable(batch.x, batch.y, torch.arange(len(batch.x)), batch.bands)
+    return trainer(folder).validate(made, datamodule=data.with_rows(rows_, rows_), verbose=False)[0]
+
+
+def test_validation_sees_the_own_grid_only(batch, tmp_path):
+    made = made_module(batch)
+    one, two = (validated(made, rows_, tmp_path) for rows_ in (batch, second_grid(batch, 5)))
+    assert set(one) == {"val/loss", "val/mae", "val/rmse"}
+    assert two == pytest.approx(one, rel=1e-5)
+    assert one["val/mae"] == pytest.approx((made.network.predict_many(batch.x)[0] - batch.y).abs().mean().item(), rel=1e-3)
+
+
+def test_rows_without_a_label_have_no_error(batch, tmp_path):
+    """Half of the rows are known on another grid only."""
+    made, labels = made_module(batch), batch.bands[0]
+    energies, y = labels.energies.clone(), batch.y.clone()
+    energies[32:], y[32:] = torch.nan, torch.nan
+    known = Batch(batch.x[:32], batch.y[:32], (labels.take(torch.arange(32)),))
+    partly = Batch(batch.x, y, (labels._replace(energies=energies),))
+    assert validated(made, partly, tmp_path) == pytest.approx(validated(made, known, tmp_path), rel=1e-4)
 
 
 def test_toy_rows_do_not_fit():
     with pytest.raises(ConfigError):
-        tiny_module(YAML, box(), GAP, prototype=PROTOTYPE).fit_scales(rows(box()))
+        tiny_network(YAML, box(), GAP, prototype=PROTOTYPE).fit_scales(rows(box()))
 
 
 def test_on_another_grid(batch, x, close):
