@@ -1,6 +1,7 @@
-"""The guide: it builds without warnings, and every command, snippet and file in it works, in the order of its page."""
+"""README and guide: every command, snippet and file works, in the order of its page; links resolve; the guide builds."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -15,16 +16,22 @@ from typing import NamedTuple
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from matdesinne.cli.config import config_folder
 
 from .conftest import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CHECKOUT = {"own_model"}
 """Pages whose commands are given in the folder of the sources."""
+LISTS = {"commands", "results"}
+"""Pages that list scripts with files that only other pages make: the settings of their commands are composed."""
+
+LINKED = sorted({*PAGES, *(path for path in ROOT.rglob("*.md") if not {".venv", "build"} & set(path.relative_to(ROOT).parts))})
+"""Pages whose links are followed."""
 
 SHELLS = {"sh", "bash", "console"}
 OTHERS = {"{toctree}", "{warning}", "{note}", "{eval-rst}", "mermaid", "text", "json", "bibtex"}
@@ -77,6 +84,7 @@ CHEAPER = {
     "python generate.py run=runs": "num_samples=60 structures=false selection.rules.1.tolerance=9 accepted_error=9",
     "python benchmark.py": f"{BENCHMARK} hydra.run.dir=out",
     "python -m pytest": "-q -p no:cacheprovider",
+    "python generate.py target=1.0": "num_samples=200",
 }
 
 SWEEPS = {
@@ -130,8 +138,18 @@ def commands(block: Block) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
+def is_listed(block: Block, command: str) -> bool:
+    """Whether the settings of a command are composed, and nothing else."""
+    return block.page in LISTS and command.startswith("python ")
+
+
 COMMANDS = [
-    (block, command) for path in PAGES for block in blocks(path) if block.language in SHELLS for command in commands(block)
+    (block, command)
+    for path in PAGES
+    for block in blocks(path)
+    if block.language in SHELLS
+    for command in commands(block)
+    if not is_listed(block, command)
 ]
 
 
@@ -184,6 +202,19 @@ def script(root: Path, words: list[str]) -> tuple[Path, list[str]] | None:
     return None
 
 
+def compose_all(command: str) -> None:
+    """Compose the settings of a listed command, those of every job where it is a sweep."""
+    script, *words = shlex.split(command)[1:]
+    words = [re.sub(r"^where=(.*)$", r"where='\1'", re.sub(r"^(\w+)=null$", r"~\1", word)) for word in words if word != "-m"]
+    values = [
+        [f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()] if word.is_sweep_override() else [line]
+        for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
+    ]
+    with initialize_config_dir(config_folder(), version_base="1.3"):
+        for job in itertools.product(*values):
+            compose(script.removesuffix(".py"), list(job))
+
+
 class Page:
     """A folder in which the blocks of a page run one after another."""
 
@@ -208,6 +239,9 @@ class Page:
                 self.start(block, command)
 
     def start(self, block: Block, command: str) -> None:
+        if is_listed(block, command):
+            compose_all(command)
+            return
         begin = entry(command)
         if begin in ELSEWHERE:
             return
@@ -237,6 +271,26 @@ def test_page_works(path, tmp_path, monkeypatch, warm):
     page = Page(path, tmp_path, warm)
     for block in blocks(path):
         page.run(block)
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_resolve(path):
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    broken = []
+    for link in re.findall(r"\]\(<?([^)\s>]+)>?\)", text):
+        place, _, anchor = link.partition("#")
+        target = path.parent / place if place else path
+        if not re.match(r"[a-z]+:", link) and (not target.exists() or (anchor and anchor not in anchors(target))):
+            broken.append(link)
+    assert broken == []
 
 
 @pytest.mark.parametrize("command", [command for _, command in COMMANDS if entry(command) in ELSEWHERE])

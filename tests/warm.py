@@ -19,7 +19,7 @@ USED = [
     "training.sweeps",
     "exports",
     "labelling.tasks",
-    "exploration.sections",
+    "exploration.transitions.section",
     "benchmark.suites",
 ]
 
