@@ -125,7 +125,7 @@ class GPAWOracle(Oracle):
     def check(self) -> None:
         """Check that GPAW is installed and has the hybrid functional."""
         if importlib.util.find_spec("gpaw") is None:
-            raise ConfigError("Expected GPAW, got no such package: install it as README.md says, or choose another oracle.")
+            raise ConfigError("Expected GPAW, got no such package: install it by `make gpaw`, or choose another oracle.")
         if self.hybrid is not None:
             check_hybrid(self.hybrid)
 
