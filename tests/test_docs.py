@@ -30,7 +30,9 @@ CHECKOUT = {"own_model"}
 LISTS = {"commands", "results"}
 """Pages that list scripts with files that only other pages make: the settings of their commands are composed."""
 
-LINKED = sorted([*ROOT.glob("*.md"), *(path for name in ("docs", "matdesinne", "results") for path in (ROOT / name).rglob("*.md"))])
+LINKED = sorted(
+    [*ROOT.glob("*.md"), *(path for name in ("docs", "matdesinne", "results") for path in (ROOT / name).rglob("*.md"))]
+)
 """Pages whose links are followed."""
 
 SHELLS = {"sh", "bash", "console"}
