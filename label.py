@@ -16,13 +16,15 @@ def main(config: DictConfig) -> None:
     from matdesinne.errors import ConfigError
     from matdesinne.files import list_folder
     from matdesinne.labelling.tasks import TASKS
+    from matdesinne.training.loggers import closed_runs
 
     if config.task not in TASKS:
         raise ConfigError(f"Expected task out of {list(TASKS)}, got {config.task!r}: choose one.")
     least = {"seed": 0, "per_target": 1, "outlier": 0.0, "sobol.count": 1, "sobol.start": 0, "sobol.seed": 0}
     check_numbers(config, {**least, **{f"active.{name}": 1 for name in ("rounds", "per_round", "fresh", "num_samples")}})
     folder = Path(config.folder)
-    print(TASKS[config.task](config, folder))
+    with closed_runs():
+        print(TASKS[config.task](config, folder))
     print(list_folder(folder))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["write_validation"]
+__all__ = ["log_validation", "write_validation"]
 
 import json
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
@@ -22,6 +23,7 @@ from matdesinne.labelling.validation import TargetErrors, Validation
 from matdesinne.reporting.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 from matdesinne.structures import Prototype, draw_structure
+from matdesinne.training.loggers import log_results
 
 _LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
 _EXAMPLES = 2
@@ -49,6 +51,25 @@ def write_validation(validation: Validation, folder: Path, prototype: Prototype 
         temporary.write_text(text, encoding="utf-8")
     _draw(validation, prototype, folder / "validation.png")
     return text
+
+
+def log_validation(loggers: Sequence[Logger], validation: Validation, folder: Path, outlier: float, seed: int) -> None:
+    """Logs the errors for each target, as numbers and as a table, and the picture that `write_validation` wrote.
+
+    Args:
+        loggers: loggers of Lightning.
+        validation: candidates with labels.
+        folder: the folder of the picture.
+        outlier: see `write_validation`.
+        seed: see `write_validation`.
+    """
+    rows = [asdict(entry) for entry in validation.errors(outlier, seed)]
+    metrics = {
+        f"{row['target']}: {name}": row[name] for row in rows for name in ("mae", "rmse", "largest", "outliers", "failed")
+    }
+    table = (list(rows[0]), [[str(cell) if isinstance(cell, tuple) else cell for cell in row.values()] for row in rows])
+    picture = folder / "validation.png"
+    log_results(loggers, metrics=metrics, images={"validation": picture}, tables={"validation": table})
 
 
 def _write_table(validation: Validation, path: Path) -> None:

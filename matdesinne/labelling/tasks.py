@@ -18,11 +18,12 @@ from matdesinne.errors import ConfigError
 from matdesinne.labelling.active import ActiveLearning
 from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
-from matdesinne.labelling.report import write_validation
+from matdesinne.labelling.report import log_validation, write_validation
 from matdesinne.labelling.run import label_points
 from matdesinne.labelling.validation import validate
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
+from matdesinne.training.loggers import make_loggers
 
 Task = Callable[[DictConfig, Path], str]
 """Takes the configuration and the folder of the files; returns the text to print."""
@@ -50,7 +51,10 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     oracle = instantiate(config.oracle, _convert_="all")
     generator = torch.Generator().manual_seed(config.seed)
     validation = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
-    return write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
+    text = write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
+    if config.get("logger") is not None:
+        log_validation(make_loggers(config.logger), validation, folder, config.outlier, config.seed)
+    return text
 
 
 def learn_actively(config: DictConfig, folder: Path) -> str:
