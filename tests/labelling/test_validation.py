@@ -1,4 +1,6 @@
+import json
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,11 +11,12 @@ from scipy import stats
 
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
-from matdesinne.labelling.report import write_validation
+from matdesinne.labelling.report import log_validation, write_validation
 from matdesinne.labelling.validation import Validation, stratified, validate
 from matdesinne.oracles.base import Column, Oracle
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
+from matdesinne.training.loggers import closed_runs, wandb_logger
 
 from ..conftest import box, load_part
 
@@ -185,3 +188,20 @@ def test_oracle_of_another_property(tmp_path):
 def test_oracle_of_other_designs(tmp_path):
     with pytest.raises(ConfigError, match="x3"), ThreadPoolExecutor(1) as executor:
         validate([drawn(0.5, 5)], 5, Sum(box(3)), executor, tmp_path, torch.Generator())
+
+
+def test_errors_are_logged_to_wandb(tmp_path, monkeypatch):
+    """A real offline run is read back."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    validation = labelled([drawn(0.5), drawn(0.0)], tmp_path)
+    write_validation(validation, tmp_path, None, 0.1, 0)
+    with closed_runs():
+        log_validation([wandb_logger("matdesinne", str(tmp_path))], validation, tmp_path, 0.1, 0)
+    [run] = tmp_path.glob("wandb/offline-run-*")
+    [log], [picture], [table] = (run.rglob(name) for name in ("*.wandb", "validation*.png", "validation*.table.json"))
+    assert picture.read_bytes() == (tmp_path / "validation.png").read_bytes()
+    assert b"y = 0.5 eV: mae" in log.read_bytes()
+    columns, rows = (json.loads(table.read_text())[key] for key in ("columns", "data"))
+    assert [row[columns.index("labelled")] for row in rows] == [200, 200]
