@@ -24,7 +24,7 @@ from matdesinne.errors import DatasetError
 from matdesinne.pipeline import InverseDesign
 from matdesinne.space import DesignSpace, Parameter
 
-from .conftest import CONF, OWN, PARAMETERS, QUICK, ROOT, box, prop, rows, script_config, tiny_module, write_table
+from .conftest import CONF, OWN, PARAMETERS, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
 
 TRAIN = ["model=mdn", *OWN, *QUICK]
 LABEL = ["folder=out", "oracle=surrogate", "oracle.run=run", "executor.workers=1", "points=sobol"]
@@ -33,7 +33,7 @@ LABEL = ["folder=out", "oracle=surrogate", "oracle.run=run", "executor.workers=1
 @pytest.fixture(scope="module")
 def design() -> InverseDesign:
     """A design that has learnt its scales, and nothing else."""
-    modules = [tiny_module(CONF / group / f"{name}.yaml", box(), [prop(floor=-1.0)]) for group, name in PARTS]
+    modules = [tiny_network(CONF / group / f"{name}.yaml", box(), [prop(floor=-1.0)]) for group, name in PARTS]
     for module in modules:
         module.fit_scales(rows(box()))
     return InverseDesign(*modules)

@@ -16,14 +16,14 @@ from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Expression, Tolerance
 from matdesinne.targets import Target
 
-from .conftest import CONF, Linear, box, linear, load_part, prop, rows, tiny_module, yaml_files
+from .conftest import CONF, Linear, box, linear, load_part, prop, rows, tiny_network, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
 
 def parts(space=SPACE, properties=GAP):
-    model = tiny_module(CONF / "model" / "mdn.yaml", space, properties)
-    surrogate = tiny_module(CONF / "surrogate" / "mlp.yaml", space, properties)
+    model = tiny_network(CONF / "model" / "mdn.yaml", space, properties)
+    surrogate = tiny_network(CONF / "surrogate" / "mlp.yaml", space, properties)
     batch = rows(space, 256, outputs=len(properties))
     model.fit_scales(batch)
     surrogate.fit_scales(batch)
@@ -167,8 +167,8 @@ def test_save_and_load(tmp_path):
 def test_prototype_is_kept_with_the_surrogate(tmp_path, path):
     space = load_part("space")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
-    surrogate = tiny_module(path, space, GAP, prototype=prototype)
-    InverseDesign(tiny_module(CONF / "model" / "mdn.yaml", space, GAP), surrogate).save(tmp_path)
+    surrogate = tiny_network(path, space, GAP, prototype=prototype)
+    InverseDesign(tiny_network(CONF / "model" / "mdn.yaml", space, GAP), surrogate).save(tmp_path)
     assert InverseDesign.load(tmp_path).surrogate.prototype == prototype
 
 

@@ -19,7 +19,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.network import save_network
 from matdesinne.pipeline import InverseDesign
 
-from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_module, write_table
+from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
 
 
 def script(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
@@ -87,8 +87,8 @@ def fails(tmp_path, monkeypatch):
 def write_run(folder: Path) -> Path:
     """A trained design, without the training."""
     properties = [prop(floor=-1.0)]
-    model = tiny_module(CONF / "model" / "mdn.yaml", box(), properties)
-    surrogate = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), properties)
+    model = tiny_network(CONF / "model" / "mdn.yaml", box(), properties)
+    surrogate = tiny_network(CONF / "surrogate" / "mlp.yaml", box(), properties)
     for module in (model, surrogate):
         module.fit_scales(rows(box()))
     InverseDesign(model, surrogate).save(folder / "run")
@@ -299,7 +299,7 @@ def test_truncated_weights(tmp_path, fails):
 
 def test_weights_of_another_model(tmp_path, fails):
     write_run(tmp_path)
-    other = tiny_module(CONF / "model" / "cvae.yaml", box(), [prop(floor=-1.0)])
+    other = tiny_network(CONF / "model" / "cvae.yaml", box(), [prop(floor=-1.0)])
     save_network(other, tmp_path / "other", "model")
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "run" / "model.safetensors")
     assert "model.safetensors" in fails("generate", "run=run", "target=0.5")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["TargetMetrics", "target_metrics"]
 
+from typing import cast
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -38,8 +40,7 @@ class TargetMetrics(Callback):
         every = max((trainer.max_epochs or 1) // _TIMES, 1)
         if trainer.sanity_checking or (trainer.state.fn == TrainerFn.FITTING and trainer.current_epoch % every):
             return
-        assert isinstance(pl_module.network, InverseModel)
-        metrics = target_metrics(pl_module.network, self.surrogate, self.held_out)
+        metrics = target_metrics(cast(InverseModel, pl_module.network), self.surrogate, self.held_out)
         pl_module.log_dict({f"val/{name}": value for name, value in metrics.items()}, rank_zero_only=True)
 
 

@@ -17,7 +17,7 @@ from matdesinne.oracles.base import Column, Oracle
 from matdesinne.space import DesignSpace, Symmetry
 from matdesinne.targets import Target
 
-from ..conftest import CONF, OWN, QUICK, box, prop, tiny_module, write_table
+from ..conftest import CONF, OWN, QUICK, box, prop, tiny_network, write_table
 
 
 class Sum(Oracle):
@@ -45,7 +45,7 @@ def learning(folder, **changes) -> ActiveLearning:
         training = compose("train", [*OWN, *QUICK, f"surrogates_folder={folder / 'surrogates'}"])
     training.data.source.path = str(write_table(folder) / "table.csv")
     settings = {"targets": [0.0, 0.5], "num_samples": 40, "per_round": 4, "fresh": 10, "seed": 0, **changes}
-    model = tiny_module(CONF / "model" / "cinn.yaml", box(), [prop(floor=-1.0)]).eval()
+    model = tiny_network(CONF / "model" / "cinn.yaml", box(), [prop(floor=-1.0)]).eval()
     return ActiveLearning(training, model, Sum(box()), lambda: ThreadPoolExecutor(1), folder / "active", **settings)
 
 
@@ -159,7 +159,7 @@ def test_data_that_takes_no_labels(tmp_path):
 
 def test_model_of_other_designs(tmp_path):
     made = learning(tmp_path)
-    other = tiny_module(CONF / "model" / "cinn.yaml", box(scale=2.0), [prop(floor=-1.0)]).eval()
+    other = tiny_network(CONF / "model" / "cinn.yaml", box(scale=2.0), [prop(floor=-1.0)]).eval()
     changed = ActiveLearning(made.training, other, made.oracle, made.executor, made.folder, [0.0], 9, 9, 9, 0)
     with pytest.raises(ConfigError, match=r"active\.run"):
         changed.run(1)

@@ -7,12 +7,12 @@ from matdesinne.errors import CheckpointError
 from matdesinne.network import save_network
 from matdesinne.oracles.surrogate import SurrogateOracle
 
-from ..conftest import CONF, box, prop, rows, tiny_module
+from ..conftest import CONF, box, prop, rows, tiny_network
 
 
 @pytest.fixture
 def surrogate(tmp_path):
-    made = tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()]).eval()
+    made = tiny_network(CONF / "surrogate" / "mlp.yaml", box(), [prop()]).eval()
     made.fit_scales(rows(box()))
     save_network(made, tmp_path, "surrogate")
     return made
@@ -35,7 +35,7 @@ def test_travels_without_its_network(surrogate, tmp_path):
 
 def test_other_weights_are_another_oracle(surrogate, tmp_path):
     first = SurrogateOracle(str(tmp_path), "surrogate", 100).settings()
-    save_network(tiny_module(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed=1), tmp_path, "surrogate")
+    save_network(tiny_network(CONF / "surrogate" / "mlp.yaml", box(), [prop()], seed=1), tmp_path, "surrogate")
     assert SurrogateOracle(str(tmp_path), "surrogate", 100).settings() != first
 
 
