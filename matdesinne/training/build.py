@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["build_module", "check_device", "check_property"]
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,17 +52,14 @@ def build_module(config: DictConfig, data: DesignDataModule) -> DesignModule:
 
 
 def _build_network(config: DictConfig, data: DesignDataModule) -> torch.nn.Module:
-    kind = get_class(config._target_)
-    known: Mapping[str, Any] = {
-        "space": data.space,
-        "properties": data.properties,
-        "prototype": data.prototype,
-        "kpoints": None if not data.training_rows.bands else len(data.training_rows.bands[0].kpoints),
-    }
-    parameters = inspect.signature(kind).parameters
+    parameters = inspect.signature(get_class(config._target_)).parameters
+    known: dict[str, Any] = {"space": data.space, "properties": data.properties, "prototype": data.prototype}
+    if "kpoints" in parameters and config.get("kpoints") is None:  # reads the table
+        bands = data.training_rows.bands
+        if not bands:
+            raise ConfigError("Expected band energies in the data for surrogate=bands, got none: use surrogate=mlp.")
+        known["kpoints"] = len(bands[0].kpoints)
     given = {name: value for name, value in known.items() if name in parameters and config.get(name) is None}
-    if "kpoints" in given and given["kpoints"] is None:
-        raise ConfigError("Expected band energies in the data for surrogate=bands, got none: use surrogate=mlp.")
     settings = {key: value for key, value in config.items() if key not in given}
     return instantiate(settings, _partial_=True, _convert_="all")(**given)
 
