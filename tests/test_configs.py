@@ -305,15 +305,18 @@ def comparable(value: object) -> object:
 def test_defaults_of_constructors_are_those_of_the_file(path):
     config = OmegaConf.load(path)
     for settings in (config, config.network):
-        parameters = inspect.signature(get_class(settings._target_)).parameters
+        kind = get_class(settings._target_)
+        parameters = inspect.signature(kind).parameters
         names = [key for key in settings if key not in ("_target_", "network", *FROM_THE_DATA)]
         plain = instantiate({key: settings[key] for key in names}, _convert_="all")
-        defaults = {key: parameters[key].default for key in names}
+        stated = {key: parameter.default for key, parameter in parameters.items()} | dict(getattr(kind, "defaults", {}))
+        defaults = {key: stated[key] for key in names}
         assert comparable(defaults) == comparable(plain)
     # what a file does not name is what the paper's files are for, or comes from the data
     unnamed = set(parameters) - set(config.network) - FROM_THE_DATA
     assert unnamed <= {"coordinates", "paper_network"}
-    assert set(inspect.signature(get_class(config._target_)).parameters) <= set(config)
+    kind = get_class(config._target_)
+    assert {*inspect.signature(kind).parameters, *kind.defaults} - {"options"} <= set(config)
 
 
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -322,7 +325,7 @@ def test_a_network_and_its_module_need_no_settings(path):
     bare = OmegaConf.create({"_target_": config._target_, "network": {"_target_": config.network._target_}})
     one, two = build_module(config, data), build_module(bare, data)
     assert one.network.to_config() == two.network.to_config()
-    assert dict(one.hparams) == dict(two.hparams)
+    assert comparable(dict(one.hparams)) == comparable(dict(two.hparams))
 
 
 @pytest.mark.parametrize(

@@ -356,13 +356,17 @@ def test_settings_out_of_range(changes):
         build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), changes), toy_data())
 
 
+def no_module(network, **settings):
+    return network
+
+
 def test_build_makes_what_was_asked_for():
     data = toy_data()
     made = build_module(OmegaConf.load(MDN_YAML), data)
     assert isinstance(made, LightningMDN)
     assert (made.network.space, made.network.properties) == (data.space, data.properties)
     with pytest.raises(ConfigError, match="DesignModule"):
-        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), {"_target_": "functools.partial"}), data)
+        build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), {"_target_": f"{__name__}.no_module"}), data)
 
 
 class Elsewhere(MDN):
