@@ -55,7 +55,8 @@ def main(config: DictConfig) -> float:
             if config.get("accurate_surrogate"):
                 runs.save_accurate_surrogates(config, data, folder)
         log_results(loggers, metrics=read_metrics(folder), images={"samples": folder / "samples.png"})
-    print(f"Wrote {folder}. Generate with: python generate.py run={folder} target=1.0")
+    whole = all((folder / f"{part}.json").is_file() for part in ("model", "surrogate"))
+    print(f"Wrote {folder}." + (f" Generate with: python generate.py run={folder} target=VALUE" if whole else ""))
     return objective(folder)
 
 

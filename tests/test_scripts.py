@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from matdesinne.candidates import Candidates
-from matdesinne.network import save_network
+from matdesinne.models.base import InverseModel
+from matdesinne.network import load_network, save_network
 from matdesinne.pipeline import InverseDesign
 
 from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
@@ -93,6 +94,17 @@ def write_run(folder: Path) -> Path:
         module.fit_scales(rows(box()))
     InverseDesign(model, surrogate).save(folder / "run")
     return folder
+
+
+def test_a_model_without_a_surrogate(tmp_path):
+    """It samples a posterior; there is nothing to localize by."""
+    words = ["surrogate=null", "data.synthetic=null", "model.max_epochs=1", "logger=csv", "trainer.accelerator=cpu"]
+    write_table(tmp_path)
+    said = works(tmp_path, "train.py", "model=mdn", *OWN, *words, "model.network.hidden=8", "hydra.run.dir=run")
+    assert "generate.py" not in said
+    model = load_network(InverseModel, tmp_path / "run", "model")
+    assert model.sample(torch.zeros(5, 1)).shape == (5, 2)
+    assert "a model alone" in rejected(tmp_path, "generate.py", "run=run", "target=0.1")
 
 
 CLOSED_PROXY = {
