@@ -65,14 +65,14 @@ def test_trainings(tmp_path, plugin, words, changed):
     settings = [*words, *OWN, *QUICK, f"data.source.path={tmp_path}/table.csv", "model.network.hidden=8"]
     table = sweep(write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
     assert len({row[changed] for row in table}) == 2
-    scores = [float(row["target_mae_y" if "optuna" in plugin else "val/loss"]) for row in table]
+    scores = [float(row["val/target_mae" if "optuna" in plugin else "val/loss"]) for row in table]
     assert len(scores) == 2 and scores == sorted(scores)
 
 
 def test_optuna(tmp_path):
     """As many trials as wanted, the best first, one that failed last."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = ["hydra.sweeper.n_trials=5", "hydra.callbacks.sweep_table.metric=val_loss"]
+    words = ["hydra.sweeper.n_trials=5", "hydra.callbacks.sweep_table.metric=val/loss"]
     table = sweep(tmp_path, "hparams_search=optuna", *words, "+hydra.sweeper.params.seed='range(4,5)'")
     losses = [row["val/loss"] for row in table]
     assert len(table) == 5 and {row["seed"] for row in table} == {"4", "5"}

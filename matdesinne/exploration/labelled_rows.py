@@ -89,7 +89,7 @@ def _nodes_with_target(node: object) -> Iterator[dict]:
 
 
 def _is_own_class(name: str) -> bool:
-    """Whether a name is that of a class that a module of this package defines and does not merely import."""
+    """Whether a name is that of a class of this package, which a module of it may import from another one."""
     module, _, attribute = name.rpartition(".")
     if module.split(".")[0] != matdesinne.__name__:
         return False
@@ -97,4 +97,4 @@ def _is_own_class(name: str) -> bool:
         value = getattr(importlib.import_module(module), attribute, None)
     except ImportError:
         return False
-    return isinstance(value, type) and value.__module__ == module
+    return isinstance(value, type) and value.__module__.split(".")[0] == matdesinne.__name__

@@ -40,7 +40,7 @@ class Here:
         future.set_result(function(*arguments))
         return future
 
-    def shutdown(self, cancel_futures: bool = False):
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False):
         pass
 
 

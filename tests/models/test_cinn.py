@@ -80,4 +80,4 @@ def test_truncated_samples_of_a_network_keep_the_box_and_miss_its_gaps(generator
         x = made.sample(torch.zeros(10_000, 1), generator, truncate=truncate)
         assert box(1).contains(x, tolerance=0).all()
         between.append((x.abs() < 0.4).float().mean().item())
-    assert between[0] > 0.01 and between[1] < 1e-3
+    assert between[0] > 0.002 and between[1] < 1e-3

@@ -38,7 +38,8 @@ def mode(request):
 
 def transformed(made, x, c, **settings):
     """What a network, or a block of one, gives in this mode."""
-    return transformed(made, x, c, truncate=MODE["truncate"], **settings)
+    condition = c if isinstance(c, list) else [c]
+    return made(x, c=condition, truncate=MODE["truncate"], **settings)
 
 
 def block_density(block, x, c):
