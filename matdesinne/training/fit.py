@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.errors import CheckpointError, InterruptionError, TrainingError
+from matdesinne.errors import CheckpointError, ConfigError, InterruptionError, TrainingError
 from matdesinne.files import write_json
 from matdesinne.training.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, read_checkpoint, read_network
 from matdesinne.training.module import DesignModule, N
@@ -111,7 +112,11 @@ def _trainer(
         "logger": list(loggers) or False,
         "default_root_dir": str(folder),
     }
-    runner = make(**options)
+    try:
+        runner = make(**options)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"Expected settings of the trainer that fit, got: {reason}: correct trainer.") from error
     if module.trains_in_parts and type(runner.strategy) is DDPStrategy:
         runner = make(**{**options, "strategy": "ddp_find_unused_parameters_true"})
     return runner

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError, TrainingError
 from matdesinne.models.base import InverseModel
-from matdesinne.network import Batch, DesignNetwork, network_from_config
+from matdesinne.network import Batch, DesignNetwork, check_at_least, network_from_config
 from matdesinne.training.checkpoints import LastCheckpoint
 
 N = TypeVar("N", bound=DesignNetwork)
@@ -77,11 +77,9 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
         self.make_optimizer, self.make_scheduler = chosen["optimizer"], chosen["scheduler"]
         self.batch_size, self.max_epochs = chosen["batch_size"], chosen["max_epochs"]
         self.gradient_clip_val = chosen["gradient_clip_val"]
-        if not (self.batch_size >= 1 and self.max_epochs >= 1 and self.gradient_clip_val > 0):
-            raise ConfigError(
-                "Expected batch_size and max_epochs of at least 1 and gradient_clip_val > 0, got "
-                f"{self.batch_size}, {self.max_epochs} and {self.gradient_clip_val}: correct them."
-            )
+        check_at_least(1, batch_size=self.batch_size, max_epochs=self.max_epochs)
+        if not (isinstance(self.gradient_clip_val, int | float) and self.gradient_clip_val > 0):
+            raise ConfigError(f"Expected gradient_clip_val > 0, got {self.gradient_clip_val!r}: correct gradient_clip_val.")
         self.network: N = network_from_config(network) if isinstance(network, Mapping) else network  # type: ignore[assignment]
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])  # the arguments of the subclass
         numbers = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "gradient_clip_val")}
@@ -114,7 +112,13 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a scheduler of its rate for each step or, for one without ``total_steps``, each epoch."""
-        optimizer = self.make_optimizer(self.network.parameters())
+        try:
+            optimizer = self.make_optimizer(self.network.parameters())
+        except (TypeError, ValueError) as error:
+            name = type(self.network).__name__
+            raise ConfigError(
+                f"Expected settings of the optimizer of {name} that fit, got: {error}: correct optimizer."
+            ) from error
         if self.make_scheduler is None:
             return optimizer
         takes_steps = "total_steps" in inspect.signature(self.make_scheduler).parameters
