@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["StrainKind", "strain_section", "strains"]
+__all__ = ["StrainKind", "strain_section"]
 
 from collections.abc import Sequence
 from enum import Enum
@@ -22,7 +22,6 @@ from matdesinne.reporting.drawing import save_figure, target_label
 from matdesinne.reporting.intervals import LEVEL, interval_text, mean_intervals
 from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
-from matdesinne.space import DesignSpace
 from matdesinne.structures import CELL_PARAMETERS
 
 
@@ -56,25 +55,6 @@ class _MeanStrain(NamedTuple):
     designs: str
     number: int
     means: Float[np.ndarray, "3 2 2"]
-
-
-def strains(space: DesignSpace, designs: Float[Tensor, "n dx"], kind: StrainKind) -> Float[Tensor, "n 3"]:
-    """Returns the relative deviations of lattice parameters from those of the reference cell, positive under tension.
-
-    Args:
-        space: has the six lattice parameters, with references other than zero.
-        designs: in physical units.
-        kind: which three.
-
-    Example:
-        >>> from matdesinne.space import Parameter
-        >>> space = DesignSpace([Parameter(name, "angstrom", reference=2.0) for name in ("a", "b", "gamma")])
-        >>> strains(space, torch.tensor([[2.5, 2.0, 1.5]]), StrainKind.IN_PLANE).tolist()
-        [[0.25, 0.0, -0.25]]
-    """
-    columns = [space.index(name) for name in kind.value]
-    reference = space.reference[columns].to(designs)
-    return (designs[:, columns] - reference) / reference
 
 
 def strain_section(exploration: Exploration, window: float) -> Section:
@@ -128,7 +108,7 @@ def _draw_planes(exploration: Exploration, window: float) -> Picture:
     }
     for axis, group in zip(axes.flat, sets, strict=True):
         planes = (StrainKind.IN_PLANE, StrainKind.OUT_OF_PLANE)
-        inside, outside = (100 * strains(exploration.space, group.designs, kind).mean(dim=1) for kind in planes)
+        inside, outside = (100 * exploration.space.strains(group.designs, kind.value).mean(dim=1) for kind in planes)
         axis.plot(inside, outside, ".", color=BLUE if group.name == _CANDIDATES else GREY, markersize=2.5)
         axis.axhline(0, color="black", linewidth=0.5)
         axis.axvline(0, color="black", linewidth=0.5)
@@ -149,7 +129,7 @@ def _draw_planes(exploration: Exploration, window: float) -> Picture:
 
 
 def _mean_strain(exploration: Exploration, group: _DesignSet) -> _MeanStrain:
-    percent = [100 * strains(exploration.space, group.designs, kind).double() for kind in _LABELS]
+    percent = [100 * exploration.space.strains(group.designs, kind.value).double() for kind in _LABELS]
     values = torch.stack([average for each in percent for average in (each.mean(dim=1), each.abs().mean(dim=1))], dim=1).numpy()
     means = np.stack([values.mean(axis=0), *mean_intervals(values, exploration.seed)])
     return _MeanStrain(group.target, group.name, len(group.designs), means.reshape(3, len(_LABELS), len(_AVERAGES)))

@@ -73,7 +73,7 @@ def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> 
         Row numbers, at most `count`.
     """
     space = candidates.space
-    unit = _to_unit(space, candidates.designs)
+    unit = space.to_unit(candidates.designs)
     distance = torch.cdist(unit, _images(space, known)).amin(dim=1) if len(known) else torch.ones(len(unit))
     taken: list[int] = []
     while len(taken) < min(count, len(unit)):
@@ -85,12 +85,7 @@ def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> 
 
 
 def _images(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "k dx"]:
-    return _to_unit(space, space.images(designs).flatten(0, 1))
-
-
-def _to_unit(space: DesignSpace, designs: Float[Tensor, "m dx"]) -> Float[Tensor, "m dx"]:
-    """Returns designs in half-widths of the box."""
-    return 2 * (designs - space.lower) / (space.upper - space.lower)
+    return space.to_unit(space.images(designs).flatten(0, 1))
 
 
 @dataclass(frozen=True)
