@@ -128,7 +128,7 @@ class SobolPoints:
         from matdesinne.network import load_network, run_folder
         from matdesinne.surrogates.base import Surrogate
 
-        return load_network(Surrogate, run_folder(self.surrogate), "surrogate").eval()
+        return load_network(Surrogate, run_folder(self.surrogate), "surrogate")
 
     def _filter(self, points: Points, surrogate: Surrogate | None) -> Points:
         keep = torch.ones(len(points), dtype=torch.bool)

@@ -60,7 +60,7 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
 def learn_actively(config: DictConfig, folder: Path) -> str:
     """Label in rounds the designs whose prediction is most uncertain, and train the surrogate again."""
     settings = config.active
-    model = load_network(InverseModel, run_folder(settings.run), "model").eval()
+    model = load_network(InverseModel, run_folder(settings.run), "model")
     try:
         training = compose("train", list(settings.training))
     except HydraException as error:

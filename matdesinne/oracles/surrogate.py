@@ -52,4 +52,4 @@ class SurrogateOracle(Oracle):
 @functools.cache
 def _load(path: Path) -> Surrogate:
     """Reads the weights once in each process; an oracle is sent to workers without its network."""
-    return load_network(Surrogate, path.parent, path.stem).eval()
+    return load_network(Surrogate, path.parent, path.stem)

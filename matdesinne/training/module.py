@@ -99,12 +99,11 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
 
     def setup(self, stage: str) -> None:
         """Learn the scales from the training rows, and tell the data module the size of a batch."""
-        if stage == "fit":
+        if stage in ("fit", "validate"):
             data = self._data()
             data.batch_size = self.batch_size
-            self.fit_scales(data)
-        elif stage == "validate":
-            self._data().batch_size = self.batch_size
+            if stage == "fit":
+                self.fit_scales(data)
 
     def fit_scales(self, data: DesignDataModule) -> None:
         """Learn what is not trained by gradients."""

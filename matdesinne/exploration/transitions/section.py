@@ -74,7 +74,7 @@ def _accurate_surrogate(surrogate: Surrogate, run: str) -> Surrogate | None:
     name, folder = f"accurate_{surrogate.properties[0].name}", run_folder(run)
     if not (folder / f"{name}.safetensors").is_file():
         return None
-    return load_network(Surrogate, folder, name).eval().to(surrogate.device)
+    return load_network(Surrogate, folder, name).to(surrogate.device)
 
 
 def transitions_section(exploration: Exploration, results: TransitionResults) -> Section:
