@@ -29,6 +29,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pymarkdown --log-level ERROR scan *.md docs matdesinne/datasets results/README.md results/transitions/README.md
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going docs build/docs

@@ -10,7 +10,14 @@ from matdesinne import __version__
 project = "MatDesINNe"
 author = "The MatDesINNe developers"
 version = release = __version__
-extensions = ["myst_parser", "sphinxcontrib.mermaid", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = [
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinxcontrib.mermaid",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
 exclude_patterns = ["figures/README.md"]
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["mermaid"]  # so that GitHub, too, shows the pictures
@@ -18,12 +25,14 @@ myst_heading_anchors = 3
 default_role = "py:obj"  # what is in single backticks in a docstring
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # shapes and units stand in the text
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "Inverse design of materials",
-    "fixed_sidebar": True,
-    "page_width": "1280px",
-    "sidebar_width": "240px",
-}
+nb_execution_mode = "force"  # results kept from an earlier version of the package would be wrong
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["wide_tables.css"]
+html_title = f"MatDesINNe {version}"
 html_copy_source = False
 html_show_sourcelink = False
+linkcheck_ignore = [r"https://doi\.org/"]  # publishers refuse programs
