@@ -9,6 +9,7 @@ from matdesinne import __version__
 
 project = "MatDesINNe"
 author = "The MatDesINNe developers"
+copyright = f"2026, {author}"
 version = release = __version__
 extensions = [
     "myst_nb",
