@@ -40,10 +40,8 @@ class Symmetry:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain containers for checkpoints and JSON."""
-        return {
-            "substitutions": {name: list(rule) for name, rule in self.substitutions.items()},
-            "reciprocal": [list(row) for row in self.reciprocal],
-        }
+        substitutions = {name: list(rule) for name, rule in self.substitutions.items()}
+        return {"substitutions": substitutions, "reciprocal": [list(row) for row in self.reciprocal]}
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,7 @@ class GroupElement:
 
 
 def generate_group(names: Sequence[str], symmetries: Sequence[Symmetry]) -> tuple[GroupElement, ...]:
-    """Compute all operations that some symmetries generate, the identity first.
-
-    Args:
-        names: the parameters, in column order.
-        symmetries: the generators.
+    """Compute all operations over the named parameters that some symmetries generate, the identity first.
 
     Raises:
         ConfigError: if the group has more than 200 elements.
@@ -92,11 +86,8 @@ def _element(names: Sequence[str], symmetry: Symmetry) -> GroupElement:
 
 
 def _compose(second: GroupElement, first: GroupElement) -> GroupElement:
-    return GroupElement(
-        second.matrix @ first.matrix,
-        second.matrix @ first.offset + second.offset,
-        second.reciprocal @ first.reciprocal,
-    )
+    offset = second.matrix @ first.offset + second.offset
+    return GroupElement(second.matrix @ first.matrix, offset, second.reciprocal @ first.reciprocal)
 
 
 def _same(left: GroupElement, right: GroupElement) -> bool:

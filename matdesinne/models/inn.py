@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matdesinne.errors import ConfigError
 from matdesinne.models.base import Coordinates, InverseModel
-from matdesinne.models.coupling import affine_network
+from matdesinne.models.networks import affine_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property

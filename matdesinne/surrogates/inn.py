@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matdesinne.features import BoxFeatures
 from matdesinne.models.base import Coordinates, check_coordinates
-from matdesinne.models.coupling import affine_network
+from matdesinne.models.networks import affine_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
