@@ -138,17 +138,13 @@ class Rule:
                 function = _OPERATORS[type(operator)]
                 return lambda columns: function(first(columns), second(columns))
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _UNARY or name in _EXTREMA:
-                return self._compiled_call(node, name, [self._compiled_number(entry, depth + 1) for entry in arguments])
+                numbers = [self._compiled_number(argument, depth + 1) for argument in arguments]
+                if name in _UNARY and len(numbers) == 1:
+                    return lambda columns: _UNARY[name](numbers[0](columns))
+                if name in _EXTREMA and len(numbers) > 1:
+                    return lambda columns: functools.reduce(_EXTREMA[name], (number(columns) for number in numbers))
+                raise self._error(node, f"{'one argument' if name in _UNARY else 'two or more arguments'} of {name}")
         raise self._error(node, "a number")
-
-    def _compiled_call(self, node: ast.AST, name: str, arguments: list[_Number]) -> _Number:
-        if name in _UNARY:
-            if len(arguments) != 1:
-                raise self._error(node, f"one argument of {name}")
-            return lambda columns: _UNARY[name](arguments[0](columns))
-        if len(arguments) < 2:
-            raise self._error(node, f"two or more arguments of {name}")
-        return lambda columns: functools.reduce(_EXTREMA[name], (argument(columns) for argument in arguments))
 
     def _power(self, node: ast.AST) -> float:
         match node:

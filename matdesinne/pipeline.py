@@ -29,11 +29,10 @@ _ON_TARGET = 1e-4
 
 @dataclass(frozen=True)
 class DesignRun:
-    """Result of one run: the candidates after each stage and the time that each stage took.
+    """The candidates after each stage of one run, and the time in seconds that each stage took.
 
     Args:
         stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"refined"``, in this order; those that were run.
-        seconds: wall time of each stage in seconds.
         outside: number of samples outside the design space, or outside the narrower bounds.
     """
 
@@ -47,10 +46,7 @@ class DesignRun:
         return list(self.stages.values())[-1]
 
     def summary(self) -> dict[str, object]:
-        """Return counts, mean absolute errors and seconds for each stage, and the share kept, as plain containers.
-
-        The errors are distances of the predictions to the target; the last surrogate used predicts.
-        """
+        """Return counts, mean distances of the predictions to the target and seconds for each stage, and the share kept."""
         last, first = self.candidates, self.stages["sampled"]
         return {
             "target": last.target.format(last.properties),
@@ -66,8 +62,8 @@ class DesignRun:
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the summary by names for a logger, such as ``localized/mae_band_gap``."""
-        numbers: dict[str, float] = {"share_kept": len(self.candidates) / len(self.stages["sampled"])}
-        numbers["outside_design_space"] = self.outside
+        share = len(self.candidates) / len(self.stages["sampled"])
+        numbers: dict[str, float] = {"share_kept": share, "outside_design_space": self.outside}
         for name, candidates in self.stages.items():
             numbers |= {f"{name}/designs": len(candidates), f"{name}/seconds": self.seconds[name]}
             numbers |= {f"{name}/mae_{prop.name}": error for prop, error in _mean_errors(candidates)}
@@ -117,16 +113,12 @@ class Refinement:
         self.accepted = All([InsideSpace(), Tolerance(accepted_error), *self.selection.rules_after_localization()])
 
     def refine(
-        self,
-        designs: Float[Tensor, "n dx"],
-        target: Target,
-        sampling: float = 0.0,
-        space: DesignSpace | None = None,
+        self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
     ) -> DesignRun:
-        """Predict, down-select and localize.
+        """Predict, down-select and localize designs in physical units.
 
         Args:
-            designs: physical units, shape [n, dx].
+            designs: where to start.
             target: values or intervals of the properties.
             sampling: seconds that it took to draw the designs, for the report.
             space: narrower bounds for the candidates, see `DesignSpace.narrowed`; those of the surrogate when omitted.
@@ -147,7 +139,10 @@ class Refinement:
             stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
         if self.accurate_surrogate is not None:
             start = time.perf_counter()
-            candidates = self._select(_localize_again(candidates, self.accurate_surrogate), self.accepted, "refined")
+            mean, std = self.accurate_surrogate.predict_many(candidates.designs)
+            candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
+            candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
+            candidates = self._select(candidates, self.accepted, "refined")
             stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
         return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()))
 
@@ -164,22 +159,8 @@ class Refinement:
         return selected
 
 
-def _localize_again(candidates: Candidates, surrogate: Surrogate) -> Candidates:
-    mean, std = surrogate.predict_many(candidates.designs)
-    predicted = replace(candidates, properties=surrogate.properties, mean=mean, std=std)
-    return Newton(_ON_TARGET).localize(predicted, surrogate)
-
-
 class InverseDesign:
-    """A generative model and the `Refinement` of its samples.
-
-    Args:
-        model: samples designs for a target.
-        surrogate: see `Refinement`, as for the other arguments.
-        selection: drops samples before localization.
-        localization: moves the selected samples onto the target.
-        accepted_error: largest distance of a candidate to its target, in the unit of each property.
-        accurate_surrogate: the surrogate that is used in the end.
+    """A generative model, which samples designs for a target, and the `Refinement` of its samples, for the other arguments.
 
     Example:
         >>> design = InverseDesign.load("pretrained")
@@ -203,17 +184,8 @@ class InverseDesign:
                 "train both on one data set."
             )
         self.model = model.eval()
+        self.surrogate, self.accurate_surrogate = surrogate, accurate_surrogate
         self.refinement = Refinement(surrogate, selection, localization, accepted_error, accurate_surrogate)
-
-    @property
-    def surrogate(self) -> Surrogate:
-        """Predicts the properties of the samples; its gradients are used for localization."""
-        return self.refinement.surrogate
-
-    @property
-    def accurate_surrogate(self) -> Surrogate | None:
-        """The surrogate that is used in the end, if any."""
-        return self.refinement.accurate_surrogate
 
     def run(
         self,
@@ -260,10 +232,7 @@ class InverseDesign:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write the weights (safetensors) and configurations (JSON) of all networks into a folder.
-
-        The accurate surrogate is written as ``accurate_PROPERTY``, so that `load` finds it by its property.
-        """
+        """Write the networks into a folder for `load`, see `save_network`; the accurate surrogate as ``accurate_PROPERTY``."""
         save_network(self.model, folder, "model")
         save_network(self.surrogate, folder, "surrogate")
         if self.accurate_surrogate is not None:
@@ -282,9 +251,9 @@ class InverseDesign:
 
         Args:
             folder: a folder that `train.py` wrote, or ``"pretrained"`` for the weights that come with the package.
-            selection: drops samples before localization.
-            localization: moves the selected samples; Newton's projection when omitted.
-            accepted_error: see the class.
+            selection: see `Refinement`, as for `accepted_error`.
+            localization: Newton's projection when omitted.
+            accepted_error: largest distance of a candidate to its target.
             refine_with: property of the accurate surrogate to use in the end; none when omitted.
 
         Raises:

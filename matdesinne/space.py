@@ -57,11 +57,7 @@ class Parameter:
         return (values - self.reference) / self.reference
 
     def narrowed(self, lower: float | None, upper: float | None) -> Parameter:
-        """Return the parameter with bounds inside its own, rounded inwards to float32; ``None`` keeps a bound.
-
-        Raises:
-            ConfigError: if a bound is no number, they are not in order, or outside.
-        """
+        """Return the parameter with bounds inside its own, rounded inwards to float32; see `DesignSpace.narrowed`."""
         lower, upper = self.lower if lower is None else lower, self.upper if upper is None else upper
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (lower, upper))
         if not (numbers and self.lower <= lower <= upper <= self.upper):
@@ -265,7 +261,7 @@ class DesignSpace:
         """Return plain containers for checkpoints and JSON; infinite bounds are left out."""
         entries = [asdict(parameter).items() for parameter in self.parameters]
         parameters = [{key: value for key, value in entry if value not in (-math.inf, math.inf)} for entry in entries]
-        symmetries = [symmetry.to_dict() for symmetry in self.symmetries]
+        symmetries = [asdict(symmetry) for symmetry in self.symmetries]
         return {"parameters": parameters, "symmetries": symmetries, "order": list(self.order)}
 
     @classmethod

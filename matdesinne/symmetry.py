@@ -38,11 +38,6 @@ class Symmetry:
         object.__setattr__(self, "substitutions", {name: tuple(rule) for name, rule in self.substitutions.items()})
         object.__setattr__(self, "reciprocal", tuple(tuple(row) for row in self.reciprocal))
 
-    def to_dict(self) -> dict[str, object]:
-        """Return plain containers for checkpoints and JSON."""
-        substitutions = {name: list(rule) for name, rule in self.substitutions.items()}
-        return {"substitutions": substitutions, "reciprocal": [list(row) for row in self.reciprocal]}
-
 
 @dataclass(frozen=True)
 class GroupElement:
@@ -67,7 +62,9 @@ def generate_group(names: Sequence[str], symmetries: Sequence[Symmetry]) -> tupl
     elements, generators = [identity], [_element(names, symmetry) for symmetry in symmetries]
     for element in elements:  # grows while it is read
         for generator in generators:
-            product = _compose(generator, element)
+            offset = generator.matrix @ element.offset + generator.offset
+            matrix, reciprocal = generator.matrix @ element.matrix, generator.reciprocal @ element.reciprocal
+            product = GroupElement(matrix, offset, reciprocal)
             if not any(_same(product, known) for known in elements):
                 elements.append(product)
         if len(elements) > _LARGEST_GROUP:
@@ -83,11 +80,6 @@ def _element(names: Sequence[str], symmetry: Symmetry) -> GroupElement:
         matrix[row, names.index(str(source))] = float(factor)
         offset[row] = float(shift)
     return GroupElement(matrix, offset, torch.tensor(symmetry.reciprocal, dtype=torch.float32))
-
-
-def _compose(second: GroupElement, first: GroupElement) -> GroupElement:
-    offset = second.matrix @ first.offset + second.offset
-    return GroupElement(second.matrix @ first.matrix, offset, second.reciprocal @ first.reciprocal)
 
 
 def _same(left: GroupElement, right: GroupElement) -> bool:

@@ -37,14 +37,9 @@ class CINN(DensityModel):
         Ho et al., Flow++, ICML 2019, arXiv 1902.00275 (mixtures of logistics).
 
     Args:
-        space: the designs.
-        properties: what they have.
         hidden: width of the subnetworks of the first and of the last block, interpolated between.
         depth: hidden layers of the subnetworks.
         components: logistic components of each conditional.
-        frequencies: octaves of the Fourier features of y.
-        target_noise: see `InverseModel`.
-        coordinates: see `InverseModel`.
     """
 
     label = "cINN (mixture)"
@@ -69,11 +64,6 @@ class CINN(DensityModel):
         self.register_buffer("order", torch.arange(space.dimension))
         self.features = TargetFeatures(len(properties), frequencies)
         self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
-
-    @property
-    def latent_dimension(self) -> int:
-        """As many as parameters: a flow is a bijection."""
-        return self.space.dimension
 
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
         """Learn the scales, the order of the coordinates, and which of them are discrete."""
@@ -122,15 +112,8 @@ class AffineCINN(DensityModel):
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
 
     Args:
-        space: the designs.
-        properties: what they have.
         blocks: number of FrEIA's GLOW coupling blocks.
-        hidden: width of the subnetworks.
-        depth: number of hidden layers of the subnetworks.
         paper_network: use the network of the paper's code, see `affine_network`.
-        frequencies: octaves of the Fourier features of y.
-        target_noise: see `InverseModel`.
-        coordinates: see `InverseModel`.
     """
 
     label = "cINN (affine)"
@@ -155,11 +138,6 @@ class AffineCINN(DensityModel):
         self.paper_network, self.frequencies = paper_network, frequencies
         self.features = TargetFeatures(len(properties), frequencies)
         self.network = affine_network(space.dimension, self.features.size, blocks, hidden, depth, paper_network)
-
-    @property
-    def latent_dimension(self) -> int:
-        """As many as parameters: a flow is a bijection."""
-        return self.space.dimension
 
     def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
         """Log-density by the change of variables."""
