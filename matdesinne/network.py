@@ -134,10 +134,7 @@ def run_folder(name: str | Path) -> Path:
 def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:
     """Read what `save_network` wrote: a network in evaluation mode, on the CPU.
 
-    Args:
-        kind: the class that is expected, or an abstract class above it.
-        folder: where the files are.
-        name: of the files, without their endings.
+    It must be of the class `kind`, which may be abstract.
 
     Raises:
         CheckpointError: if a file is missing, damaged, of another version, or holds another class.

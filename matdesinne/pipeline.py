@@ -117,11 +117,8 @@ class Refinement:
     ) -> DesignRun:
         """Predict, down-select and localize designs in physical units.
 
-        Args:
-            designs: where to start.
-            target: values or intervals of the properties.
-            sampling: seconds that it took to draw the designs, for the report.
-            space: narrower bounds for the candidates, see `DesignSpace.narrowed`; those of the surrogate when omitted.
+        The candidates keep the bounds of `space`, see `DesignSpace.narrowed`, or those of the surrogate; `sampling` is the time
+        in seconds that it took to draw the designs, for the report.
 
         Raises:
             EmptyResultError: if no candidate is left after a stage.

@@ -191,14 +191,10 @@ class DesignSpace:
     def narrowed(
         self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float] | None = None
     ) -> DesignSpace:
-        """Return the part of the space within narrower bounds, with some parameters fixed.
+        """Return the part of the space within bounds ``[lower, upper]`` of some parameters, and with fixed values of others.
 
-        A bound that is no float32 number is rounded inwards, so that designs in float32 satisfy the bound as it was given; a
-        fixed value is rounded to the nearest one.
-
-        Args:
-            bounds: ``[lower, upper]`` in the unit of the parameter, by its name; ``None`` keeps the bound of the space.
-            fixed: value in the unit of the parameter, by its name.
+        A bound ``None`` is that of the space. A bound that is no float32 number is rounded inwards, so that designs in float32
+        satisfy the bound as it was given; a fixed value is rounded to the nearest one.
 
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "BoxFeatures",
-    "BoxScaler",
-    "CellFeatures",
-    "DesignTransform",
-    "Features",
-    "PhysicalUnits",
-    "Standardizer",
-    "TargetFeatures",
-]
+__all__ = ["BoxFeatures", "BoxScaler", "CellFeatures", "DesignTransform", "PhysicalUnits", "Standardizer", "TargetFeatures"]
 
 import itertools
 import math
@@ -144,7 +135,7 @@ class BoxScaler(Standardizer):
         self.std.copy_(torch.where(bounded, self.space.half_width.to(values), self.std))
 
 
-class Features(nn.Module):
+class _Features(nn.Module):
     """Computes standardised inputs of a network from designs in physical units; `size` is their number."""
 
     size: int
@@ -163,7 +154,7 @@ class Features(nn.Module):
         """The features in physical units."""
 
 
-class BoxFeatures(Features):
+class BoxFeatures(_Features):
     """The parameters themselves, the box scaled to [-1, 1], or by another `scale`."""
 
     def __init__(self, space: DesignSpace, scale: Standardizer | None = None) -> None:
@@ -175,17 +166,12 @@ class BoxFeatures(Features):
         return x
 
 
-class CellFeatures(Features):
+class CellFeatures(_Features):
     """Logarithms of interatomic distances and of the cell height, the potential drop, and the other parameters.
 
     A band structure depends on the distances between atoms, and is a smoother function of them than of the cell angles. The
-    pairs are those closer than a cutoff in the reference cell; pairs that differ by a translation count once. The height is
-    that of the cell over its ab plane; the potential drop is the electric field times the height.
-
-    Args:
-        space: designs with the six lattice parameters.
-        prototype: the atoms.
-        cutoff: largest distance of a pair in the reference cell, in angstrom.
+    pairs are those closer than a cutoff in angstrom in the reference cell; pairs that differ by a translation count once. The
+    height is that of the cell over its ab plane; the potential drop is the electric field times the height.
     """
 
     vectors: Tensor

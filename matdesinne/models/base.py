@@ -124,16 +124,10 @@ class InverseModel(DesignNetwork):
     def sample_target(
         self, target: Target, count: int, generator: torch.Generator | None = None, space: DesignSpace | None = None
     ) -> tuple[Float[Tensor, "n dx"], int]:
-        """Draw designs for a target, within bounds narrower than the model's if there are any.
+        """Draw `count` designs for a target, within a `space` narrower than the model's if there is one.
 
         Bounds are held by rejection: what is left follows p(x | y) within them. A fixed parameter is set after sampling, which
         gives a start for the localization but not the posterior of the others given its value.
-
-        Args:
-            target: what is wanted.
-            count: how many designs.
-            generator: source of randomness on the CPU; torch's global one when omitted.
-            space: the model's own, narrowed; see `DesignSpace.narrowed`.
 
         Returns:
             Designs in physical units, at most `count`, and how many were drawn for them.

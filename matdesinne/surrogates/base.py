@@ -17,7 +17,7 @@ from matdesinne.network import Batch, DesignNetwork
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
-from matdesinne.transforms import BoxFeatures, BoxScaler, CellFeatures, Features, Standardizer
+from matdesinne.transforms import BoxFeatures, BoxScaler, CellFeatures, Standardizer
 
 _CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 10, 1 << 16
 """Rows of one pass: their activations fit a core's cache, or fill a GPU."""
@@ -52,7 +52,7 @@ class Surrogate(DesignNetwork):
     def __init__(self, space: DesignSpace, properties: Sequence[Property], prototype: Prototype | None = None) -> None:
         super().__init__(space, properties)
         self.prototype = prototype
-        self.features: Features = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
+        self.features: BoxFeatures | CellFeatures = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
         self.scale = BoxScaler(space)
         self.target_scale = Standardizer(len(self.properties))
         self.register_buffer("spread_offset", torch.zeros(len(self.properties)))

@@ -83,12 +83,10 @@ class SlaterKoster(nn.Module):
         DeePTB: Gu et al., Nature Communications 15, 6772 (2024), doi 10.1038/s41467-024-51006-4.
 
     Args:
-        space: has the six lattice parameters, and no other parameter except an electric field.
-        prototype: one metal and two chalcogens.
         cutoff: of bonds, in angstrom.
 
     Raises:
-        ConfigError: if the space or the prototype is not of this kind.
+        ConfigError: see `LayerBonds`.
     """
 
     matrices: Tensor

@@ -78,7 +78,6 @@ class TightBindingSurrogate(Surrogate):
         """The same Hamiltonians, with the gap taken on another grid of k-points, and named after it."""
         prop = replace(self.properties[0], name=labels.name)
         other = TightBindingSurrogate(self.space, [prop], self.prototype, members=self.members, hidden=self.hidden)
-        other.kpoints = self.kpoints.new_empty(self.kpoints.shape)
         other.load_state_dict(self.state_dict())
         other.kpoints = labels.kpoints.to(self.kpoints, copy=True)
         return other.eval()
