@@ -28,10 +28,10 @@ def mmd(
         Gretton et al., A kernel two-sample test, JMLR 13, 723 (2012); the kernels: Ardizzone et al., Analyzing inverse
         problems with invertible neural networks, ICLR 2019, arXiv 1808.04730.
     """
+    if unbiased:
+        within = _off_diagonal_mean(_kernel(p, p, scales)) + _off_diagonal_mean(_kernel(q, q, scales))
+        return within - 2 * _kernel(p, q, scales).mean()
     within_p, within_q, between = (_KernelMean.apply(a, b, tuple(scales)) for a, b in ((p, p), (q, q), (p, q)))
-    if unbiased:  # each scale's kernel of a point with itself is 1
-        within_p = (len(p) * within_p - len(scales)) / (len(p) - 1)
-        within_q = (len(q) * within_q - len(scales)) / (len(q) - 1)
     return within_p + within_q - 2 * between
 
 
@@ -74,3 +74,16 @@ class _KernelMean(torch.autograd.Function):
 def _squared_distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """By a matrix product: no [n, m, d] array is formed."""
     return torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2).clamp_min_(0)
+
+
+def _kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], scales: Sequence[float]) -> Float[Tensor, "n m"]:
+    squared = _squared_distances(a, b)
+    total = torch.zeros_like(squared)
+    for scale in scales:
+        total = total + (1 + squared / scale**2).reciprocal()
+    return total
+
+
+def _off_diagonal_mean(kernel: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
+    n = kernel.shape[0]
+    return (kernel.sum() - kernel.diagonal().sum()) / (n * (n - 1))
