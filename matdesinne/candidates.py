@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Candidates", "read_candidates"]
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,15 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Table of n candidate designs for one target, in physical units.
+    """Table of candidate designs for one target, in physical units.
 
     Args:
-        space: names, units and bounds of the columns of `designs`.
-        properties: names and units of the columns of the predictions.
-        designs: shape [n, dx].
-        target: the target of all rows.
-        mean: predicted properties, shape [n, dy].
-        std: spread of the prediction (standard deviation over the ensemble), shape [n, dy].
+        std: spread of the predictions `mean`: their standard deviation over the ensemble.
         stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"`` or ``"refined"``.
     """
 
@@ -58,19 +54,8 @@ class Candidates:
         return self.designs.shape[0]
 
     def take(self, rows: Bool[Tensor, " n"] | Int[Tensor, " m"], stage: str | None = None) -> Candidates:
-        """Keep some rows.
-
-        Args:
-            rows: a mask, or row numbers.
-            stage: new stage of the kept rows; unchanged when omitted.
-        """
-        return replace(
-            self,
-            designs=self.designs[rows],
-            mean=self.mean[rows],
-            std=self.std[rows],
-            stage=stage or self.stage,
-        )
+        """Keep the rows of a mask, or of row numbers, and optionally give them a new stage."""
+        return replace(self, designs=self.designs[rows], mean=self.mean[rows], std=self.std[rows], stage=stage or self.stage)
 
     @property
     def error(self) -> Float[Tensor, "n dy"]:
@@ -141,20 +126,12 @@ class Candidates:
             declaration = json.loads(table.schema.metadata[b"matdesinne"])
             space = DesignSpace.from_dict(declaration["space"])
             properties = [Property(**entry) for entry in declaration["properties"]]
-            target = Target.from_list(declaration["target"])
-
-            def stack(names: Sequence[str]) -> Tensor:
-                return torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1)
-
-            return cls(
-                space,
-                properties,
-                stack(space.names),
-                target,
-                stack([prop.name for prop in properties]),
-                stack([f"{prop.name}_std" for prop in properties]),
-                declaration["stage"],
+            columns = (space.names, [prop.name for prop in properties], [f"{prop.name}_std" for prop in properties])
+            designs, mean, std = (
+                torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1) for names in columns
             )
+            target = Target.from_list(declaration["target"])
+            return cls(space, properties, designs, target, mean, std, declaration["stage"])
         except Exception as error:  # the parsers may raise anything
             raise DatasetError(
                 f"Expected a table of candidates at {path}, got something else ({error}): "
@@ -172,12 +149,9 @@ def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
         DatasetError: if a file cannot be read, or there is none.
         ConfigError: if the tables have different properties or parameters.
     """
-    files = [
-        file
-        for place in map(Path, places)
-        for file in (sorted(place.rglob("candidates.parquet")) if place.is_dir() else [place])
-    ]
-    tables = [Candidates.read_parquet(file) for file in files]
+    paths = [Path(place) for place in places]
+    files = [sorted(path.rglob("candidates.parquet")) if path.is_dir() else [path] for path in paths]
+    tables = [Candidates.read_parquet(file) for file in itertools.chain(*files)]
     if not tables:
         raise DatasetError(f"Expected tables of candidates in {list(map(str, places))}, got none: give generate.py's folders.")
     for table in tables[1:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Column", "Rule"]
 
 import ast
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -26,12 +27,7 @@ _GRAMMAR = "comparisons of names and numbers by + - * / **, abs, sqrt, min, max,
 
 
 class Column(NamedTuple):
-    """The values that a name stands for.
-
-    Args:
-        values: float64, one for each row.
-        rounding: largest difference of two values that counts as rounding, in their unit.
-    """
+    """The float64 values that a name stands for, and the largest difference of two that counts as rounding, in their unit."""
 
     values: Float[Tensor, " n"]
     rounding: Float[Tensor, " n"]
@@ -47,20 +43,12 @@ class _Truth(NamedTuple):
 Columns = Mapping[str, Column]
 _Number = Callable[[Columns], Tensor]
 _Statement = Callable[[Columns], _Truth]
+_Binary = Callable[[Tensor, Tensor], Tensor]
 
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "abs": torch.abs,
-    "sqrt": torch.sqrt,
-    "min": torch.minimum,
-    "max": torch.maximum,
-}
-_OPERATORS: dict[type[ast.AST], Callable[[Tensor, Tensor], Tensor]] = {
-    ast.Add: torch.add,
-    ast.Sub: torch.sub,
-    ast.Mult: torch.mul,
-    ast.Div: torch.div,
-}
-_COMPARISONS: dict[type[ast.AST], Callable[[Tensor, Tensor], Tensor]] = {
+_UNARY: dict[str, Callable[[Tensor], Tensor]] = {"abs": torch.abs, "sqrt": torch.sqrt}
+_EXTREMA: dict[str, _Binary] = {"min": torch.minimum, "max": torch.maximum}
+_OPERATORS: dict[type[ast.AST], _Binary] = {ast.Add: torch.add, ast.Sub: torch.sub, ast.Mult: torch.mul, ast.Div: torch.div}
+_COMPARISONS: dict[type[ast.AST], _Binary] = {
     ast.Lt: lambda difference, rounding: difference < -rounding,
     ast.LtE: lambda difference, rounding: difference <= rounding,
     ast.Gt: lambda difference, rounding: difference > rounding,
@@ -100,9 +88,6 @@ class Rule:
 
     def holds(self, columns: Columns) -> Bool[Tensor, "*n"]:
         """Return a mask of the rows for which the rule is true.
-
-        Args:
-            columns: the columns by name.
 
         Raises:
             ConfigError: if a name has no column.
@@ -152,25 +137,14 @@ class Rule:
                 first, second = self._compiled_number(left, depth + 1), self._compiled_number(right, depth + 1)
                 function = _OPERATORS[type(operator)]
                 return lambda columns: function(first(columns), second(columns))
-            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
-                return self._compiled_call(node, name, [self._compiled_number(entry, depth + 1) for entry in arguments])
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _UNARY or name in _EXTREMA:
+                numbers = [self._compiled_number(argument, depth + 1) for argument in arguments]
+                if name in _UNARY and len(numbers) == 1:
+                    return lambda columns: _UNARY[name](numbers[0](columns))
+                if name in _EXTREMA and len(numbers) > 1:
+                    return lambda columns: functools.reduce(_EXTREMA[name], (number(columns) for number in numbers))
+                raise self._error(node, f"{'one argument' if name in _UNARY else 'two or more arguments'} of {name}")
         raise self._error(node, "a number")
-
-    def _compiled_call(self, node: ast.AST, name: str, arguments: list[_Number]) -> _Number:
-        function, first = _FUNCTIONS[name], arguments[0] if arguments else None
-        number = "one argument" if name in ("abs", "sqrt") else "two or more arguments"
-        if first is None or (len(arguments) == 1) != (number == "one argument"):
-            raise self._error(node, f"{number} of {name}")
-        if len(arguments) == 1:
-            return lambda columns: function(first(columns))
-
-        def fold(columns: Columns) -> Tensor:
-            result = first(columns)
-            for argument in arguments[1:]:
-                result = function(result, argument(columns))
-            return result
-
-        return fold
 
     def _power(self, node: ast.AST) -> float:
         match node:
@@ -229,24 +203,17 @@ def _short(text: str) -> str:
 
 def _all(statements: list[_Statement]) -> _Statement:
     def evaluate(columns: Columns) -> _Truth:
-        first, *others = (statement(columns) for statement in statements)
-        yes, no = first
-        for other in others:
-            yes, no = yes & other.yes, no | other.no
-        return _Truth(yes, no)
+        yes, no = zip(*(statement(columns) for statement in statements), strict=True)
+        return _Truth(functools.reduce(torch.logical_and, yes), functools.reduce(torch.logical_or, no))
 
     return evaluate
 
 
 def _opposite(statement: _Statement) -> _Statement:
-    def evaluate(columns: Columns) -> _Truth:
-        yes, no = statement(columns)
-        return _Truth(no, yes)
-
-    return evaluate
+    return lambda columns: _Truth(*reversed(statement(columns)))
 
 
-def _comparison(first: _Number, compare: Callable[[Tensor, Tensor], Tensor], second: _Number) -> _Statement:
+def _comparison(first: _Number, compare: _Binary, second: _Number) -> _Statement:
     def evaluate(columns: Columns) -> _Truth:
         left, right = first(columns), second(columns)
         difference = left - right

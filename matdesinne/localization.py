@@ -39,31 +39,23 @@ class LocalizedDesigns(NamedTuple):
 
 
 class Localizer(ABC):
-    """A search for f(x) = y* that starts at each candidate; rows do not influence each other.
+    """A search for f(x) = y* that starts at each candidate; rows do not influence each other. A subclass fills `_localize`.
 
-    The designs stay inside the bounds of the candidates' space, which may be narrower than the surrogate's. A subclass
-    implements `_localize`.
+    The designs stay inside the bounds of the candidates' space, which may be narrower than the surrogate's.
     """
 
     def localize(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
-        """Move every candidate towards its target, inside the bounds of its space.
+        """Move every candidate towards its target with the gradients of a surrogate, inside the bounds of its space.
 
-        Args:
-            candidates: where to start.
-            surrogate: the model whose gradients are followed.
-
-        Returns:
-            The moved candidates with new predictions and stage ``"localized"``. Rows that did not converge are included; their
-            error is larger than the tolerance.
+        The result has new predictions and stage ``"localized"``. Rows that did not converge are included; their error is larger
+        than the tolerance.
         """
         if len(candidates) == 0:
             return replace(candidates, stage="localized")
         edges = (candidates.space.lower, candidates.space.upper)
         bounds = _Bounds(*(edge.to(surrogate.device, candidates.designs.dtype) for edge in edges))
-        chunks = [
-            self._localize(rows.to(surrogate.device), bounds, candidates.target, surrogate)
-            for rows in candidates.designs.split(_CHUNK_ROWS)
-        ]
+        parts = (rows.to(surrogate.device) for rows in candidates.designs.split(_CHUNK_ROWS))
+        chunks = [self._localize(rows, bounds, candidates.target, surrogate) for rows in parts]
         designs, mean, std = (torch.cat(columns).to(candidates.designs) for columns in zip(*chunks, strict=True))
         return replace(candidates, designs=designs, mean=mean, std=std, stage="localized")
 
@@ -142,7 +134,6 @@ class GradientDescent(Localizer):
 
     Args:
         rate: step size in coordinates scaled by the box, per squared unit of the property.
-        steps: number of steps.
     """
 
     def __init__(self, rate: float = 0.01, steps: int = 2000) -> None:
@@ -166,7 +157,6 @@ class Adam(Localizer):
 
     Args:
         rate: first step size, in half-widths of the box.
-        steps: number of steps.
         decay: decay rates of the running means of the gradient and of its square.
         tolerance: distance to the target at which a row stops, in the unit of each property.
     """
@@ -215,7 +205,6 @@ class MeanGradientDescent(Localizer):
 
     Args:
         rate: step size, in squared physical units of the parameters per squared unit of the property.
-        steps: number of steps.
     """
 
     def __init__(self, rate: float = 0.01, steps: int = 2000) -> None:

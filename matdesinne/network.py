@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "Batch",
-    "DesignNetwork",
-    "NetworkConfig",
-    "check_at_least",
-    "load_network",
-    "network_from_config",
-    "run_folder",
-    "save_network",
-]
+__all__ = ["Batch", "DesignNetwork", "check_at_least", "load_network", "network_from_config", "run_folder", "save_network"]
 
 import hashlib
 import importlib
@@ -22,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
@@ -48,23 +39,11 @@ class Batch(NamedTuple):
     bands: tuple[BandLabels, ...] = ()
 
 
-class NetworkConfig(TypedDict):
-    """A network without its weights: package version, full name of its class, and the arguments of its constructor."""
-
-    version: str
-    name: str
-    settings: dict[str, object]
-
-
 class DesignNetwork(nn.Module, ABC):
-    """A network over a design space; it predicts or samples with torch alone.
+    """A network over designs and their properties, in the order of the columns of x and y; it uses torch alone.
 
     Every argument of a subclass's constructor is kept as an attribute of the same name (the convention of scikit-learn), so
     that `to_config` can describe the network.
-
-    Args:
-        space: the designs.
-        properties: what they have, in the order of the columns of y.
     """
 
     def __init__(self, space: DesignSpace, properties: Sequence[Property]) -> None:
@@ -84,32 +63,30 @@ class DesignNetwork(nn.Module, ABC):
     def fit_scales(self, batch: Batch) -> None:
         """Learn means, spreads and whatever else is not trained by gradients, from the training rows."""
 
-    def to_config(self) -> NetworkConfig:
-        """Describe the network in plain containers, from which `network_from_config` makes the same untrained network.
+    def to_config(self) -> dict[str, object]:
+        """Describe the network by package version, name of its class, and arguments of its constructor as plain containers.
+
+        `network_from_config` makes the same untrained network from them.
 
         Raises:
             ConfigError: if its class lies outside this package, or an argument was not kept as a plain attribute.
         """
         kind = type(self)
+        name = f"{kind.__module__}.{kind.__qualname__}"
         try:
-            settings = {name: _plain(getattr(self, name)) for name in inspect.signature(kind).parameters}
+            settings = {key: _plain(getattr(self, key)) for key in inspect.signature(kind).parameters}
             json.dumps(settings)
-            inside = _find_class(f"{kind.__module__}.{kind.__qualname__}") is kind
+            _find_class(name)
         except (AttributeError, TypeError, ValueError, CheckpointError) as error:
             raise ConfigError(
                 f"Expected a {kind.__name__} that can be described, got {type(error).__name__} ({error}): put its file "
                 "into the package matdesinne, and keep every argument of its constructor as an attribute of the same name."
             ) from error
-        assert inside
-        return {"version": matdesinne.__version__, "name": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
+        return {"version": matdesinne.__version__, "name": name, "settings": settings}
 
 
 def check_at_least(least: int, **sizes: int | Sequence[int]) -> None:
-    """Check sizes of networks.
-
-    Raises:
-        ConfigError: naming the first that is no whole number, or below the least.
-    """
+    """Raise a ConfigError that names the first size of a network that is no whole number, or below the least."""
     for name, size in sizes.items():
         entries = size if isinstance(size, Sequence) and not isinstance(size, str) else [size]
         if not all(isinstance(entry, int) and entry >= least for entry in entries):
@@ -155,15 +132,9 @@ def run_folder(name: str | Path) -> Path:
 
 
 def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:
-    """Read what `save_network` wrote.
+    """Read what `save_network` wrote: a network in evaluation mode, on the CPU.
 
-    Args:
-        kind: the class that is expected, or an abstract class above it.
-        folder: where the files are.
-        name: of the files, without their endings.
-
-    Returns:
-        The network in evaluation mode, on the CPU.
+    It must be of the class `kind`, which may be abstract.
 
     Raises:
         CheckpointError: if a file is missing, damaged, of another version, or holds another class.
@@ -211,7 +182,7 @@ def _find_class(name: str) -> type[DesignNetwork]:
 
 def _plain(value: object) -> object:
     if isinstance(value, DesignSpace):
-        return value.to_dict()
+        return _plain(value.to_dict())
     if isinstance(value, Property | Prototype):
         return {key: _plain(entry) for key, entry in asdict(value).items()}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The pipeline of inverse design: from a target to localized candidates."""
+"""The pipeline of inverse design: from a target, or from designs of any origin, to candidates on target."""
 
 from __future__ import annotations
 
@@ -6,31 +6,158 @@ __all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from matdesinne.errors import CheckpointError, ConfigError, DeviceError
+from matdesinne.candidates import Candidates
+from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder, save_network
-from matdesinne.refinement import DesignRun, Refinement
-from matdesinne.selection import Selection
+from matdesinne.selection import All, InsideSpace, Selection, Tolerance
+from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.targets import Target
+from matdesinne.targets import Property, Target
+
+_ON_TARGET = 1e-4
+"""Distance to the target in the unit of the property; the accurate surrogate's rounding hides smaller ones."""
+
+
+@dataclass(frozen=True)
+class DesignRun:
+    """The candidates after each stage of one run, and the time in seconds that each stage took.
+
+    Args:
+        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"refined"``, in this order; those that were run.
+        outside: number of samples outside the design space, or outside the narrower bounds.
+    """
+
+    stages: Mapping[str, Candidates]
+    seconds: Mapping[str, float]
+    outside: int
+
+    @property
+    def candidates(self) -> Candidates:
+        """The candidates after the last stage."""
+        return list(self.stages.values())[-1]
+
+    def summary(self) -> dict[str, object]:
+        """Return counts, mean distances of the predictions to the target and seconds for each stage, and the share kept."""
+        last, first = self.candidates, self.stages["sampled"]
+        return {
+            "target": last.target.format(last.properties),
+            "counts": {name: len(candidates) for name, candidates in self.stages.items()},
+            "outside_design_space": self.outside,
+            "share_kept": len(last) / len(first),
+            "mae": {
+                name: {f"{prop.name} [{prop.unit}]": error for prop, error in _mean_errors(candidates)}
+                for name, candidates in self.stages.items()
+            },
+            "seconds": dict(self.seconds),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the summary by names for a logger, such as ``localized/mae_band_gap``."""
+        share = len(self.candidates) / len(self.stages["sampled"])
+        numbers: dict[str, float] = {"share_kept": share, "outside_design_space": self.outside}
+        for name, candidates in self.stages.items():
+            numbers |= {f"{name}/designs": len(candidates), f"{name}/seconds": self.seconds[name]}
+            numbers |= {f"{name}/mae_{prop.name}": error for prop, error in _mean_errors(candidates)}
+        return numbers
+
+    def report(self) -> str:
+        """Return the summary as lines of text with units."""
+        last = self.candidates
+        lines = [f"Candidates for {last.target.format(last.properties)}"]
+        for name, candidates in self.stages.items():
+            errors = ", ".join(f"mean |{p.name} - target| {error:.2g} {p.unit}" for p, error in _mean_errors(candidates))
+            lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
+        share = len(last) / len(self.stages["sampled"])
+        return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])
+
+
+def _mean_errors(candidates: Candidates) -> list[tuple[Property, float]]:
+    return list(zip(candidates.properties, candidates.error.mean(dim=0).tolist(), strict=True))
+
+
+class Refinement:
+    """Turns any designs into candidates on target by a surrogate, a down-selection and a localization.
+
+    Args:
+        surrogate: predicts the properties of designs and their gradients.
+        selection: drops designs before localization; when omitted, those outside the bounds or farther than 0.5 from the
+            target. Some of its rules are applied again after localization, see `Selection.rules_after_localization`; there
+            the name of a property means its latest prediction.
+        localization: moves the selected designs onto the target; ``None`` to stop after the selection.
+        accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
+        accurate_surrogate: a slower and more accurate surrogate; in the end the candidates are moved onto the target as it
+            predicts it. Its property may be a better version of the surrogate's, such as the gap on a finer grid.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        selection: Selection | None = None,
+        localization: Localizer | None = None,
+        accepted_error: float = 0.01,
+        accurate_surrogate: Surrogate | None = None,
+    ) -> None:
+        self.surrogate = surrogate.eval()
+        self.accurate_surrogate = None if accurate_surrogate is None else accurate_surrogate.eval()
+        self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
+        self.localization = localization
+        self.accepted = All([InsideSpace(), Tolerance(accepted_error), *self.selection.rules_after_localization()])
+
+    def refine(
+        self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
+    ) -> DesignRun:
+        """Predict, down-select and localize designs in physical units.
+
+        The candidates keep the bounds of `space`, see `DesignSpace.narrowed`, or those of the surrogate; `sampling` is the time
+        in seconds that it took to draw the designs, for the report.
+
+        Raises:
+            EmptyResultError: if no candidate is left after a stage.
+        """
+        start = time.perf_counter()
+        mean, std = self.surrogate.predict_many(designs)
+        space = space or self.surrogate.space
+        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled")
+        candidates = self._select(sampled, self.selection, "selected")
+        stages, seconds = {"sampled": sampled, "selected": candidates}, {"sampled": sampling}
+        seconds["selected"] = time.perf_counter() - start
+        if self.localization is not None:
+            start = time.perf_counter()
+            candidates = self._select(self.localization.localize(candidates, self.surrogate), self.accepted, "localized")
+            stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
+        if self.accurate_surrogate is not None:
+            start = time.perf_counter()
+            mean, std = self.accurate_surrogate.predict_many(candidates.designs)
+            candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
+            candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
+            candidates = self._select(candidates, self.accepted, "refined")
+            stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
+        return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()))
+
+    def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
+        # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
+        selected = candidates.take(rule.mask(replace(candidates, properties=self.surrogate.properties)), stage)
+        if len(selected) == 0:
+            error = candidates.error.amax(dim=1)
+            raise EmptyResultError(
+                f"Expected candidates for {candidates.target.format(candidates.properties)}, got none of "
+                f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
+                "move the target, sample more, or loosen the selection (bounds and fixed values cost no samples)."
+            )
+        return selected
 
 
 class InverseDesign:
-    """A generative model and the `Refinement` of its samples.
-
-    Args:
-        model: samples designs for a target.
-        surrogate: see `Refinement`, as for the other arguments.
-        selection: drops samples before localization.
-        localization: moves the selected samples onto the target.
-        accepted_error: largest distance of a candidate to its target, in the unit of each property.
-        accurate_surrogate: the surrogate that is used in the end.
+    """A generative model, which samples designs for a target, and the `Refinement` of its samples, for the other arguments.
 
     Example:
         >>> design = InverseDesign.load("pretrained")
@@ -54,17 +181,8 @@ class InverseDesign:
                 "train both on one data set."
             )
         self.model = model.eval()
+        self.surrogate, self.accurate_surrogate = surrogate, accurate_surrogate
         self.refinement = Refinement(surrogate, selection, localization, accepted_error, accurate_surrogate)
-
-    @property
-    def surrogate(self) -> Surrogate:
-        """Predicts the properties of the samples; its gradients are used for localization."""
-        return self.refinement.surrogate
-
-    @property
-    def accurate_surrogate(self) -> Surrogate | None:
-        """The surrogate that is used in the end, if any."""
-        return self.refinement.accurate_surrogate
 
     def run(
         self,
@@ -111,10 +229,7 @@ class InverseDesign:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write the weights (safetensors) and configurations (JSON) of all networks into a folder.
-
-        The accurate surrogate is written as ``accurate_PROPERTY``, so that `load` finds it by its property.
-        """
+        """Write the networks into a folder for `load`, see `save_network`; the accurate surrogate as ``accurate_PROPERTY``."""
         save_network(self.model, folder, "model")
         save_network(self.surrogate, folder, "surrogate")
         if self.accurate_surrogate is not None:
@@ -133,9 +248,9 @@ class InverseDesign:
 
         Args:
             folder: a folder that `train.py` wrote, or ``"pretrained"`` for the weights that come with the package.
-            selection: drops samples before localization.
-            localization: moves the selected samples; Newton's projection when omitted.
-            accepted_error: see the class.
+            selection: see `Refinement`, as for `accepted_error`.
+            localization: Newton's projection when omitted.
+            accepted_error: largest distance of a candidate to its target.
             refine_with: property of the accurate surrogate to use in the end; none when omitted.
 
         Raises:

@@ -14,7 +14,6 @@ from torch import Tensor
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.expressions import Column, Columns, Rule
-from matdesinne.space import Parameter
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Two values are equal when they differ by less than this fraction of the parameter's largest bound, or of the prediction."""
@@ -41,11 +40,7 @@ class InsideSpace(Selection):
 
 
 class Tolerance(Selection):
-    """Keeps designs whose predicted properties are near the target.
-
-    Args:
-        tolerance: largest distance to the target, in the unit of each property.
-    """
+    """Keeps designs whose predicted properties are within a distance of the target, in the unit of each property."""
 
     def __init__(self, tolerance: float) -> None:
         if not tolerance >= 0:
@@ -58,11 +53,7 @@ class Tolerance(Selection):
 
 
 class Spread(Selection):
-    """Keeps designs on which the surrogate's ensemble agrees.
-
-    Args:
-        largest: largest standard deviation over the ensemble, in the unit of each property.
-    """
+    """Keeps designs on which the ensemble agrees up to a largest standard deviation, in the unit of each property."""
 
     def __init__(self, largest: float) -> None:
         if not largest > 0:
@@ -109,11 +100,7 @@ class Expression(Selection):
 
 
 class All(Selection):
-    """Keeps the designs that all of several rules keep.
-
-    Args:
-        rules: the rules; without any, all designs are kept.
-    """
+    """Keeps the designs that all of several rules keep; without any, all designs are kept."""
 
     def __init__(self, rules: Sequence[Selection] = ()) -> None:
         self.rules = tuple(rules)
@@ -138,15 +125,9 @@ def _columns(candidates: Candidates) -> Columns:
     strains, parameters = {}, {}
     for i, parameter in enumerate(candidates.space.parameters):
         values = candidates.designs[:, i].double()
-        rounding = _ROUNDING * _largest(parameter, values)
+        largest = max(abs(parameter.lower), abs(parameter.upper))
+        rounding = _ROUNDING * (torch.full_like(values, largest) if parameter.bounded else values.abs())
         parameters[parameter.name] = Column(values, rounding)
         if parameter.reference != 0:
             strains[f"strain_{parameter.name}"] = Column(parameter.strain(values), rounding / abs(parameter.reference))
     return {**strains, **columns, **parameters}
-
-
-def _largest(parameter: Parameter, values: Tensor) -> Tensor:
-    """Return the largest magnitude that the bounds allow, or that of each value where there are no bounds."""
-    if not parameter.bounded:
-        return values.abs()
-    return torch.full_like(values, max(abs(parameter.lower), abs(parameter.upper)))

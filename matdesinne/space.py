@@ -8,26 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TypedDict
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from matdesinne.bounds import narrower_edges, read_edges
 from matdesinne.errors import ConfigError
 from matdesinne.symmetry import GroupElement, Symmetry, generate_group
 
 _EQUAL = 2e-6
 """Two values of a parameter are equal when they differ by less than this many half-widths of the box."""
-
-
-class SpaceDict(TypedDict):
-    """Plain form of a `DesignSpace`, as checkpoints and JSON files store it."""
-
-    parameters: list[dict[str, object]]
-    symmetries: list[dict[str, object]]
-    order: list[str]
 
 
 @dataclass(frozen=True)
@@ -37,9 +27,9 @@ class Parameter:
     Args:
         name: the field's term, e.g. ``"electric_field"``; it names the column of every table.
         unit: e.g. ``"angstrom"``; ``"1"`` for a number without unit.
-        lower: smallest allowed value in `unit`; ``-inf`` where there is none.
-        upper: largest allowed value in `unit`; ``inf`` where there is none; equal to `lower` for a fixed parameter.
-        reference: value in the unmodified material, in `unit`; strains are relative to it.
+        lower: ``-inf`` where there is none.
+        upper: ``inf`` where there is none; equal to `lower` for a fixed parameter.
+        reference: value in the unmodified material; strains are relative to it.
     """
 
     name: str
@@ -63,11 +53,24 @@ class Parameter:
         return math.isfinite(self.lower) and math.isfinite(self.upper)
 
     def strain(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Relative deviation of values in `unit` from the reference, ``(value - reference) / reference``, also of angles.
-
-        It is not finite where the reference is 0.
-        """
+        """Relative deviation of values in `unit` from the reference, also of angles; not finite where the reference is 0."""
         return (values - self.reference) / self.reference
+
+    def narrowed(self, lower: float | None, upper: float | None) -> Parameter:
+        """Return the parameter with bounds inside its own, rounded inwards to float32; see `DesignSpace.narrowed`."""
+        lower, upper = self.lower if lower is None else lower, self.upper if upper is None else upper
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (lower, upper))
+        if not (numbers and self.lower <= lower <= upper <= self.upper):
+            raise ConfigError(
+                f"Expected {self.lower:g} <= lower <= upper <= {self.upper:g} {self.unit} for {self.name}, got {lower!r} and "
+                f"{upper!r}: stay in the design space."
+            )
+        nearest = torch.tensor([lower, upper], dtype=torch.float32)
+        inwards = torch.nextafter(nearest, nearest.flip(0))
+        first, last = nearest.tolist()
+        first = first if first >= lower else float(inwards[0])
+        last = last if last <= upper else float(inwards[1])
+        return replace(self, lower=first, upper=max(first, last))
 
 
 @dataclass(frozen=True)
@@ -155,18 +158,11 @@ class DesignSpace:
         """Express designs in half-widths of the box, counted from its centre: the box becomes [-1, 1].
 
         A parameter without two finite bounds keeps its value in physical units; a fixed one becomes 0.
-
-        Args:
-            x: designs in physical units.
         """
         return (x - self.center.to(x)) / self.half_width.to(x)
 
     def strains(self, x: Float[Tensor, "n dx"], names: Sequence[str]) -> Float[Tensor, "n s"]:
-        """Strains of some parameters, one column for each name; see `Parameter.strain`.
-
-        Args:
-            x: designs in physical units.
-            names: parameters whose references are not 0.
+        """Strains of some parameters whose references are not 0, one column for each name; see `Parameter.strain`.
 
         Example:
             >>> space = DesignSpace([Parameter("a", "angstrom", reference=2.0), Parameter("b", "angstrom", reference=4.0)])
@@ -187,12 +183,7 @@ class DesignSpace:
         return self.names.index(name)
 
     def contains(self, x: Float[Tensor, "n dx"], tolerance: float = 1e-5) -> Bool[Tensor, " n"]:
-        """Return a mask of the designs that lie inside the bounds.
-
-        Args:
-            x: designs in physical units.
-            tolerance: how far outside a value may lie by rounding in float32, as a fraction of the width.
-        """
+        """Return a mask of the designs inside the bounds, up to a rounding error in float32 of this fraction of the width."""
         lower, upper = self.lower.to(x), self.upper.to(x)
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)
         return ((x >= lower - slack) & (x <= upper + slack)).all(dim=-1)
@@ -200,31 +191,22 @@ class DesignSpace:
     def narrowed(
         self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float] | None = None
     ) -> DesignSpace:
-        """Return the part of the space within narrower bounds, with some parameters fixed.
+        """Return the part of the space within bounds ``[lower, upper]`` of some parameters, and with fixed values of others.
 
-        A bound that is no float32 number is rounded inwards, so that designs in float32 satisfy the bound as it was given.
-
-        Args:
-            bounds: ``[lower, upper]`` in the unit of the parameter, by its name; ``None`` keeps the bound of the space.
-            fixed: value in the unit of the parameter, by its name.
+        A bound ``None`` is that of the space. A bound that is no float32 number is rounded inwards, so that designs in float32
+        satisfy the bound as it was given; a fixed value is rounded to the nearest one.
 
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
         """
         parameters = list(self.parameters)
-        for name, pair in read_edges(bounds or {}, fixed or {}).items():
+        for name, edges in _read_edges(bounds or {}, fixed or {}).items():
             column = self.index(name)
-            old = parameters[column]
-            lower, upper = narrower_edges(name, old.unit, (old.lower, old.upper), pair)
-            parameters[column] = replace(old, lower=lower, upper=upper)
+            parameters[column] = parameters[column].narrowed(*edges)
         return replace(self, parameters=parameters)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
         """Draw designs in physical units uniformly from the box.
-
-        Args:
-            count: number of designs.
-            generator: source of randomness; torch's global one when omitted.
 
         Raises:
             ConfigError: if a bound is infinite.
@@ -248,12 +230,9 @@ class DesignSpace:
         return torch.stack([element(x) for element in self.group()], dim=1)
 
     def canonicalize(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """Return the same image for all designs that the symmetries make equivalent.
+        """Return the same image for all designs inside the bounds that the symmetries make equivalent.
 
         It is the largest of the images inside the bounds: the one with the larger value of the first parameter that differs.
-
-        Args:
-            x: designs in physical units, inside the bounds.
         """
         half_width = self.half_width.to(x)
         best = x
@@ -266,12 +245,7 @@ class DesignSpace:
         return best
 
     def random_images(self, x: Float[Tensor, "n dx"], level: Float[Tensor, " n"]) -> Float[Tensor, "n dx"]:
-        """Choose for each design one of its images inside the bounds, all of them equally likely.
-
-        Args:
-            x: designs in physical units, inside the bounds.
-            level: uniform random numbers in [0, 1), one for each design.
-        """
+        """Choose one image of each design inside the bounds, all equally likely, by a uniform `level` in [0, 1)."""
         images = self.images(x)
         inside = self.contains(images)
         inside[:, 0] = True
@@ -279,22 +253,31 @@ class DesignSpace:
         chosen = (inside.cumsum(dim=1) > number).int().argmax(dim=1)
         return images[torch.arange(len(x)), chosen]
 
-    def to_dict(self) -> SpaceDict:
+    def to_dict(self) -> dict[str, list]:
         """Return plain containers for checkpoints and JSON; infinite bounds are left out."""
-        return {
-            "parameters": [
-                {key: value for key, value in asdict(parameter).items() if value not in (-math.inf, math.inf)}
-                for parameter in self.parameters
-            ],
-            "symmetries": [symmetry.to_dict() for symmetry in self.symmetries],
-            "order": list(self.order),
-        }
+        entries = [asdict(parameter).items() for parameter in self.parameters]
+        parameters = [{key: value for key, value in entry if value not in (-math.inf, math.inf)} for entry in entries]
+        symmetries = [asdict(symmetry) for symmetry in self.symmetries]
+        return {"parameters": parameters, "symmetries": symmetries, "order": list(self.order)}
 
     @classmethod
-    def from_dict(cls, plain: SpaceDict) -> DesignSpace:
+    def from_dict(cls, plain: Mapping[str, list]) -> DesignSpace:
         """Rebuild what `to_dict` wrote."""
-        return cls(
-            [Parameter(**entry) for entry in plain["parameters"]],  # type: ignore[arg-type]
-            [Symmetry(**entry) for entry in plain["symmetries"]],  # type: ignore[arg-type]
-            plain.get("order", ()),
-        )
+        parameters = [Parameter(**entry) for entry in plain["parameters"]]
+        return cls(parameters, [Symmetry(**entry) for entry in plain["symmetries"]], plain.get("order", ()))
+
+
+def _read_edges(
+    bounds: Mapping[str, Sequence[float | None]], fixed: Mapping[str, float]
+) -> dict[str, tuple[float | None, ...]]:
+    """Check the bounds of each parameter as a user writes them; a fixed value is both bounds."""
+    twice = sorted(set(bounds) & set(fixed))
+    if twice:
+        raise ConfigError(f"Expected bounds or a fixed value, got both for {twice}: drop one.")
+    for name, pair in bounds.items():
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ConfigError(f"Expected [lower, upper] for {name}, got {pair!r}: give two numbers, null to keep a bound.")
+    for name, value in fixed.items():
+        if value is None:
+            raise ConfigError(f"Expected a number to fix {name} at, got none: give one, or drop it.")
+    return {name: tuple(pair) for name, pair in bounds.items()} | {name: (value, value) for name, value in fixed.items()}

@@ -38,13 +38,6 @@ class Symmetry:
         object.__setattr__(self, "substitutions", {name: tuple(rule) for name, rule in self.substitutions.items()})
         object.__setattr__(self, "reciprocal", tuple(tuple(row) for row in self.reciprocal))
 
-    def to_dict(self) -> dict[str, object]:
-        """Return plain containers for checkpoints and JSON."""
-        return {
-            "substitutions": {name: list(rule) for name, rule in self.substitutions.items()},
-            "reciprocal": [list(row) for row in self.reciprocal],
-        }
-
 
 @dataclass(frozen=True)
 class GroupElement:
@@ -60,11 +53,7 @@ class GroupElement:
 
 
 def generate_group(names: Sequence[str], symmetries: Sequence[Symmetry]) -> tuple[GroupElement, ...]:
-    """Compute all operations that some symmetries generate, the identity first.
-
-    Args:
-        names: the parameters, in column order.
-        symmetries: the generators.
+    """Compute all operations over the named parameters that some symmetries generate, the identity first.
 
     Raises:
         ConfigError: if the group has more than 200 elements.
@@ -73,7 +62,9 @@ def generate_group(names: Sequence[str], symmetries: Sequence[Symmetry]) -> tupl
     elements, generators = [identity], [_element(names, symmetry) for symmetry in symmetries]
     for element in elements:  # grows while it is read
         for generator in generators:
-            product = _compose(generator, element)
+            offset = generator.matrix @ element.offset + generator.offset
+            matrix, reciprocal = generator.matrix @ element.matrix, generator.reciprocal @ element.reciprocal
+            product = GroupElement(matrix, offset, reciprocal)
             if not any(_same(product, known) for known in elements):
                 elements.append(product)
         if len(elements) > _LARGEST_GROUP:
@@ -89,14 +80,6 @@ def _element(names: Sequence[str], symmetry: Symmetry) -> GroupElement:
         matrix[row, names.index(str(source))] = float(factor)
         offset[row] = float(shift)
     return GroupElement(matrix, offset, torch.tensor(symmetry.reciprocal, dtype=torch.float32))
-
-
-def _compose(second: GroupElement, first: GroupElement) -> GroupElement:
-    return GroupElement(
-        second.matrix @ first.matrix,
-        second.matrix @ first.offset + second.offset,
-        second.reciprocal @ first.reciprocal,
-    )
 
 
 def _same(left: GroupElement, right: GroupElement) -> bool:

@@ -9,7 +9,6 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,10 +24,10 @@ class Property:
         unit: e.g. ``"eV"``; ``"1"`` for a number without unit.
         floor: smallest physical value, ``None`` where there is none: the gap of a metal is 0, however far its bands overlap,
             although labels may be lower. A target at the floor means "at or below".
-        margin: how far below the floor the generative models distinguish values, in `unit`; they treat lower ones as equal.
+        margin: how far below the floor the generative models distinguish values; they treat lower ones as equal.
         censored: whether labels below the floor were set to it, so that a label at the floor means "at or below".
-        resolution: difference that does not matter, in `unit`: the standard deviation of the noise that is added to y in the
-            training of generative models, so that the designs with f(x) = y form a layer of finite width.
+        resolution: difference that does not matter: the standard deviation of the noise that is added to y in the training of
+            generative models, so that the designs with f(x) = y form a layer of finite width.
     """
 
     name: str
@@ -53,11 +52,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Target:
-    """A value or closed interval for each property.
-
-    Args:
-        lower: lower edge for each property in its unit; ``-inf`` for an interval without one.
-        upper: upper edge for each property in its unit; ``inf`` for an interval without one; equal to `lower` for a value.
+    """A closed interval for each property in its unit, with infinite edges where it is open, and equal ones for a value.
 
     Example:
         >>> gap = Property("band_gap", "eV", floor=0.0)
@@ -74,12 +69,9 @@ class Target:
 
     @classmethod
     def parse(cls, value: object, properties: Sequence[Property]) -> Target:
-        """Read a target as a user writes it.
+        """Read a target as a user writes it, a number or ``[lower, upper]`` (``null``: open) for each property, in order.
 
-        Args:
-            value: for one property a number or ``[lower, upper]`` (``null``: open); for several a list with one such entry
-                each. A value at a property's floor becomes "at or below".
-            properties: the properties, in order.
+        A value at a property's floor becomes "at or below".
 
         Raises:
             TargetError: if `value` is anything else.
@@ -116,14 +108,8 @@ class Target:
         )
 
     def residual(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
-        """Signed distance to the target: zero inside an interval, else y minus the nearest edge.
-
-        Args:
-            y: property values in physical units, shape [n, dy].
-        """
-        lower = torch.tensor(self.lower, dtype=y.dtype, device=y.device)
-        upper = torch.tensor(self.upper, dtype=y.dtype, device=y.device)
-        return y - torch.maximum(torch.minimum(y, upper), lower)
+        """Signed distance of physical values to the target: 0 inside an interval, else y minus the nearest edge."""
+        return y - y.clamp(y.new_tensor(self.lower), y.new_tensor(self.upper))
 
     def format(self, properties: Sequence[Property]) -> str:
         """Write the target with units, e.g. ``band_gap = 1 eV``."""

@@ -1,27 +1,26 @@
-"""Transforms between physical units and the standardised coordinates in which the networks work."""
+"""From physical units to the standardised coordinates in which networks work, and back; what a surrogate sees of a design."""
 
 from __future__ import annotations
 
-__all__ = ["BoxScaler", "DesignTransform", "PhysicalUnits", "Standardizer", "TargetFeatures"]
+__all__ = ["BoxFeatures", "BoxScaler", "CellFeatures", "DesignTransform", "PhysicalUnits", "Standardizer", "TargetFeatures"]
 
+import itertools
 import math
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.space import DesignSpace
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 
 _EDGE = 1e-6
 """Relative distance to a bound below which the normal quantile is cut off, at |u| = 4.75."""
 
 
 class Standardizer(nn.Module):
-    r"""Affine map to zero mean and unit variance, :math:`u = (x - m) / s`.
-
-    Args:
-        dimension: number of columns.
-    """
+    r"""Affine map to zero mean and unit variance, :math:`u = (x - m) / s`."""
 
     mean: Tensor
     std: Tensor
@@ -53,10 +52,7 @@ class DesignTransform(nn.Module):
     r"""Maps the design space to R^d: bounded parameters by the normal quantile, the others by standardisation.
 
     For a bounded parameter :math:`u = \Phi^{-1}((x - l) / (h - l))`. A uniform prior on the box becomes the standard normal
-    distribution, and no sample can leave the box.
-
-    Args:
-        space: the design space; its bounds are stored as buffers.
+    distribution, and no sample can leave the box. The bounds are buffers.
     """
 
     lower: Tensor
@@ -105,14 +101,10 @@ class PhysicalUnits(Standardizer):
 
 
 class TargetFeatures(nn.Module):
-    r"""Fourier features of a standardised target: :math:`(y, \sin 2^j y, \cos 2^j y)_{j < J}`.
+    r"""Fourier features of a standardised target: :math:`(y, \sin 2^j y, \cos 2^j y)_{j < J}`, J the number of frequencies.
 
     A network learns a sharp dependence on y more easily from them than from y alone (Tancik et al., Fourier features let
     networks learn high frequency functions, 2020, arXiv 2006.10739).
-
-    Args:
-        dimension: number of properties.
-        frequencies: J, the number of octaves.
     """
 
     octaves: Tensor
@@ -129,11 +121,7 @@ class TargetFeatures(nn.Module):
 
 
 class BoxScaler(Standardizer):
-    """Scales the design box to [-1, 1]^d as `DesignSpace.to_unit` does, and standardises the unbounded parameters.
-
-    Args:
-        space: the design space.
-    """
+    """Scales the design box to [-1, 1]^d as `DesignSpace.to_unit` does, and standardises the unbounded parameters."""
 
     def __init__(self, space: DesignSpace) -> None:
         super().__init__(space.dimension)
@@ -145,3 +133,81 @@ class BoxScaler(Standardizer):
         bounded = torch.tensor([parameter.bounded for parameter in self.space.parameters], device=values.device)
         self.mean.copy_(torch.where(bounded, self.space.center.to(values), self.mean))
         self.std.copy_(torch.where(bounded, self.space.half_width.to(values), self.std))
+
+
+class _Features(nn.Module):
+    """Computes standardised inputs of a network from designs in physical units; `size` is their number."""
+
+    size: int
+    scale: Standardizer
+
+    def fit(self, x: Float[Tensor, "n dx"]) -> None:
+        """Compute the scales from designs in physical units."""
+        self.scale.fit(self._unscaled(x))
+
+    def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
+        """Return the standardised features."""
+        return self.scale(self._unscaled(x))
+
+    @abstractmethod
+    def _unscaled(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
+        """The features in physical units."""
+
+
+class BoxFeatures(_Features):
+    """The parameters themselves, the box scaled to [-1, 1], or by another `scale`."""
+
+    def __init__(self, space: DesignSpace, scale: Standardizer | None = None) -> None:
+        super().__init__()
+        self.size = space.dimension
+        self.scale = BoxScaler(space) if scale is None else scale
+
+    def _unscaled(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        return x
+
+
+class CellFeatures(_Features):
+    """Logarithms of interatomic distances and of the cell height, the potential drop, and the other parameters.
+
+    A band structure depends on the distances between atoms, and is a smoother function of them than of the cell angles. The
+    pairs are those closer than a cutoff in angstrom in the reference cell; pairs that differ by a translation count once. The
+    height is that of the cell over its ab plane; the potential drop is the electric field times the height.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, space: DesignSpace, prototype: Prototype, cutoff: float = 3.2) -> None:
+        super().__init__()
+        prototype.check(space)
+        self.cell_columns = [space.index(name) for name in CELL_PARAMETERS]
+        self.field_column = space.index("electric_field") if "electric_field" in space.names else None
+        used = [*self.cell_columns, self.field_column]
+        self.other_columns = [i for i in range(space.dimension) if i not in used]
+        reference = cell_vectors(space.reference[self.cell_columns].double().unsqueeze(0))[0]
+        self.register_buffer("vectors", _pair_vectors(prototype, reference, cutoff).float(), persistent=False)
+        self.size = len(self.vectors) + 1 + (self.field_column is not None) + len(self.other_columns)
+        self.scale = Standardizer(self.size)
+
+    def _unscaled(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
+        cell = cell_vectors(x[:, self.cell_columns])
+        distances = torch.linalg.vector_norm(self.vectors @ cell, dim=2)
+        height = cell[:, 2, 2:]
+        columns = [distances.log(), height.log(), x[:, self.other_columns]]
+        if self.field_column is not None:
+            columns.append(x[:, self.field_column : self.field_column + 1] * height)
+        return torch.cat(columns, dim=1)
+
+
+def _pair_vectors(prototype: Prototype, cell: Float[Tensor, "3 3"], cutoff: float) -> Float[Tensor, "p 3"]:
+    """Return fractional vectors between atoms closer than the cutoff; of a vector and its negative only one."""
+    positions = torch.tensor(prototype.positions, dtype=torch.float64)
+    reach = [math.ceil(cutoff / float(length)) for length in torch.linalg.vector_norm(cell, dim=1)]
+    vectors: list[Tensor] = []
+    for first, second in itertools.combinations_with_replacement(range(len(positions)), 2):
+        for image in itertools.product(*(range(-n, n + 1) for n in reach)):
+            vector = positions[second] - positions[first] + torch.tensor(image, dtype=torch.float64)
+            length = float(torch.linalg.vector_norm(vector @ cell))
+            known = any(min((vector - v).norm(), (vector + v).norm()) < 1e-6 for v in vectors)
+            if 1e-6 < length <= cutoff and not known:
+                vectors.append(vector)
+    return torch.stack(vectors)

@@ -31,11 +31,7 @@ _MOST_ROUNDS = 100
 
 
 def check_coordinates(name: str) -> None:
-    """Check a setting `coordinates`.
-
-    Raises:
-        ConfigError: if there is no such choice.
-    """
+    """Raise a ConfigError for a setting `coordinates` that is no choice."""
     if name not in get_args(Coordinates):
         raise ConfigError(f"Expected coordinates out of {list(get_args(Coordinates))}, got {name!r}: choose one.")
 
@@ -47,8 +43,6 @@ class InverseModel(DesignNetwork):
     box coordinates a model learns one of the images that the symmetries make equal, and a sample is a random one of the images.
 
     Args:
-        space: the designs.
-        properties: what they have.
         target_noise: standard deviation of the noise added to y in training, in the unit of the properties; ``None`` for
             the resolution of each property.
         coordinates: ``"box"`` (normal quantiles of the box, standardised properties) or ``"physical"`` (as they are).
@@ -80,16 +74,14 @@ class InverseModel(DesignNetwork):
         self.register_buffer("target_reference", torch.zeros(_REFERENCE_ROWS, len(self.properties)))
 
     @property
-    @abstractmethod
     def latent_dimension(self) -> int:
-        """Number of standard normal variables that make one sample."""
+        """Number of standard normal variables that make one sample: by default one for each parameter."""
+        return self.space.dimension
 
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
         """Learn the scales of x and y, and keep property values of the prior for targets that are intervals.
 
-        Args:
-            batch: the training rows.
-            prior: properties of designs drawn from the prior; those of the training rows when omitted.
+        `prior` holds properties of designs drawn from the prior; those of the training rows stand in when it is omitted.
         """
         self.transform.fit(self._canonicalize(batch.x))
         self.target_scale.fit(self._clamp_at_floor(batch.y))
@@ -97,19 +89,17 @@ class InverseModel(DesignNetwork):
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
         self.target_reference.copy_(prior[rows])
 
+    @torch.no_grad()
     def sample(
         self, y: Float[Tensor, "n dy"], generator: torch.Generator | None = None, truncate: bool = True
     ) -> Float[Tensor, "n dx"]:
-        """Draw one design for each row of y.
+        """Draw one design for each row of target properties y, both in physical units, the designs on the CPU.
 
         Args:
-            y: target properties in physical units, shape [n, dy].
+            y: where to sample.
             generator: source of randomness on the CPU; torch's global one when omitted.
             truncate: leave out the far tails of the conditional distributions of `CINN`, which fill the gaps between
                 branches of designs on target; without it the samples follow the trained density. Other models have none.
-
-        Returns:
-            Designs in physical units, shape [n, dx], on the CPU.
 
         Raises:
             TargetError: if y has the wrong shape or is not finite.
@@ -121,30 +111,23 @@ class InverseModel(DesignNetwork):
         level = torch.rand(y.shape[0], generator=generator) if self.canonicalizes else torch.zeros(y.shape[0])
         designs = torch.empty(y.shape[0], self.space.dimension)
         chunk = _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
-        with torch.no_grad():
-            parts = (values.split(chunk) for values in (noise, level, y, designs))
-            for z_rows, levels, y_rows, rows in zip(*parts, strict=True):
-                standard = self.target_scale(self._clamp_at_floor(y_rows.to(self.device)))
-                rows.copy_(self.transform.inverse(self.decode(z_rows.to(self.device), standard, truncate)))
-                if self.canonicalizes:
-                    rows.copy_(self.space.random_images(rows, levels))
-                if not isinstance(self.transform, PhysicalUnits):
-                    rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
+        parts = (values.split(chunk) for values in (noise, level, y, designs))
+        for z_rows, levels, y_rows, rows in zip(*parts, strict=True):
+            standard = self.target_scale(self._clamp_at_floor(y_rows.to(self.device)))
+            rows.copy_(self.transform.inverse(self.decode(z_rows.to(self.device), standard, truncate)))
+            if self.canonicalizes:
+                rows.copy_(self.space.random_images(rows, levels))
+            if not isinstance(self.transform, PhysicalUnits):
+                rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
         return designs
 
     def sample_target(
         self, target: Target, count: int, generator: torch.Generator | None = None, space: DesignSpace | None = None
     ) -> tuple[Float[Tensor, "n dx"], int]:
-        """Draw designs for a target, within bounds narrower than the model's if there are any.
+        """Draw `count` designs for a target, within a `space` narrower than the model's if there is one.
 
         Bounds are held by rejection: what is left follows p(x | y) within them. A fixed parameter is set after sampling, which
         gives a start for the localization but not the posterior of the others given its value.
-
-        Args:
-            target: what is wanted.
-            count: how many designs.
-            generator: source of randomness on the CPU; torch's global one when omitted.
-            space: the model's own, narrowed; see `DesignSpace.narrowed`.
 
         Returns:
             Designs in physical units, at most `count`, and how many were drawn for them.
@@ -245,36 +228,25 @@ class InverseModel(DesignNetwork):
 
 
 class DensityModel(InverseModel):
-    """A generative model whose density is known: it is trained by maximum likelihood.
-
-    A subclass fills `standard_log_prob`.
-    """
+    """A generative model trained by maximum likelihood, whose density is known; a subclass fills `standard_log_prob`."""
 
     def log_prob(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
-        """Log-density of designs given properties, as trained, per unit of the physical volume.
+        """Log-density log p(x | y) of designs given properties, as trained, per unit of the physical volume.
 
-        It is the density of samples that are not truncated, see `sample`.
-
-        Args:
-            x: designs in physical units, shape [n, dx].
-            y: properties in physical units, shape [n, dy].
-
-        Returns:
-            log p(x | y), shape [n].
+        It is the density of samples that are not truncated, see `sample`; x and y are in physical units.
         """
         v = self.target_scale(self._clamp_at_floor(self._checked(y)))
         if isinstance(self.transform, PhysicalUnits):
-            return self.standard_log_prob(self.transform(x), v) + self.transform.log_det(
-                x
-            )  # nothing keeps it inside the bounds
+            return self._log_density(x, v)  # nothing keeps it inside the bounds
         images = (self.space.images(x) if self.canonicalizes else x.unsqueeze(1)).unbind(dim=1)
         inside = torch.stack([self.space.contains(image) for image in images])
-        parts = torch.stack(
-            [self.standard_log_prob(self.transform(image), v) + self.transform.log_det(image) for image in images]
-        )
+        parts = torch.stack([self._log_density(image, v) for image in images])
         # a sample is any of its images inside the bounds, all equally likely
         total = parts.masked_fill(~inside, -torch.inf).logsumexp(dim=0) - inside.sum(dim=0).clamp_min(1).log()
         return total.masked_fill(~inside[0], -torch.inf)
+
+    def _log_density(self, x: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        return self.standard_log_prob(self.transform(x), v) + self.transform.log_det(x)
 
     @abstractmethod
     def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:

@@ -1,9 +1,10 @@
-"""Conditional invertible network: a normalising flow of x given y that places each coordinate by a mixture."""
+"""Conditional invertible networks: normalising flows of x given y, by mixtures of logistics or by affine couplings."""
 
 from __future__ import annotations
 
-__all__ = ["CINN"]
+__all__ = ["CINN", "AffineCINN"]
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.mixture import MixtureNetwork
+from matdesinne.models.networks import affine_network
 from matdesinne.network import Batch, check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -35,14 +37,9 @@ class CINN(DensityModel):
         Ho et al., Flow++, ICML 2019, arXiv 1902.00275 (mixtures of logistics).
 
     Args:
-        space: the designs.
-        properties: what they have.
         hidden: width of the subnetworks of the first and of the last block, interpolated between.
         depth: hidden layers of the subnetworks.
         components: logistic components of each conditional.
-        frequencies: octaves of the Fourier features of y.
-        target_noise: see `InverseModel`.
-        coordinates: see `InverseModel`.
     """
 
     label = "cINN (mixture)"
@@ -67,11 +64,6 @@ class CINN(DensityModel):
         self.register_buffer("order", torch.arange(space.dimension))
         self.features = TargetFeatures(len(properties), frequencies)
         self.network = MixtureNetwork(space.dimension, self.features.size, hidden, depth, components)
-
-    @property
-    def latent_dimension(self) -> int:
-        """As many as parameters: a flow is a bijection."""
-        return self.space.dimension
 
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
         """Learn the scales, the order of the coordinates, and which of them are discrete."""
@@ -110,3 +102,48 @@ def _by_explained_variance(x: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"], b
     members = torch.nn.functional.one_hot(bin_of, bins).to(v)
     means = torch.einsum("nxb,ny->xby", members, v) / members.sum(dim=0).unsqueeze(-1).clamp_min(1)
     return means.var(dim=1).sum(dim=1).argsort()
+
+
+class AffineCINN(DensityModel):
+    r"""Normalising flow z = g(u; y) with :math:`-\log p(u|y) = \|z\|^2 / 2 - \log |\det \partial z / \partial u|` + const.
+
+    References:
+        Ardizzone et al., Guided image generation with conditional invertible neural networks, 2019, arXiv 1907.02392;
+        Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
+
+    Args:
+        blocks: number of FrEIA's GLOW coupling blocks.
+        paper_network: use the network of the paper's code, see `affine_network`.
+    """
+
+    label = "cINN (affine)"
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        properties: Sequence[Property],
+        *,
+        blocks: int = 8,
+        hidden: int = 128,
+        depth: int = 2,
+        paper_network: bool = False,
+        frequencies: int = 2,
+        target_noise: float | None = None,
+        coordinates: Coordinates = "box",
+    ) -> None:
+        super().__init__(space, properties, target_noise, coordinates)
+        check_at_least(1, blocks=blocks, hidden=hidden)
+        check_at_least(0, depth=depth, frequencies=frequencies)
+        self.blocks, self.hidden, self.depth = blocks, hidden, depth
+        self.paper_network, self.frequencies = paper_network, frequencies
+        self.features = TargetFeatures(len(properties), frequencies)
+        self.network = affine_network(space.dimension, self.features.size, blocks, hidden, depth, paper_network)
+
+    def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
+        """Log-density by the change of variables."""
+        z, log_det = self.network(u, c=[self.features(v)])
+        return log_det - 0.5 * z.square().sum(dim=1) - 0.5 * u.shape[1] * math.log(2 * math.pi)
+
+    def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
+        """Invert the flow."""
+        return self.network(z, c=[self.features(v)], rev=True, jac=False)[0]

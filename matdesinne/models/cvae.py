@@ -26,14 +26,7 @@ class CVAE(InverseModel):
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
 
     Args:
-        space: the designs.
-        properties: what they have.
         latent: dimension of z.
-        hidden: width of encoder and decoder.
-        depth: number of hidden layers of each.
-        frequencies: octaves of the Fourier features of y.
-        target_noise: see `InverseModel`.
-        coordinates: see `InverseModel`.
     """
 
     label = "cVAE"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matdesinne.errors import ConfigError
 from matdesinne.models.base import Coordinates, InverseModel
-from matdesinne.models.coupling import affine_network
+from matdesinne.models.networks import affine_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -29,15 +29,10 @@ class INN(InverseModel):
 
     Args:
         space: the designs; more parameters than properties.
-        properties: what they have.
         blocks: number of FrEIA's affine coupling blocks.
-        hidden: width of the subnetworks.
-        depth: number of hidden layers of the subnetworks.
         padding: extra dimensions on both sides, for capacity.
         paper_network: use the network of the paper's code, see `affine_network`.
         padding_noise: standard deviation of the noise on the padding.
-        target_noise: see `InverseModel`.
-        coordinates: see `InverseModel`.
     """
 
     label = "INN"

@@ -31,14 +31,7 @@ class MDN(DensityModel):
         Bishop, Mixture density networks, 1994; Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
 
     Args:
-        space: the designs.
-        properties: what they have.
         components: number of Gaussians.
-        hidden: width of the network.
-        depth: number of hidden layers.
-        frequencies: octaves of the Fourier features of y.
-        target_noise: see `InverseModel`.
-        coordinates: see `InverseModel`.
     """
 
     label = "MDN"

@@ -16,10 +16,9 @@ from torch.nn import functional
 from matdesinne.models.networks import ResidualPerceptron
 
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
-_LOG_SCALE_MINIMUM = -9.0
-"""Smallest log-width of a component; the coordinate spans one unit."""
-_LOG_SCALE_MAXIMUM = 4.0
-"""Largest: such a component is flat to 1e-5, and the mass of a wider one would be a difference that rounding eats."""
+_LOG_SCALE_MINIMUM, _LOG_SCALE_MAXIMUM = -9.0, 4.0
+"""Range of the log-width of a component; the coordinate spans one unit. The widest is flat to 1e-5, and the mass of a wider one
+would be a difference that rounding eats."""
 _FARTHEST = 60.0
 """In widths; a component farther outside [0, 1] would have no mass inside that a floating-point number can hold."""
 _REACH = 6.0
@@ -42,7 +41,6 @@ class MixtureNetwork(nn.Module):
     It passes designs on as FrEIA's ``SequenceINN`` does, whose import would take a second.
 
     Args:
-        dimension: number of coordinates.
         condition: number of conditioning features.
         hidden: width of the first and of the last block's subnetwork; the others are interpolated.
         depth: hidden layers of each subnetwork.
@@ -54,17 +52,9 @@ class MixtureNetwork(nn.Module):
         # the last coordinate first, so that every block still sees the untransformed coordinates before its own
         self.module_list = nn.ModuleList()
         for position in reversed(range(dimension)):
-            share = position / max(dimension - 1, 1)
-            width = round(hidden[0] + share * (hidden[1] - hidden[0]))
-            self.module_list.append(
-                MixtureCouplingBlock(
-                    [(dimension,)], [(condition,)], position=position, hidden=width, depth=depth, components=components
-                )
-            )
-
-    def __len__(self) -> int:
-        """Number of blocks."""
-        return len(self.module_list)
+            width = round(hidden[0] + position / max(dimension - 1, 1) * (hidden[1] - hidden[0]))
+            settings = {"position": position, "hidden": width, "depth": depth, "components": components}
+            self.module_list.append(MixtureCouplingBlock([(dimension,)], [(condition,)], **settings))
 
     def __getitem__(self, index: int) -> MixtureCouplingBlock:
         """A block; the first is that of the last coordinate."""
@@ -74,7 +64,7 @@ class MixtureNetwork(nn.Module):
 
     def __iter__(self) -> Iterator[MixtureCouplingBlock]:
         """The blocks in their order."""
-        return (self[index] for index in range(len(self)))
+        return (self[index] for index in range(len(self.module_list)))
 
     def forward(
         self, x_or_z: Tensor, c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True, truncate: bool = False
@@ -94,7 +84,7 @@ class MixtureNetwork(nn.Module):
         bounded, seen = self[0].bounded, _seen(u, self[0].bounded)
         raw = torch.cat([block.subnet(torch.cat([condition, seen[:, : block.position]], dim=1)) for block in self])
         values, bounded = u.flip(1).T.flatten(), bounded.flip(0).repeat_interleave(len(u))  # the blocks come in reverse order
-        return _log_density(values, bounded, _mixture(raw, truncate=False)).view(len(self), -1).sum(dim=0)
+        return _log_density(values, bounded, _mixture(raw, truncate=False)).view(len(self.module_list), -1).sum(dim=0)
 
 
 class _Mixture(NamedTuple):
@@ -125,22 +115,12 @@ class MixtureCouplingBlock(nn.Module):
         dims_in: FrEIA's list with one shape.
         dims_c: FrEIA's list with the shape of the condition.
         position: j.
-        hidden: width of the subnetwork.
-        depth: hidden layers of the subnetwork.
-        components: number of logistic components.
     """
 
     bounded: Tensor
 
     def __init__(
-        self,
-        dims_in: list[tuple[int, ...]],
-        dims_c: list[tuple[int, ...]],
-        *,
-        position: int,
-        hidden: int,
-        depth: int,
-        components: int,
+        self, dims_in: list[tuple[int]], dims_c: list[tuple[int]], *, position: int, hidden: int, depth: int, components: int
     ) -> None:
         super().__init__()
         self.position, self.components = position, components
@@ -151,11 +131,9 @@ class MixtureCouplingBlock(nn.Module):
         self.begin(self.bounded)
 
     def begin(self, bounded: Bool[Tensor, " d"], discrete: bool = False) -> None:
-        """Start anew.
+        """Start anew, knowing which coordinates are bounded.
 
-        Args:
-            bounded: which coordinates are, in their order here.
-            discrete: whether the block's own coordinate takes few values: each needs a narrow component.
+        The block's own coordinate is `discrete` if it takes few values: each needs a narrow component.
         """
         self.bounded.copy_(bounded)
         own = bool(bounded[self.position])
@@ -273,7 +251,7 @@ def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) ->
     low, high, unit = torch.zeros_like(level), torch.ones_like(level), torch.full_like(level, 0.5)
     active = torch.ones_like(level, dtype=torch.bool)
     for step in range(steps):
-        excess, slope = _excess_and_slope(unit, goal, *components)
+        excess, slope = _excess_and_slope(unit, goal, components)
         low, high = torch.where(excess < 0, unit, low), torch.where(excess < 0, high, unit)
         newton = unit - excess / slope.clamp_min(1e-12)
         # every third step halves the bracket, so that a flat stretch cannot hold the search up
@@ -295,16 +273,10 @@ def _quantile(level: Float[Tensor, " n"], mixture: _Mixture, steps: int = 60) ->
 
 
 def _excess_and_slope(
-    unit: Float[Tensor, " n"],
-    goal: Float[Tensor, " n"],
-    mean: Float[Tensor, "n m"],
-    rate: Float[Tensor, "n m"],
-    low: Float[Tensor, "n m"],
-    high: Float[Tensor, "n m"],
-    gain: Float[Tensor, "n m"],
-    steepness: Float[Tensor, "n m"],
+    unit: Float[Tensor, " n"], goal: Float[Tensor, " n"], components: Sequence[Float[Tensor, "n m"]]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """The distribution function less its goal, and the density; rate and gain carry the sign of a component's mirror image."""
+    mean, rate, low, high, gain, steepness = components
     s = unit.unsqueeze(1).sub(mean).mul_(rate).sigmoid_()
     content = s.clamp(low, high)
     inside = content == s

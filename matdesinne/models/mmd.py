@@ -18,22 +18,15 @@ _ROWS = 128
 def mmd(
     p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], scales: Sequence[float] = SCALES, unbiased: bool = False
 ) -> Float[Tensor, ""]:
-    r"""Squared MMD between two samples, with :math:`k(a, b) = \sum_h 1 / (1 + \|a - b\|^2 / h^2)`.
+    r"""Squared MMD between two samples, with :math:`k(a, b) = \sum_h 1 / (1 + \|a - b\|^2 / h^2)` over the scales h.
 
     .. math:: MMD^2 = E k(p, p') + E k(q, q') - 2 E k(p, q)
+
+    The unbiased estimate leaves each point's kernel with itself out, and can be negative.
 
     References:
         Gretton et al., A kernel two-sample test, JMLR 13, 723 (2012); the kernels: Ardizzone et al., Analyzing inverse
         problems with invertible neural networks, ICLR 2019, arXiv 1808.04730.
-
-    Args:
-        p: one sample, shape [n, d].
-        q: another sample, shape [m, d].
-        scales: kernel widths h, in the unit of the samples.
-        unbiased: leave each point's kernel with itself out.
-
-    Returns:
-        A scalar; the unbiased estimate can be negative.
     """
     if unbiased:
         within = _off_diagonal_mean(_kernel(p, p, scales)) + _off_diagonal_mean(_kernel(q, q, scales))

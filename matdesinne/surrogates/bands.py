@@ -12,11 +12,11 @@ from torch import Tensor
 
 from matdesinne.bands import band_gap, relative_energies
 from matdesinne.errors import ConfigError
+from matdesinne.models.networks import EnsemblePerceptron
 from matdesinne.network import Batch, check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Linearization, Surrogate, spread_of
-from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 from matdesinne.transforms import Standardizer
 
@@ -31,13 +31,7 @@ class BandSurrogate(Surrogate):
     prediction is the gap of the ensemble's mean energies: the mean of the members' gaps would be biased low.
 
     Args:
-        space: the designs.
-        properties: one property, the gap.
-        prototype: the atoms of a design, where designs are crystals.
         kpoints: number of k-points that the data carry.
-        members: size of the ensemble.
-        hidden: width of each hidden layer.
-        depth: number of hidden layers.
     """
 
     def __init__(
@@ -87,15 +81,8 @@ class BandSurrogate(Surrogate):
         self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
 
     def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
-        """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member.
-
-        Args:
-            x: designs in physical units, shape [n, dx].
-        """
-        return relative_energies(self._energies(self.features(x)))
-
-    def _energies(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 2 k"]:
-        return self._levels(self.network(features))
+        """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member."""
+        return relative_energies(self._levels(self.network(self.features(x))))
 
     def _levels(self, outputs: Float[Tensor, "m n o"]) -> Float[Tensor, "m n 2 k"]:
         """Energies in eV from a common zero of each design and member, which means nothing."""
@@ -104,7 +91,7 @@ class BandSurrogate(Surrogate):
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Gap of the mean energies and standard deviation of the members' gaps, in eV."""
-        energies = self._energies(self.features(x))
+        energies = self._levels(self.network(self.features(x)))
         return band_gap(energies.mean(dim=0)), spread_of(band_gap(energies))
 
     def _linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
@@ -128,7 +115,7 @@ class BandSurrogate(Surrogate):
 
     def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "m n 1"]:
         """Gap of each member in eV."""
-        return band_gap(self._energies(features))
+        return band_gap(self._levels(self.network(features)))
 
 
 def _eigenvalues(

@@ -13,12 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
-from matdesinne.features import BoxFeatures, CellFeatures, Features
 from matdesinne.network import Batch, DesignNetwork
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
-from matdesinne.transforms import BoxScaler, Standardizer
+from matdesinne.transforms import BoxFeatures, BoxScaler, CellFeatures, Standardizer
 
 _CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 10, 1 << 16
 """Rows of one pass: their activations fit a core's cache, or fill a GPU."""
@@ -31,13 +30,7 @@ _FEWEST_ROWS = 20
 
 
 class Linearization(NamedTuple):
-    """Predictions with their derivative with respect to the design, in physical units.
-
-    Args:
-        mean: shape [n, dy].
-        std: shape [n, dy].
-        jacobian: of the mean, shape [n, dy, dx].
-    """
+    """Predictions with their derivative with respect to the design, the jacobian of the mean, in physical units."""
 
     mean: Float[Tensor, "n dy"]
     std: Float[Tensor, "n dy"]
@@ -50,23 +43,16 @@ class Surrogate(DesignNetwork):
     A subclass fills `member_predictions`; its loss stands in `matdesinne.training`.
 
     Args:
-        space: the designs.
-        properties: what they have.
         prototype: the atoms of a design; with it networks see the geometry of the cell, else the parameters.
     """
 
     spread_offset: Tensor
     spread_quantiles: Tensor
 
-    def __init__(
-        self,
-        space: DesignSpace,
-        properties: Sequence[Property],
-        prototype: Prototype | None = None,
-    ) -> None:
+    def __init__(self, space: DesignSpace, properties: Sequence[Property], prototype: Prototype | None = None) -> None:
         super().__init__(space, properties)
         self.prototype = prototype
-        self.features: Features = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
+        self.features: BoxFeatures | CellFeatures = BoxFeatures(space) if prototype is None else CellFeatures(space, prototype)
         self.scale = BoxScaler(space)
         self.target_scale = Standardizer(len(self.properties))
         self.register_buffer("spread_offset", torch.zeros(len(self.properties)))
@@ -81,14 +67,9 @@ class Surrogate(DesignNetwork):
         self.target_scale.fit(batch.y)
 
     def predict(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
-        """Predict properties, differentiably.
+        """Predict mean and standard deviation of the properties of designs, in physical units, differentiably.
 
-        Args:
-            x: designs in physical units, shape [n, dx].
-
-        Returns:
-            Mean and standard deviation in the units of the properties, each of shape [n, dy]; the standard deviation is that
-            over the ensemble until `calibrate` has compared it with real errors.
+        The standard deviation is that over the ensemble until `calibrate` has compared it with real errors.
 
         Raises:
             ConfigError: if the number of columns is wrong.
@@ -100,14 +81,12 @@ class Surrogate(DesignNetwork):
         r"""Scale the spread by the errors on rows that were not trained on, as split conformal prediction does.
 
         With the score :math:`|y - \mu| / (\sigma + \sigma_0)`, sigma_0 the median of sigma, an interval of content q reaches
-        as far as the empirical quantile of the score at :math:`q (n + 1) / n`.
+        as far as the empirical quantile of the score at :math:`q (n + 1) / n`. A label at the floor of a censored property is
+        left out.
 
         References:
             Lei et al., Distribution-free predictive inference for regression, JASA 113, 1094 (2018), arXiv 1604.04173,
             section 5.2.
-
-        Args:
-            batch: held-out rows; a label at the floor of a censored property is left out.
         """
         if len(batch.x) < _FEWEST_ROWS:
             return
@@ -125,22 +104,14 @@ class Surrogate(DesignNetwork):
     def half_width(self, std: Float[Tensor, "n dy"], level: float) -> Float[Tensor, "n dy"]:
         """Half the width of the interval that holds the property with a probability, from the spread that `predict` gave.
 
-        Args:
-            std: standard deviation, shape [n, dy].
-            level: the probability, from 0.01 to 0.99; beyond, the interval of these.
+        The probability `level` is from 0.01 to 0.99; beyond, the interval is that of these.
         """
-        factor = self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)
-        return std * factor.to(std)
+        return std * (self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)).to(std)
 
     def coverage(self, std: Float[Tensor, "n dy"], half_width: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Probability that the property lies within a distance of the prediction, the inverse of `half_width`.
 
-        Args:
-            std: standard deviation, shape [n, dy].
-            half_width: the distance, in the units of the properties.
-
-        Returns:
-            From 0 to 0.99, the largest content that calibration has seen; 0 where the spread is not known.
+        It is at most 0.99, the largest content that calibration has seen, and 0 where the spread is not known.
         """
         factors = half_width / std * self._spread_factor(_ONE_SIGMA).to(std)
         columns = []
@@ -160,11 +131,7 @@ class Surrogate(DesignNetwork):
         return self._in_chunks(self.predict, x)
 
     def linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
-        """`predict` together with the derivative of the mean, without an autograd graph, in chunks of bounded memory.
-
-        Args:
-            x: designs in physical units, shape [n, dx].
-        """
+        """`predict` together with the derivative of the mean, without an autograd graph, in chunks of bounded memory."""
         parts = [self._linearize(rows) for rows in self._checked(x).split(self.chunk_rows)]
         return parts[0] if len(parts) == 1 else Linearization(*map(torch.cat, zip(*parts, strict=True)))
 

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.features import BoxFeatures
 from matdesinne.models.base import Coordinates, check_coordinates
-from matdesinne.models.coupling import affine_network
+from matdesinne.models.networks import affine_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
-from matdesinne.transforms import PhysicalUnits
+from matdesinne.transforms import BoxFeatures, PhysicalUnits
 
 
 class INNSurrogate(Surrogate):
@@ -27,12 +26,7 @@ class INNSurrogate(Surrogate):
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x (the forward model that localizes there).
 
     Args:
-        space: the designs.
-        properties: what they have.
         prototype: the atoms of a design, where designs are crystals; the network sees the parameters all the same.
-        blocks: number of coupling blocks.
-        hidden: width of the subnetworks.
-        depth: number of hidden layers of the subnetworks.
         paper_network: use the network of the paper's code, see `affine_network`.
         coordinates: ``"box"`` or ``"physical"``: what the network sees and gives, see `InverseModel`.
     """

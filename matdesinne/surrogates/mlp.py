@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.models.networks import EnsemblePerceptron
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Linearization, Surrogate, spread_of
-from matdesinne.surrogates.ensemble import EnsemblePerceptron
 from matdesinne.targets import Property
 
 
@@ -29,12 +29,6 @@ class MLPSurrogate(Surrogate):
         NeurIPS 2017, arXiv 1612.01474.
 
     Args:
-        space: the designs.
-        properties: what they have.
-        prototype: the atoms of a design, where designs are crystals.
-        members: size of the ensemble.
-        hidden: width of each hidden layer.
-        depth: number of hidden layers.
         pieces: number of outputs under each extremum, for each property.
     """
 

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.models.affine_cinn import AffineCINN
-from matdesinne.models.cinn import CINN
+from matdesinne.models.cinn import CINN, AffineCINN
 from matdesinne.training.module import InverseModule, TrainingOptions
 from matdesinne.training.optimizers import Muon
 from matdesinne.training.schedules import warmup_cosine

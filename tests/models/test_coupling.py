@@ -3,7 +3,7 @@ import pytest
 import torch
 from FrEIA.modules import FixedLinearTransform
 
-from matdesinne.models.coupling import affine_network
+from matdesinne.models.networks import affine_network
 
 from ..conftest import perturb
 

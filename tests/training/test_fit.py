@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, TrainingError
-from matdesinne.features import CellFeatures
 from matdesinne.models.mdn import MDN
 from matdesinne.network import load_network
 from matdesinne.surrogates.base import Surrogate
@@ -19,6 +18,7 @@ from matdesinne.training.fit import fit
 from matdesinne.training.mdn import LightningMDN
 from matdesinne.training.module import DesignModule
 from matdesinne.training.runs import add_synthetic_rows, prepare_folder, train_surrogate, trained_surrogate
+from matdesinne.transforms import CellFeatures
 
 from ..conftest import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
 

@@ -45,26 +45,23 @@ class Layer(NamedTuple):
         """
         symbols = list(prototype.symbols)
         singles = [i for i, symbol in enumerate(symbols) if symbols.count(symbol) == 1]
-        if len(symbols) != 3 or len(singles) != 1:
-            raise _no_layer(prototype)
-        metal = prototype.positions[singles[0]]
-        first, second = (
-            [_to_nearest(entry - centre) for entry, centre in zip(position, metal, strict=True)]
-            for i, position in enumerate(prototype.positions)
-            if i != singles[0]
+        if len(symbols) == 3 and len(singles) == 1:
+            metal = prototype.positions[singles[0]]
+            others = [position for i, position in enumerate(prototype.positions) if i != singles[0]]
+            first, second = ([_to_nearest(p - q) for p, q in zip(other, metal, strict=True)] for other in others)
+            mirrored = [_to_nearest(p - q) for p, q in zip(first, (second[0], second[1], -second[2]), strict=True)]
+            if max(map(abs, mirrored)) <= 1e-6 <= abs(first[2]):
+                return cls((first[0], first[1]), abs(first[2]))
+        raise ConfigError(
+            "Expected one metal and two equal chalcogens that z -> 1 - z maps onto each other, got "
+            f"{symbols} at {[list(position) for position in prototype.positions]}: use surrogate=bands or surrogate=mlp."
         )
-        mirrored = [_to_nearest(p - q) for p, q in zip(first, (second[0], second[1], -second[2]), strict=True)]
-        if max(map(abs, mirrored)) > 1e-6 or abs(first[2]) < 1e-6:
-            raise _no_layer(prototype)
-        return cls((first[0], first[1]), abs(first[2]))
 
 
 class Bonds(NamedTuple):
-    """Bonds of one kind; s is 2 for kinds in which the upper and the lower chalcogen have separate bonds, else 1.
+    """Lengths in angstrom and unit vectors of the bonds of one kind.
 
-    Args:
-        lengths: in angstrom, shape [n, s, b].
-        directions: unit vectors, shape [n, s, b, 3].
+    s is 2 for kinds in which the upper and the lower chalcogen have separate bonds, else 1.
     """
 
     lengths: Float[Tensor, "n s b"]
@@ -78,9 +75,9 @@ class LayerGeometry(NamedTuple):
         metal_chalcogen: from the metal to the upper (0) and to the lower chalcogen (1).
         plane: between equal atoms in a plane; of a vector and its negative only one.
         cross: from the lower to the upper chalcogen.
-        height: of the cell over its ab plane in angstrom, shape [n].
-        area: of the ab plane in square angstrom, shape [n].
-        drop: field times height of the cell in eV, shape [n].
+        height: of the cell over its ab plane in angstrom.
+        area: of the ab plane in square angstrom.
+        drop: field times height of the cell in eV.
     """
 
     metal_chalcogen: Bonds
@@ -124,11 +121,15 @@ class LayerBonds(nn.Module):
             "plane": ([(i, j, 0.0) for i, j in images if (i, j) > (0, 0)], cutoff + _PLANE_EXTRA),
             "cross": ([(i, j, 2 * height) for i, j in images], cutoff),
         }
-        cells = _extreme_cells(space)
+        # a regular grid over the box, corners included, has the symmetries of the box
+        lower, upper = (bound.double()[self.cell_columns] for bound in (space.lower, space.upper))
+        steps = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)
+        cells = cell_vectors(lower + torch.cartesian_prod(*[steps] * len(lower)) * (upper - lower))
         reference = cell_vectors(space.reference[self.cell_columns].double().unsqueeze(0))
         self.reference_lengths: dict[str, float] = {}
-        for name, (vectors, limit) in candidates.items():
-            near = _nearer(torch.tensor(vectors, dtype=torch.float64), cells, limit)
+        for name, (images_of_kind, limit) in candidates.items():
+            vectors = torch.tensor(images_of_kind, dtype=torch.float64)
+            near = vectors[torch.linalg.vector_norm(vectors @ cells, dim=2).amin(dim=0) < limit]
             self.reference_lengths[name] = float(torch.linalg.vector_norm(near @ reference[0], dim=1).min())
             self.register_buffer(name, near.float(), persistent=False)
         offsets = {"metal_chalcogen": torch.tensor([p, q]), "plane": torch.zeros(2), "cross": torch.zeros(2)}
@@ -142,22 +143,12 @@ class LayerBonds(nn.Module):
         height = cell[:, 2, 2]
         drop = torch.zeros_like(height) if self.field_column is None else x[:, self.field_column] * height
         sides = torch.stack([self.metal_chalcogen, self.metal_chalcogen * self.mirror])
-        return LayerGeometry(
-            _bonds(sides, cell),
-            _bonds(self.plane.unsqueeze(0), cell),
-            _bonds(self.cross.unsqueeze(0), cell),
-            height,
-            cell[:, 0, 0] * cell[:, 1, 1],
-            drop,
-        )
+        vectors = (sides, self.plane.unsqueeze(0), self.cross.unsqueeze(0))
+        near, plane, cross = (_bonds(kind, cell) for kind in vectors)
+        return LayerGeometry(near, plane, cross, height, cell[:, 0, 0] * cell[:, 1, 1], drop)
 
     def angles(self, name: str, kpoints: Float[Tensor, "... k 2"]) -> Float[Tensor, "... k b"]:
-        """Compute the Bloch phase, in radians, of the cell in which each bond of a kind ends.
-
-        Args:
-            name: ``metal_chalcogen``, ``plane`` or ``cross``.
-            kpoints: fractional coordinates.
-        """
+        """Compute the Bloch phase, in radians, of the cell in which each bond of a kind ends, at fractional k-points."""
         images: Tensor = getattr(self, f"{name}_images")
         return 2 * math.pi * (kpoints @ images.T)
 
@@ -175,31 +166,9 @@ def _check_space(space: DesignSpace, prototype: Prototype) -> None:
         )
 
 
-def _no_layer(prototype: Prototype) -> ConfigError:
-    return ConfigError(
-        "Expected one metal and two equal chalcogens that z -> 1 - z maps onto each other, got "
-        f"{list(prototype.symbols)} at {[list(position) for position in prototype.positions]}: use surrogate=bands or "
-        "surrogate=mlp."
-    )
-
-
 def _to_nearest(difference: float) -> float:
     """Return a fractional difference to the nearest periodic image."""
     return difference - round(difference)
-
-
-def _extreme_cells(space: DesignSpace) -> Float[Tensor, "m 3 3"]:
-    """Return cells on a regular grid over the box, corners included, so that the grid has the symmetries of the box."""
-    columns = [space.index(name) for name in CELL_PARAMETERS]
-    lower, upper = space.lower.double()[columns], space.upper.double()[columns]
-    steps = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)
-    grid = torch.cartesian_prod(*[steps] * len(columns))
-    return cell_vectors(lower + grid * (upper - lower))
-
-
-def _nearer(vectors: Float[Tensor, "b 3"], cells: Float[Tensor, "m 3 3"], cutoff: float) -> Float[Tensor, "c 3"]:
-    shortest = torch.linalg.vector_norm(vectors @ cells, dim=2).amin(dim=0)
-    return vectors[shortest < cutoff]
 
 
 def _bonds(vectors: Float[Tensor, "s b 3"], cell: Float[Tensor, "n 3 3"]) -> Bonds:

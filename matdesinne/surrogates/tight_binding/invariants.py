@@ -25,9 +25,9 @@ class Moments(NamedTuple):
     r"""Sums over the bonds of one kind, weighted by :math:`f = \exp(-5 (d / d_0 - 1))`.
 
     Args:
-        sums: logarithms of the sums of f and of its square, shape [n, s, 2].
-        dipole: sum of f u, shape [n, s, 3].
-        quadrupole: sum of f u u^T, shape [n, s, 3, 3].
+        sums: logarithms of the sums of f and of its square.
+        dipole: sum of f u.
+        quadrupole: sum of f u u^T.
     """
 
     sums: Float[Tensor, "n s 2"]
@@ -51,9 +51,8 @@ class LayerInvariants(NamedTuple):
     """Invariants for the upper (0) and the lower side (1); those of the side itself come before those of the other side.
 
     Args:
-        cell: shape [n, 2, 18].
         bonds: for each kind of bond, shape [n, 2, b, 8].
-        dipole: of the bonds of the metal to each side, shape [n, 2, 3]; a vector that rotates with the crystal.
+        dipole: of the bonds of the metal to each side; a vector that rotates with the crystal.
     """
 
     cell: Float[Tensor, "n 2 18"]
@@ -62,18 +61,12 @@ class LayerInvariants(NamedTuple):
 
 
 def layer_invariants(geometry: LayerGeometry, lengths: Mapping[str, float]) -> LayerInvariants:
-    """Compute all invariants of a batch of designs.
-
-    Args:
-        geometry: bonds, potential drop and cell.
-        lengths: length of each kind of bond in the reference cell, in angstrom.
-    """
-    side = Moments.of(geometry.metal_chalcogen, lengths["metal_chalcogen"])
-    plane = Moments.of(geometry.plane, lengths["plane"])
-    cross = Moments.of(geometry.cross, lengths["cross"])
+    """Compute all invariants of a batch of designs, given the length of each kind of bond in the reference cell in angstrom."""
+    kinds = {"metal_chalcogen": geometry.metal_chalcogen, "plane": geometry.plane, "cross": geometry.cross}
+    side, plane, cross = (Moments.of(kind, lengths[name]) for name, kind in kinds.items())
     other, signs = side.flipped(), _signs(geometry.height)
     bonds = {}
-    for name, kind in (("metal_chalcogen", geometry.metal_chalcogen), ("plane", geometry.plane), ("cross", geometry.cross)):
+    for name, kind in kinds.items():
         dipoles = [_projection(kind.directions, vector) for vector in (side.dipole, other.dipole)]
         if name == "plane":
             # a bond and its reverse have the same invariants

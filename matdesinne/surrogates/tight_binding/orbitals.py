@@ -25,16 +25,7 @@ _DS, _PD_PI = math.sqrt(1.5), math.sqrt(2.0)
 
 
 class Angular(NamedTuple):
-    """Polynomials in the components of the bond directions.
-
-    Args:
-        u: unit vectors, shape [n, s, b, 3].
-        uu: u u^T, flat, shape [n, s, b, 9].
-        t: u^T D u for each d orbital D, shape [n, s, b, 5].
-        w: D u for each d orbital D, shape [n, s, b, 5, 3].
-        tt: t t^T, flat, shape [n, s, b, 25].
-        ww: w w^T, flat, shape [n, s, b, 25].
-    """
+    """Polynomials in the components of the bond directions: u, u u^T, t, w, t t^T and w w^T, the outer products flat."""
 
     u: Float[Tensor, "n s b 3"]
     uu: Float[Tensor, "n s b 9"]
@@ -48,9 +39,8 @@ class Angular(NamedTuple):
         """Evaluate the polynomials, given `d_matrices`."""
         w = d_products(directions, matrices)
         t = (w * directions.unsqueeze(-2)).sum(dim=-1)
-        return cls(
-            directions, _outer(directions, directions).flatten(-2), t, w, _outer(t, t).flatten(-2), (w @ w.mT).flatten(-2)
-        )
+        uu, tt, ww = (outer.flatten(-2) for outer in (_outer(directions, directions), _outer(t, t), w @ w.mT))
+        return cls(directions, uu, t, w, tt, ww)
 
 
 def d_matrices() -> Float[Tensor, "5 3 3"]:
@@ -79,14 +69,8 @@ def metal_chalcogen_block(
 ) -> Float[Tensor, "n 2 b 24"]:
     r"""Return the flattened matrix between a chalcogen (rows p, s) and the metal (columns d, s) for each bond.
 
-    Beside the two-centre integrals there are three that depend on the dipole v of the metal's neighbours:
-    :math:`v t^T`, :math:`u (D v \cdot u)^T` and :math:`(D v)^T`.
-
-    Args:
-        angular: polynomials of the bonds from the metal.
-        dipole: v for each side.
-        matrices: `d_matrices`.
-        integrals: in eV, shape [n, 2, b] each.
+    Beside the two-centre integrals, in eV and of shape [n, 2, b] each, there are three that depend on the dipole v of the
+    metal's neighbours on each side: :math:`v t^T`, :math:`u (D v \cdot u)^T` and :math:`(D v)^T`.
     """
     u, t, w = angular.u, angular.t, angular.w
     product = d_products(dipole, matrices)

@@ -83,13 +83,10 @@ class SlaterKoster(nn.Module):
         DeePTB: Gu et al., Nature Communications 15, 6772 (2024), doi 10.1038/s41467-024-51006-4.
 
     Args:
-        space: has the six lattice parameters, and no other parameter except an electric field.
-        prototype: one metal and two chalcogens.
-        hidden: width of each network.
         cutoff: of bonds, in angstrom.
 
     Raises:
-        ConfigError: if the space or the prototype is not of this kind.
+        ConfigError: see `LayerBonds`.
     """
 
     matrices: Tensor
@@ -134,12 +131,7 @@ class SlaterKoster(nn.Module):
             self.get_buffer(f"std_{name}").copy_(variance.sqrt() + 1e-3)
 
     def forward(self, x: Float[Tensor, "n dx"], kpoints: Float[Tensor, "*n k 2"]) -> Float[Tensor, "n 2 k"]:
-        """Compute the highest valence (0) and the lowest conduction energy (1) in eV.
-
-        Args:
-            x: designs in physical units, shape [n, dx].
-            kpoints: fractional coordinates, shape [k, 2], or [n, k, 2] for different k-points in each design.
-        """
+        """Compute the highest valence (0) and lowest conduction energy (1) in eV at k-points that designs share or each has."""
         return self.energies(self.surroundings(x), kpoints)
 
     def surroundings(self, x: Float[Tensor, "n dx"]) -> Surroundings:
@@ -250,13 +242,7 @@ class SlaterKoster(nn.Module):
 
 
 class _Correction(nn.Module):
-    """A perceptron of the invariants of a cell and optionally of a bond; its initial output is small.
-
-    Args:
-        bond_inputs: number of invariants of a bond, or 0.
-        outputs: width of the output.
-        hidden: width of both hidden layers.
-    """
+    """A perceptron of the invariants of a cell and optionally of a bond; its initial output is small."""
 
     def __init__(self, bond_inputs: int, outputs: int, hidden: int) -> None:
         super().__init__()

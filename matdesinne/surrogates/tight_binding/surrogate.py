@@ -34,9 +34,6 @@ class TightBindingSurrogate(Surrogate):
     Args:
         space: designs with the six lattice parameters, and no more than an electric field beside them.
         properties: one property, the gap.
-        prototype: the atoms of a design: one metal and two chalcogens.
-        members: size of the ensemble.
-        hidden: width of each hidden layer.
     """
 
     kpoints: Tensor
@@ -81,16 +78,12 @@ class TightBindingSurrogate(Surrogate):
         """The same Hamiltonians, with the gap taken on another grid of k-points, and named after it."""
         prop = replace(self.properties[0], name=labels.name)
         other = TightBindingSurrogate(self.space, [prop], self.prototype, members=self.members, hidden=self.hidden)
-        other.kpoints = self.kpoints.new_empty(self.kpoints.shape)
         other.load_state_dict(self.state_dict())
         other.kpoints = labels.kpoints.to(self.kpoints, copy=True)
         return other.eval()
 
     def energies(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "m n 2 k"]:
         """Valence (0) and conduction (1) energies in eV, relative to the mean valence energy, for each member.
-
-        Args:
-            x: designs in physical units, shape [n, dx].
 
         Raises:
             ConfigError: before `fit_scales`.
@@ -109,12 +102,7 @@ class TightBindingSurrogate(Surrogate):
         return [member for member in self.hamiltonians if isinstance(member, SlaterKoster)]
 
     def energies_at(self, x: Float[Tensor, "n dx"], kpoints: Float[Tensor, "*n k 2"]) -> Float[Tensor, "m n 2 k"]:
-        """Energies in eV from a common zero, for each member, at k-points that all designs share or that each has.
-
-        Args:
-            x: designs in physical units, shape [n, dx].
-            kpoints: fractional coordinates, shape [k, 2] or [n, k, 2].
-        """
+        """Energies in eV from a common zero, for each member, at fractional k-points that all designs share or each has."""
         surroundings = self._members()[0].surroundings(x)
         return torch.stack([member.energies(surroundings, kpoints) for member in self._members()])
 

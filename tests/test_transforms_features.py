@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from matdesinne.errors import ConfigError
-from matdesinne.features import BoxFeatures, CellFeatures
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import CELL_PARAMETERS, Prototype
+from matdesinne.transforms import BoxFeatures, CellFeatures
 
 from .conftest import box, line, load_part, rows
 
@@ -38,7 +38,7 @@ def atoms(space, prototype, row: torch.Tensor):
 
 
 def distances(features, x: torch.Tensor) -> torch.Tensor:
-    return features._geometry(x)[:, : len(features.vectors)].exp()
+    return features._unscaled(x)[:, : len(features.vectors)].exp()
 
 
 def test_distances_are_those_of_ase(space, prototype, features, x):
@@ -62,7 +62,7 @@ def test_distances_follow_the_cell(space, prototype, features, x):
 
 
 def test_height_and_potential_drop(space, prototype, features, x):
-    geometry, pairs = features._geometry(x), len(features.vectors)
+    geometry, pairs = features._unscaled(x), len(features.vectors)
     for row in range(len(x)):
         built = atoms(space, prototype, x[row])
         height = built.get_volume() / np.linalg.norm(np.cross(built.cell[0], built.cell[1]))
@@ -82,7 +82,7 @@ def test_first_symmetry_permutes_the_distances(space, features, x):
     torch.testing.assert_close(
         distances(features, mirrored).sort(1).values, distances(features, x).sort(1).values, rtol=1e-5, atol=1e-5
     )
-    one, two = features._geometry(x)[:, pairs:], features._geometry(mirrored)[:, pairs:]
+    one, two = features._unscaled(x)[:, pairs:], features._unscaled(mirrored)[:, pairs:]
     torch.testing.assert_close(two, one * torch.tensor([1.0, -1.0]), rtol=1e-5, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_other_parameters_are_features(prototype, space, close):
     made = CellFeatures(wider, prototype, CUTOFF)
     x = wider.sample(5, torch.Generator().manual_seed(0))
     assert made.size == CellFeatures(space, prototype, CUTOFF).size + 1
-    columns = made._geometry(x)
+    columns = made._unscaled(x)
     assert any(torch.equal(columns[:, j], x[:, -1]) for j in range(made.size))
 
 
