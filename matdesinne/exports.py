@@ -63,11 +63,6 @@ class Exports:
     def write(self, candidates: Candidates, prototype: Prototype | None, folder: Path) -> None:
         """Write all files.
 
-        Args:
-            candidates: the designs.
-            prototype: their atoms, ``None`` for designs that are no crystals.
-            folder: where to write.
-
         Raises:
             ConfigError: if there are formats but no prototype.
         """
@@ -82,10 +77,6 @@ class Exports:
 def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
     """Build the structure of every candidate.
 
-    Args:
-        candidates: the designs; their space must hold the six lattice parameters.
-        prototype: atoms and fractional positions.
-
     Raises:
         ConfigError: if the space has no lattice parameters, or the angles of a design enclose no volume.
     """
@@ -95,12 +86,7 @@ def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
 
 
 def cif_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
-    """Write a structure in the CIF format, with coordinates in full precision.
-
-    Args:
-        atoms: the structure.
-        remarks: lines of comment above it, in ASCII.
-    """
+    """Write a structure in the CIF format, with coordinates in full precision."""
     from ase.io.cif import write_cif
 
     buffer = io.BytesIO()

@@ -60,10 +60,6 @@ class Exploration:
 def gather(config: DictConfig, folder: Path) -> Exploration:
     """Generate designs for every target, or read candidates, and find the labelled rows.
 
-    Args:
-        config: the configuration of ``explore.yaml``.
-        folder: folder of the figures and tables.
-
     Raises:
         ConfigError: if candidates and run are of different materials.
     """

@@ -50,12 +50,6 @@ def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Ca
         McInnes, Healy and Melville, UMAP: uniform manifold approximation and projection for dimension reduction, 2018,
         arXiv 1802.03426.
 
-    Args:
-        scale: scales the coordinates of the box to [-1, 1]^d.
-        labelled: rows of the data set.
-        generated: candidates, one table for each target.
-        seed: seed of the choice and of UMAP.
-
     Returns:
         The map, or ``None`` if there are too few different designs.
 

@@ -30,9 +30,6 @@ _RENAMED = {
 def data_settings(run: str) -> DictConfig | None:
     """Returns the settings of the data set in the ``config.yaml`` of a run, or ``None`` if there are none.
 
-    Args:
-        run: the folder that train.py wrote, or ``"pretrained"``.
-
     Raises:
         CheckpointError: if they name code outside this package, which a downloaded run must not execute.
     """
@@ -55,11 +52,6 @@ def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence
     """Returns the rows of a data set that have a label, without duplicates, in the order of their source.
 
     Of an analytic problem, which has any number of rows, it returns the first 20,000.
-
-    Args:
-        settings: settings of the data set.
-        space: the design space; the rows must have its parameters.
-        properties: the columns to read as labels.
 
     Raises:
         ConfigError: if the data set has other parameters or another number of properties.

@@ -80,13 +80,7 @@ class _Curves(NamedTuple):
 
 
 def sensitivities(surrogate: Surrogate, tables: Sequence[Candidates], seed: int) -> list[Sensitivity]:
-    """Returns the scaled derivatives of a surrogate, by target, property and knob.
-
-    Args:
-        surrogate: predicts the properties and their derivatives.
-        tables: designs, one table for each target.
-        seed: seed of the bootstrap.
-    """
+    """Returns the scaled derivatives of a surrogate, by target, property and knob."""
     entries = []
     for table in tables:
         scaled = surrogate.linearize(table.designs.to(surrogate.device)).jacobian.cpu() * half_widths(surrogate)
@@ -101,12 +95,7 @@ def sensitivities(surrogate: Surrogate, tables: Sequence[Candidates], seed: int)
 
 
 def design_rules_section(exploration: Exploration, changes: Mapping[str, float] | None) -> Section:
-    """Returns the section on the knobs that move the property most for each target, with curves through one design.
-
-    Args:
-        exploration: the designs.
-        changes: values of this design that differ from the reference design, see `start_design`.
-    """
+    """Returns the section on the knobs that move the property most for each target, with curves through one design."""
     surrogate = exploration.surrogate
     entries = sensitivities(surrogate, exploration.generated, exploration.seed)
     _write(exploration, entries)
@@ -194,10 +183,6 @@ def _draw_bars(exploration: Exploration, entries: Sequence[Sensitivity]) -> Pict
 
 def start_design(surrogate: Surrogate, changes: Mapping[str, float]) -> tuple[Float[Tensor, " dx"], str]:
     """Returns the reference design, or the middle of the box if that lies outside, with some values changed, and its name.
-
-    Args:
-        surrogate: has the design space.
-        changes: new values by the name of the parameter, in its unit.
 
     Raises:
         ConfigError: if a name is unknown or a value lies outside the design space.

@@ -58,12 +58,7 @@ class _MeanStrain(NamedTuple):
 
 
 def strain_section(exploration: Exploration, window: float) -> Section:
-    """Returns the section on the strains of candidates and labelled rows, in the plane and out of it, and by target.
-
-    Args:
-        exploration: the designs.
-        window: labelled rows this near to a target are shown beside its candidates, in the unit of the property.
-    """
+    """Returns the section on the strains of candidates and labelled rows, in the plane and out of it, and by target."""
     title, space = "Strain", exploration.space
     missing = [name for name in CELL_PARAMETERS if name not in space.names]
     if missing or not all(space.reference[space.index(name)] != 0 for name in CELL_PARAMETERS):

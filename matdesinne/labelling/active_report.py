@@ -45,13 +45,7 @@ class _RoundErrors:
 
 
 def write_rounds(rounds: Sequence[Round], learning: ActiveLearning, seed: int) -> str:
-    """Write ``labels.parquet``, ``active.json``, ``active.md`` and ``active.png``; returns the text of ``active.md``.
-
-    Args:
-        rounds: result of `ActiveLearning.run`.
-        learning: the active learning; the files go into its folder.
-        seed: seed of the bootstrap.
-    """
+    """Write ``labels.parquet``, ``active.json``, ``active.md`` and ``active.png``; returns the text of ``active.md``."""
     folder, unit = learning.folder, learning.model.properties[0].unit
     _join_labels(learning, len(rounds) - 1, folder / "labels.parquet")
     errors = [_round_errors(entry, rounds[0], seed) for entry in rounds]

@@ -54,15 +54,7 @@ def write_validation(validation: Validation, folder: Path, prototype: Prototype 
 
 
 def log_validation(loggers: Sequence[Logger], validation: Validation, folder: Path, outlier: float, seed: int) -> None:
-    """Logs the errors for each target, as numbers and as a table, and the picture that `write_validation` wrote.
-
-    Args:
-        loggers: loggers of Lightning.
-        validation: candidates with labels.
-        folder: the folder of the picture.
-        outlier: see `write_validation`.
-        seed: see `write_validation`.
-    """
+    """Logs the errors for each target, as numbers and as a table, and the picture that `write_validation` wrote."""
     rows = [asdict(entry) for entry in validation.errors(outlier, seed)]
     metrics = {
         f"{row['target']}: {name}": row[name] for row in rows for name in ("mae", "rmse", "largest", "outliers", "failed")

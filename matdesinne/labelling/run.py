@@ -48,11 +48,7 @@ class LabelRun:
         return [row for row in self.rows if row["status"] == "failed"]
 
     def values(self, name: str) -> Float[Tensor, " n"]:
-        """Returns one label of every point, float64; NaN where there is none.
-
-        Args:
-            name: name of a column that holds a number.
-        """
+        """Returns one label of every point, float64; NaN where there is none."""
         return torch.tensor([math.nan if row[name] is None else row[name] for row in self.rows], dtype=torch.float64)
 
     def report(self) -> str:

@@ -27,11 +27,6 @@ def check_transitions(transitions: Transitions, config: DictConfig, folder: Path
 
     Writes ``transitions_checked.parquet`` and ``.csv``, and the labels with their records in the folder ``labels``.
 
-    Args:
-        transitions: few, because each costs two calculations.
-        config: with the keys ``oracle`` and ``executor``.
-        folder: where to write.
-
     Raises:
         ConfigError: if the oracle does not compute the property or has other parameters.
     """

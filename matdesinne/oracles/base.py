@@ -93,11 +93,7 @@ class Oracle(ABC):
             )
 
     def label(self, x: Float[Tensor, "n dx"]) -> list[Row]:
-        """Compute the labels of designs, one row each; a design whose calculation fails gives a row with the reason.
-
-        Args:
-            x: designs in physical units, float64, shape [n, dx].
-        """
+        """Compute the labels of designs, one row each; a design whose calculation fails gives a row with the reason."""
         start = time.perf_counter()
         try:
             columns = self._label(x)
@@ -125,13 +121,7 @@ class Oracle(ABC):
 
 
 def failed_row(oracle: Oracle, reason: str, seconds: float) -> Row:
-    """Returns the row of a design whose calculation failed.
-
-    Args:
-        oracle: the oracle whose labels are missing.
-        reason: the reason; it is written in one line.
-        seconds: time until the failure in s.
-    """
+    """Returns the row of a design whose calculation failed."""
     row: Row = dict.fromkeys(oracle.columns())
     return {
         **row,

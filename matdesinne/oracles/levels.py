@@ -61,10 +61,6 @@ def spin_orbit_bands(calculator: GPAW, size: int) -> EdgeBands:
     References:
         Olsen, Designing in-plane heterostructures of quantum spin Hall insulators from first principles: 1T'-MoS2 with
         adsorbates, Phys. Rev. B 94, 235106 (2016), doi 10.1103/PhysRevB.94.235106.
-
-    Args:
-        calculator: as in `scalar_bands`.
-        size: divisions of the grid.
     """
     from gpaw.spinorbit import soc_eigenstates
 
@@ -74,12 +70,7 @@ def spin_orbit_bands(calculator: GPAW, size: int) -> EdgeBands:
 
 
 def hybrid_bands(calculator: GPAW, hybrid: str) -> EdgeBands:
-    """Bands of a hybrid functional on the density and wave functions of the calculation, without spin-orbit coupling.
-
-    Args:
-        calculator: as in `scalar_bands`.
-        hybrid: name of the functional, e.g. ``"HSE06"``.
-    """
+    """Bands of a hybrid functional on the density and wave functions of the calculation, without spin-orbit coupling."""
     from gpaw import GPAW
     from gpaw.hybrids.eigenvalues import non_self_consistent_eigenvalues
 

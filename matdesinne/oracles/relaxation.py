@@ -54,9 +54,6 @@ class Relaxation:
     def run(self, atoms: Atoms) -> dict[str, Value]:
         """Relax atoms in place.
 
-        Args:
-            atoms: with a calculator that has forces.
-
         Returns:
             The energies of the relaxed and of the given atoms and their difference; the thickness, which is the largest
             distance of two atoms along the normal of the layer; the largest force that is left; the number of steps; the

@@ -25,10 +25,6 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     """Draw histograms of the predicted properties with the target, and of every parameter, as densities.
 
     Grey: the samples; blue: the final candidates; orange: the target.
-
-    Args:
-        run: the stages of a generation.
-        path: the picture, e.g. ``candidates.png`` or ``.pdf``.
     """
     sampled, final = run.stages["sampled"], run.candidates
     panels = len(final.properties) + final.space.dimension
@@ -67,12 +63,7 @@ def _draw_densities(
 
 
 def run_section(run: DesignRun, picture: Path) -> Section:
-    """Returns the section of a report on a generation: the counts, errors and seconds of its stages, and the picture.
-
-    Args:
-        run: the stages of a generation.
-        picture: the picture that `draw_candidates` drew.
-    """
+    """Returns the section of a report on a generation: the counts, errors and seconds of its stages, and the picture."""
     properties = run.candidates.properties
     heads = ["stage", "designs", *(f"mean |{prop.name} - target| [{prop.unit}]" for prop in properties), "time [s]"]
     rows = [

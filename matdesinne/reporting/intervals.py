@@ -22,10 +22,6 @@ def mean_intervals(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndar
 
     References:
         Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall 1993, chapter 13 (percentiles).
-
-    Args:
-        values: one row for each design.
-        seed: seed of the resampling.
     """
     if len(values) < 2:
         return np.full((2, values.shape[1]), np.nan)

@@ -19,15 +19,7 @@ _ROWS = 2048
 
 
 def draw_samples(model: InverseModel, surrogate: Surrogate, held_out: DesignTable, path: Path, seed: int = 0) -> None:
-    """Draw the predicted properties of one sample for each held-out target against the target.
-
-    Args:
-        model: samples the designs.
-        surrogate: predicts their properties.
-        held_out: designs and properties that the model was not trained on; the first 2,048 are used.
-        path: of the picture.
-        seed: of the samples.
-    """
+    """Draw the predicted properties of one sample for each held-out target against the target."""
     y = held_out.y[:_ROWS]
     predicted, _ = surrogate.predict_many(model.sample(y, torch.Generator().manual_seed(seed)))
     count = len(surrogate.properties)

@@ -13,10 +13,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     Floats have three significant digits, ``None`` is an empty cell, and everything else is printed by `str`. A ``|`` in a cell
     is escaped.
 
-    Args:
-        header: names and units of the columns.
-        rows: one value for each column.
-
     Example:
         >>> print(markdown_table(["model", "MAE [eV]"], [["cINN", 0.01234], ["MDN", None]]), end="")
         | model | MAE [eV] |

@@ -51,13 +51,7 @@ class Pair:
 
 
 def close_pairs(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], count: int) -> list[Pair]:
-    """Find the closest pairs; each row is in one pair at most.
-
-    Args:
-        first: scaled designs.
-        second: scaled designs.
-        count: largest number of pairs.
-    """
+    """Find the closest pairs; each row is in one pair at most."""
     distances = torch.cdist(first, second)
     pairs: list[Pair] = []
     while len(pairs) < min(count, len(first), len(second)):

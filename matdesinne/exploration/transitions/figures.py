@@ -31,14 +31,7 @@ _DRAWN = 3
 
 
 def draw_small(small: Transitions, best: Transitions, surrogate: Surrogate, folder: Path) -> Picture:
-    """Draw how many small transitions there are up to a size, and the property along the best of them.
-
-    Args:
-        small: all small transitions.
-        best: the transitions along which the property is drawn.
-        surrogate: predicts the property.
-        folder: folder of the figure.
-    """
+    """Draw how many small transitions there are up to a size, and the property along the best of them."""
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, knob in zip(CYCLE * 9, sorted(set(small.knobs), key=small.knobs.count, reverse=True), strict=False):
@@ -85,13 +78,7 @@ def _draw_lines(axis: Axes, best: Transitions, surrogate: Surrogate, folder: Pat
 
 
 def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Picture:
-    """Draw the structures before and after the first few transitions, from above.
-
-    Args:
-        best: transitions in a space with the six lattice parameters.
-        prototype: atoms and fractional positions.
-        folder: folder of the figure.
-    """
+    """Draw the structures before and after the first few transitions, from above."""
     pairs = structure_pairs(best.take(torch.arange(min(_DRAWN, len(best)))), prototype)
     figure = matplotlib.figure.Figure(figsize=(3.1 * len(pairs), 5.6), layout="constrained")
     axes = figure.subplots(2, len(pairs), squeeze=False)
@@ -115,13 +102,7 @@ def _knob_text(best: Transitions, row: int, end: str) -> str:
 
 
 def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> Picture:
-    """Draw the sizes of the shortest transitions, by the knobs that may change.
-
-    Args:
-        shortest: the shortest transition of each design and set of knobs.
-        shown: the sets of knobs to draw.
-        folder: folder of the figure.
-    """
+    """Draw the sizes of the shortest transitions, by the knobs that may change."""
     figure = matplotlib.figure.Figure(figsize=(7, 0.32 * len(shown) + 1.2), layout="constrained")
     axis = figure.subplots()
     levels = torch.tensor([0.1, 0.5, 0.9])
@@ -141,14 +122,7 @@ def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> 
 
 
 def draw_remote(surrogate: Surrogate, designs: Float[Tensor, "n dx"], distance: Float[Tensor, " n"], folder: Path) -> Picture:
-    """Draw the distance of designs from the nearest transition against their property.
-
-    Args:
-        surrogate: predicts the property.
-        designs: in physical units.
-        distance: their distances in half-widths of the box.
-        folder: folder of the figure.
-    """
+    """Draw the distance of designs from the nearest transition against their property."""
     prop, y = surrogate.properties[0], surrogate.predict_many(designs)[0][:, 0]
     figure = matplotlib.figure.Figure(figsize=(5.5, 3.8), layout="constrained")
     axis = figure.subplots()

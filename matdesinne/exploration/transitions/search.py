@@ -99,12 +99,7 @@ class TransitionSearch:
         return Transitions.between(accurate, chosen.levels, again.before, again.after, again.knobs, other=surrogate)
 
     def shortest(self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate) -> Transitions:
-        """Find the shortest transition of every design across the smallest level, for each set of knobs.
-
-        Args:
-            tables: the starts, in physical units.
-            surrogate: predicts the property.
-        """
+        """Find the shortest transition of every design across the smallest level, for each set of knobs."""
         names = surrogate.space.names
         sets = self.knobs or [*combinations(names, 1), *combinations(names, 2), names]
         designs = torch.cat([table[: self.starts] for table in tables])
@@ -113,12 +108,7 @@ class TransitionSearch:
     def remotest(
         self, tables: Sequence[Float[Tensor, "n dx"]], surrogate: Surrogate
     ) -> tuple[Float[Tensor, "n dx"], Float[Tensor, " n"]]:
-        """Returns generated designs and their distances from the floor of the property, the farthest first.
-
-        Args:
-            tables: generated designs, one table for each target.
-            surrogate: predicts the property.
-        """
+        """Returns generated designs and their distances from the floor of the property, the farthest first."""
         designs = torch.cat([table[: self.remote] for table in tables])
         distance = distance_to_level(surrogate, designs, _floor(surrogate))
         order = distance.argsort(descending=True, stable=True)
@@ -135,13 +125,7 @@ def _floor(surrogate: Surrogate) -> float:
 
 
 def move_to_levels(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Levels) -> Float[Tensor, "m dx"]:
-    """Move designs onto the level of their side by Newton's projection; those that do not arrive are left out.
-
-    Args:
-        surrogate: predicts the property.
-        designs: in physical units.
-        levels: the levels of the two sides.
-    """
+    """Move designs onto the level of their side by Newton's projection; those that do not arrive are left out."""
     mean, std = surrogate.predict_many(designs)
     upper = mean[:, 0] > levels.threshold
     arrived = [designs[:0]]
@@ -160,13 +144,6 @@ def small_transitions(
     """Find transitions by a small change of one knob, for every design and every knob that is steep enough there.
 
     The search follows a knob in the direction of its slope if a linear property would cross within 1.5 times the reach.
-
-    Args:
-        surrogate: predicts the property and its gradient.
-        designs: the starts, in physical units; use those of `move_to_levels`.
-        levels: the levels of the two sides.
-        reach: longest change, in half-widths of the box.
-        space: the design space of the surrogate, possibly with narrower bounds.
     """
     space = space or surrogate.space
     at = surrogate.linearize(designs.to(surrogate.device))

@@ -54,12 +54,7 @@ class TransitionResults:
 
 
 def find_transitions(exploration: Exploration, config: DictConfig) -> TransitionResults:
-    """Search for transitions among generated designs.
-
-    Args:
-        exploration: the designs.
-        config: with the keys ``transitions``, ``design`` and ``run``.
-    """
+    """Search for transitions among generated designs."""
     search: TransitionSearch = instantiate(config.transitions, _convert_="all")
     surrogate = exploration.surrogate
     accurate = _accurate_surrogate(surrogate, config.run)

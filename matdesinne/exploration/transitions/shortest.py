@@ -30,14 +30,6 @@ def shortest_transitions(
     For one knob the search scans its whole range. For several it begins at the design and at the crossings of each of them
     alone, and keeps the shortest result.
 
-    Args:
-        surrogate: predicts the property.
-        designs: the starts, in physical units; those on neither side are left out.
-        knobs: sets of parameters that may change.
-        levels: the levels of the two sides.
-        space: the design space of the surrogate, possibly with narrower bounds.
-        reach: longest change, in half-widths of the box.
-
     Raises:
         ConfigError: if a set is empty or names no parameter.
     """
@@ -65,13 +57,6 @@ def distance_to_level(
 
     The search begins at the design and then at the ends that it has found for the nearest other designs. The result is an upper
     bound of the minimum, in half-widths of the box, and infinite if the search finds no crossing.
-
-    Args:
-        surrogate: predicts the property.
-        designs: in physical units.
-        level: in the unit of the property.
-        space: the design space of the surrogate, possibly with narrower bounds.
-        rounds: number of searches for each design.
     """
     space = space or surrogate.space
     below = surrogate.predict_many(designs)[0][:, 0] <= level

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 def structure_pairs(transitions: Transitions, prototype: Prototype) -> list[tuple[ase.Atoms, ase.Atoms]]:
-    """Returns the structures before and after each transition; ``info`` has its number, the end, the prediction and units.
-
-    Args:
-        transitions: in a space with the six lattice parameters.
-        prototype: atoms and fractional positions.
-    """
+    """Returns the structures before and after each transition; ``info`` has its number, the end, the prediction and units."""
     prototype.check(transitions.space)
     names, prop = transitions.space.names, transitions.prop
     units = {p.name: p.unit for p in transitions.space.parameters if p.name not in CELL_PARAMETERS}
@@ -45,13 +40,7 @@ def structure_pairs(transitions: Transitions, prototype: Prototype) -> list[tupl
 
 
 def write_structures(transitions: Transitions, prototype: Prototype, folder: Path) -> None:
-    """Write ``transitions.extxyz``, each start followed by its end, and a folder ``transitions`` of CIF files.
-
-    Args:
-        transitions: in the order of the files.
-        prototype: atoms and fractional positions.
-        folder: where to write; CIF files of earlier transitions are deleted there.
-    """
+    """Write ``transitions.extxyz``, each start followed by its end, and a folder ``transitions`` of CIF files."""
     from ase.io import write
 
     structures = [atoms for pair in structure_pairs(transitions, prototype) for atoms in pair]

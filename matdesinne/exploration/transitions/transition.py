@@ -105,15 +105,6 @@ class Transitions:
 
         The calibrated spread is an average over designs; where another surrogate disagrees, the error is larger. The difference
         of two surrogates is therefore added to the spread in quadrature.
-
-        Args:
-            surrogate: predicts the property.
-            levels: the levels of the two sides.
-            before: the starts, in physical units.
-            after: the ends.
-            knobs: for each row, the parameters that were free to change, joined by ``+``.
-            space: the design space of the surrogate, possibly with narrower bounds.
-            other: a surrogate of another kind for the same property.
         """
         predictions = [surrogate.predict_many(x) for x in (before, after)]
         value, std = (torch.stack([column[:, 0] for column in columns], dim=1) for columns in zip(*predictions, strict=True))
@@ -149,11 +140,7 @@ class Transitions:
         return self.size[torch.tensor([name == knobs for name in self.knobs])]
 
     def take(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Transitions:
-        """Keep some rows.
-
-        Args:
-            rows: a mask, or row numbers in the order of the result.
-        """
+        """Keep some rows."""
         numbers = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
         return replace(
             self,
@@ -190,10 +177,6 @@ def best_first(transitions: Transitions, small: float) -> Transitions:
     """Order transitions: first the small ones, the most probable first, and then the others by their size.
 
     Probabilities are rounded to a hundredth; of equal ones the smaller change comes first.
-
-    Args:
-        transitions: in any order.
-        small: size below which a change counts as small, in half-widths of the box.
     """
     by_size = transitions.take(transitions.size.argsort(stable=True))
     key = torch.where(by_size.size < small, -1.0 - by_size.probability.round(decimals=2), 0.0)
@@ -201,12 +184,7 @@ def best_first(transitions: Transitions, small: float) -> Transitions:
 
 
 def distinct(transitions: Transitions, apart: float) -> Transitions:
-    """Keep the first of those transitions whose starts, or images of them under the symmetries, are near each other.
-
-    Args:
-        transitions: in order of preference.
-        apart: smallest distance of two starts, in half-widths of the box.
-    """
+    """Keep the first of those transitions whose starts, or images of them under the symmetries, are near each other."""
     starts = transitions.before / transitions.half_width
     images = transitions.space.images(transitions.before) / transitions.half_width
     kept: list[int] = []
