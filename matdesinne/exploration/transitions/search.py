@@ -18,7 +18,6 @@ from matdesinne.exploration.transitions.crossing import first_crossing, half_wid
 from matdesinne.exploration.transitions.shortest import distance_to_level, shortest_transitions
 from matdesinne.exploration.transitions.transition import ON_LEVEL, Levels, Transitions, best_first, distinct, joined
 from matdesinne.localization import Newton
-from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
@@ -71,12 +70,7 @@ class TransitionSearch:
 
         The fast surrogate moves designs to every level and finds the knobs that are steep there. The accurate one moves the
         starts for which the two differ least onto its own level and finds the crossing again. Their difference widens the
-        spread of the prediction.
-
-        Args:
-            tables: generated designs, one table for each target.
-            surrogate: the fast surrogate.
-            accurate: the accurate surrogate, if there is one.
+        spread of the prediction. There is one table of designs for each target.
         """
         designs = torch.cat([table[: self.edges] for table in tables])
         by_level = []
@@ -138,27 +132,23 @@ def move_to_levels(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels:
     return torch.cat(arrived)
 
 
-def small_transitions(
-    surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Levels, reach: float, space: DesignSpace | None = None
-) -> Transitions:
-    """Find transitions by a small change of one knob, for every design and every knob that is steep enough there.
+def small_transitions(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels: Levels, reach: float) -> Transitions:
+    """Find transitions by a change of one knob of at most `reach` half-widths, for designs from `move_to_levels`.
 
     The search follows a knob in the direction of its slope if a linear property would cross within 1.5 times the reach.
     """
-    space = space or surrogate.space
     at = surrogate.linearize(designs.to(surrogate.device))
     mean, slope = at.mean[:, 0].cpu(), at.jacobian[:, 0].cpu() * half_widths(surrogate)
-    transitions = [Transitions.between(surrogate, levels, designs[:0], designs[:0], [], space)]
+    transitions = [Transitions.between(surrogate, levels, designs[:0], designs[:0], [])]
     for above in (True, False):
         side = levels.side(above)
         starts = levels.is_start(mean, above)
         rows, knobs = (starts[:, None] & (side.missing(mean)[:, None] <= 1.5 * reach * slope.abs())).nonzero().unbind(dim=1)
-        rays = torch.zeros(len(rows), space.dimension)
+        rays = torch.zeros(len(rows), designs.shape[1])
         rays[torch.arange(len(rows)), knobs] = slope[rows, knobs].sign() * (1.0 if above else -1.0)
         limit = torch.full((len(rows),), reach)
-        crossings = first_crossing(surrogate, designs[rows], rays, side, space, limit, _FEW_POINTS)
+        crossings = first_crossing(surrogate, designs[rows], rays, side, limit, _FEW_POINTS)
         near = crossings.distance <= reach
-        names = [space.names[knob] for knob in knobs[near].tolist()]
-        ends = crossings.designs[near]
-        transitions.append(Transitions.between(surrogate, levels, designs[rows][near], ends, names, space))
+        names = [surrogate.space.names[knob] for knob in knobs[near].tolist()]
+        transitions.append(Transitions.between(surrogate, levels, designs[rows][near], crossings.designs[near], names))
     return joined(transitions)
