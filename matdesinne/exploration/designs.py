@@ -31,8 +31,8 @@ class Exploration:
         generated: candidates, one table for each target, the lowest target first.
         surrogate: predicts the properties of further designs, with gradients.
         labelled: rows of the data set; ``None`` if the run does not say what it was trained on.
-        folder: folder of the figures and tables.
-        seed: seed of all random numbers.
+        folder: of the figures and tables.
+        seed: of all random numbers.
     """
 
     generated: tuple[Candidates, ...]

@@ -29,11 +29,9 @@ _FEWEST = 8
 
 @dataclass(frozen=True)
 class Embedding:
-    """Places of designs on a plane without units, where neighbours in the scaled design space are neighbours.
+    """Designs and their places on a plane without units, where neighbours in the scaled design space are neighbours.
 
-    Args:
-        labelled: rows of the data set that are on the map, and their places.
-        generated: candidates for each target that are on the map, and their places.
+    They are rows of the data set, and candidates for each target.
     """
 
     labelled: tuple[DesignTable, Float[np.ndarray, "n 2"]] | None
@@ -41,7 +39,7 @@ class Embedding:
 
 
 def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Candidates], seed: int) -> Embedding | None:
-    """Place labelled and generated designs on one plane.
+    """Place labelled and generated designs on one plane, or return ``None`` if there are too few different ones.
 
     If there are too many, random ones of them are placed: two shares are labelled rows, and one share is the candidates for
     each target.
@@ -49,9 +47,6 @@ def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Ca
     References:
         McInnes, Healy and Melville, UMAP: uniform manifold approximation and projection for dimension reduction, 2018,
         arXiv 1802.03426.
-
-    Returns:
-        The map, or ``None`` if there are too few different designs.
 
     Raises:
         ConfigError: if umap-learn is not installed.

@@ -41,8 +41,8 @@ class Round:
 
     Args:
         training_rows: number of rows that the surrogate was trained on.
-        fresh: distance of the label to the target for designs that are drawn at random and never trained on, NaN where there is
-            no label, shape [targets, n]. Every round localizes the same samples with its own surrogate.
+        fresh: distance of the label to each target for designs that are drawn at random and never trained on, NaN where there
+            is no label. Every round localizes the same samples with its own surrogate.
         chosen: the same for the designs that join the training rows after this round; none in the last round.
         failed: number of calculations that failed.
     """
@@ -64,13 +64,8 @@ def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> 
         Settles, Active Learning Literature Survey, University of Wisconsin-Madison 1648 (2009), section 3.6 (density and
         diversity). Sener and Savarese, ICLR 2018, arXiv 1708.00489 (farthest points).
 
-    Args:
-        candidates: the designs to choose from.
-        count: number of designs to choose.
-        known: labelled designs, in physical units.
-
     Returns:
-        Row numbers, at most `count`.
+        At most `count` row numbers.
     """
     space = candidates.space
     unit = space.to_unit(candidates.designs)
@@ -100,7 +95,7 @@ class ActiveLearning:
         model: the generative model, the same in every round; the newest surrogate localizes its samples.
         oracle: computes the labels.
         executor: returns a new executor, which runs the calculations of one table of designs.
-        folder: the folder of the labels.
+        folder: of the labels.
         targets: values or intervals of the property in its unit.
         num_samples: number of designs to sample for each target and round.
         per_round: number of labels that join the training rows in a round, divided over the targets.

@@ -18,15 +18,15 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.files import atomic_path, write_json
+from matdesinne.files import atomic_path, write_json, write_text
 from matdesinne.labelling.validation import TargetErrors, Validation
 from matdesinne.reporting.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 from matdesinne.structures import Prototype, draw_structure
 from matdesinne.training.loggers import log_results
 
-_LABELS, _TARGET, _SPREAD = BLUE, VERMILLION, GREEN
 _EXAMPLES = 2
+"""Number of structures for each target."""
 _INTRODUCTION = (
     "Errors of labels against targets. The two columns behind a number are the ends of its 95 % interval (bootstrap, "
     "Wilson).\n\n"
@@ -36,19 +36,13 @@ _INTRODUCTION = (
 def write_validation(validation: Validation, folder: Path, prototype: Prototype | None, outlier: float, seed: int) -> str:
     """Write ``validation.json``, ``.md``, ``.parquet`` and ``.png``; returns the text of ``validation.md``.
 
-    Args:
-        validation: candidates with labels.
-        folder: the folder of the files.
-        prototype: atoms of a design, for the structures in the picture; ``None``: no structures are drawn.
-        outlier: distance to the target above which a label is an outlier, in the unit of the property.
-        seed: seed of the bootstrap.
+    For `outlier` and `seed` see `Validation.errors`. The picture shows structures if there is a prototype.
     """
     errors = validation.errors(outlier, seed)
     write_json(folder / "validation.json", {"outlier": outlier, "targets": [asdict(entry) for entry in errors]})
     _write_table(validation, folder / "validation.parquet")
     text = _markdown(errors, validation.chosen[0].properties[0].unit, outlier)
-    with atomic_path(folder / "validation.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "validation.md", text)
     _draw(validation, prototype, folder / "validation.png")
     return text
 
@@ -56,12 +50,11 @@ def write_validation(validation: Validation, folder: Path, prototype: Prototype 
 def log_validation(loggers: Sequence[Logger], validation: Validation, folder: Path, outlier: float, seed: int) -> None:
     """Logs the errors for each target, as numbers and as a table, and the picture that `write_validation` wrote."""
     rows = [asdict(entry) for entry in validation.errors(outlier, seed)]
-    metrics = {
-        f"{row['target']}: {name}": row[name] for row in rows for name in ("mae", "rmse", "largest", "outliers", "failed")
-    }
+    shown = ("mae", "rmse", "largest", "outliers", "failed")
+    metrics = {f"{row['target']}: {name}": row[name] for row in rows for name in shown}
     table = (list(rows[0]), [[str(cell) if isinstance(cell, tuple) else cell for cell in row.values()] for row in rows])
-    picture = folder / "validation.png"
-    log_results(loggers, metrics=metrics, images={"validation": picture}, tables={"validation": table})
+    images = {"validation": folder / "validation.png"}
+    log_results(loggers, metrics=metrics, images=images, tables={"validation": table})
 
 
 def _write_table(validation: Validation, path: Path) -> None:
@@ -120,17 +113,17 @@ def _draw_histogram(axis: Axes, candidates: Candidates, labels: Float[Tensor, " 
     prop = candidates.properties[0]
     low, high = float(labels.min()), float(labels.max())
     slack = max(0.05 * (high - low), 0.01)
-    axis.hist(labels.numpy(), bins=np.linspace(low - slack, high + slack, 41).tolist(), color=_LABELS)
+    axis.hist(labels.numpy(), bins=np.linspace(low - slack, high + slack, 41).tolist(), color=BLUE)
     for edge in {candidates.target.lower[0], candidates.target.upper[0]}:
         if np.isfinite(edge):
-            axis.axvline(edge, color=_TARGET, linestyle="--")
+            axis.axvline(edge, color=VERMILLION, linestyle="--")
     axis.set(xlabel=f"{prop.name} [{prop.unit}]", ylabel="designs", title=candidates.target.format(candidates.properties))
 
 
 def _draw_spread(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]) -> None:
     prop = candidates.properties[0]
     spread, miss = candidates.std[:, 0].numpy(), (labels - candidates.mean[:, 0].double()).abs().numpy()
-    axis.plot(spread, miss, ".", color=_SPREAD)
+    axis.plot(spread, miss, ".", color=GREEN)
     top = float(spread.max()) * 1.05
     axis.plot([0, top], [0, top], color=GREY, linewidth=1)
     axis.set(xlabel=f"predicted spread [{prop.unit}]", ylabel=f"|label - prediction| [{prop.unit}]", xlim=(0, top or None))
@@ -139,7 +132,7 @@ def _draw_spread(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]
 def _draw_examples(axes: Sequence[Axes], candidates: Candidates, labels: Float[Tensor, " n"], prototype: Prototype) -> None:
     """Draws the design whose label is nearest to the target, then the designs that differ most from those drawn."""
     error = candidates.target.residual(labels.unsqueeze(1)).abs()[:, 0]
-    unit = (candidates.designs - candidates.space.lower) / (candidates.space.upper - candidates.space.lower)
+    unit = candidates.space.to_unit(candidates.designs)
     drawn = [int(error.argmin())]
     while len(drawn) < min(len(axes), len(labels)):
         drawn.append(int(torch.cdist(unit, unit[drawn]).amin(dim=1).argmax()))

@@ -31,15 +31,12 @@ class TargetErrors:
         target: the target as text.
         labelled: number of candidates with a label.
         failed: number of candidates whose calculation failed; the other numbers leave them out.
-        mae: mean distance of the labels to the target, in the unit of the property.
-        mae_interval: interval by the bootstrap; ``None`` for a single label.
+        mae: mean distance of the labels to the target, in the unit of the property; a single label has no interval.
         rmse: root mean square of that distance.
         largest: the largest distance.
-        outliers: share of candidates with a distance above the limit.
-        outliers_interval: Wilson interval.
-        at_floor: share whose label is at or below the property's floor although the target is above it; ``None`` for a target
-            at the floor or a property without one.
-        at_floor_interval: Wilson interval.
+        outliers: share of candidates with a distance above the limit, with Wilson's interval.
+        at_floor: share whose label is at or below the property's floor although the target is above it, with Wilson's
+            interval; ``None`` for a target at the floor or a property without one.
         prediction_mae: mean distance of the labels to the predictions.
         within_spread: share whose label is within one predicted standard deviation of the prediction; 0.68 if calibrated.
         within_two: the same for two standard deviations; 0.95 if calibrated.
@@ -65,25 +62,14 @@ class TargetErrors:
 
 @dataclass(frozen=True)
 class Validation:
-    """Candidates chosen for validation, with their labels.
-
-    Args:
-        chosen: the candidates for each target.
-        labels: the oracle's property for each candidate, float64, NaN where the calculation failed.
-        run: the run of labelling.
-    """
+    """The candidates chosen for each target, and their labels in float64, NaN where the calculation failed."""
 
     chosen: Sequence[Candidates]
     labels: Sequence[Float[Tensor, " n"]]
     run: LabelRun
 
     def errors(self, outlier: float, seed: int) -> list[TargetErrors]:
-        """Returns the errors for each target.
-
-        Args:
-            outlier: distance above which a label is an outlier, in the unit of the property.
-            seed: seed of the bootstrap.
-        """
+        """Returns the errors for each target; a label farther from it than `outlier`, in its unit, is an outlier."""
         pairs = zip(self.chosen, self.labels, strict=True)
         return [_errors(candidates, labels, outlier, seed) for candidates, labels in pairs]
 
@@ -110,15 +96,7 @@ def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generat
 def validate(
     tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
 ) -> Validation:
-    """Choose candidates of each table and label them.
-
-    Args:
-        tables: one table of candidates for each target.
-        per_target: number of candidates to choose from each table.
-        oracle: computes the labels; it must have the candidates' property.
-        executor: runs the calculations.
-        folder: the folder of records and labels; a run that was interrupted continues from them.
-        generator: generator of the choice.
+    """Choose candidates of each table, one for each target, and label them as `label_points` does.
 
     Raises:
         ConfigError: if there are several properties, or the oracle does not compute the property or has other parameters.

@@ -53,7 +53,7 @@ class Side:
 
 
 class Crossings(NamedTuple):
-    """For each start, the design where the property has crossed the level (NaN if there is none) and its distance (infinite)."""
+    """For each start, the design where the property has crossed the level (or NaN), and its distance (or infinity)."""
 
     designs: Float[Tensor, "n dx"]
     distance: Float[Tensor, " n"]
@@ -74,8 +74,8 @@ def first_crossing(
 ) -> Crossings:
     """Find the first crossing on a line from each start, up to a reach, by a scan of some points and bisection.
 
-    The rays are directions in half-widths of the box, of length 1. The scan can miss a stretch that is shorter than the distance
-    of two points: of 24, 0.2 % of the reach at first, 8 % at last.
+    The rays are directions in half-widths of the box, of length 1. The scan can miss a stretch that is shorter than the
+    distance of two points: of 24, 0.2 % of the reach at first, 8 % at last.
     """
     direction = rays * half_widths(surrogate)
     edge = torch.where(direction > 0, surrogate.space.upper.to(x), surrogate.space.lower.to(x))

@@ -31,7 +31,7 @@ _DRAWN = 3
 
 
 def draw_small(small: Transitions, best: Transitions, surrogate: Surrogate, folder: Path) -> Picture:
-    """Draw how many small transitions there are up to a size, and the property along the best of them."""
+    """Draw how many small transitions there are up to a size, and the surrogate's property along the best of them."""
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, knob in zip(CYCLE * 9, sorted(set(small.knobs), key=small.knobs.count, reverse=True), strict=False):
@@ -82,12 +82,15 @@ def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Pi
     pairs = structure_pairs(best.take(torch.arange(min(_DRAWN, len(best)))), prototype)
     figure = matplotlib.figure.Figure(figsize=(3.1 * len(pairs), 5.6), layout="constrained")
     axes = figure.subplots(2, len(pairs), squeeze=False)
-    for column, pair in enumerate(pairs):
-        for axis, atoms in zip(axes[:, column], pair, strict=True):
+    for row, pair in enumerate(pairs):
+        knob = best.space.index(best.knobs[row])
+        parameter = best.space.parameters[knob]
+        for axis, atoms, designs in zip(axes[:, row], pair, (best.before, best.after), strict=True):
             draw_structure(atoms, axis)
             axis.set_axis_off()
-            end, value = atoms.info["end"], f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
-            axis.set_title(f"{column + 1} {end}: {value}\n{_knob_text(best, column, end)}", fontsize=8)
+            value = f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
+            change = f"{parameter.name} = {designs[row, knob]:.3f} {parameter.unit}"
+            axis.set_title(f"{row + 1} {atoms.info['end']}: {value}\n{change}", fontsize=8)
     return Picture(
         save_figure(figure, folder, "transitions_structures"),
         f"The layer from above (3 x 3 cells), before (top) and after (bottom) the best {len(pairs)} transitions.",
@@ -95,14 +98,8 @@ def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Pi
     )
 
 
-def _knob_text(best: Transitions, row: int, end: str) -> str:
-    column = best.space.index(best.knobs[row])
-    parameter, designs = best.space.parameters[column], best.before if end == "before" else best.after
-    return f"{parameter.name} = {designs[row, column]:.3f} {parameter.unit}"
-
-
 def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> Picture:
-    """Draw the sizes of the shortest transitions, by the knobs that may change."""
+    """Draw the sizes of the shortest transitions for some sets of knobs."""
     figure = matplotlib.figure.Figure(figsize=(7, 0.32 * len(shown) + 1.2), layout="constrained")
     axis = figure.subplots()
     levels = torch.tensor([0.1, 0.5, 0.9])

@@ -100,8 +100,8 @@ class Transitions:
     ) -> Transitions:
         """Predict the property at both ends, and the probability that the transitions are real.
 
-        The calibrated spread is an average over designs; where another surrogate of the property disagrees, the error is larger.
-        The difference of the two is therefore added to the spread in quadrature.
+        The calibrated spread is an average over designs; where another surrogate of the property disagrees, the error is
+        larger. The difference of the two is therefore added to the spread in quadrature.
         """
         predictions = [surrogate.predict_many(x) for x in (before, after)]
         value, std = (torch.stack([column[:, 0] for column in columns], dim=1) for columns in zip(*predictions, strict=True))
