@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.bands import band_edges
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.base import Column, Labels, Oracle, Value
-from matdesinne.oracles.edges import band_edges
 from matdesinne.oracles.levels import EdgeBands, check_hybrid, half_grid, hybrid_bands, scalar_bands, spin_orbit_bands
 from matdesinne.oracles.relaxation import Relaxation
 from matdesinne.space import DesignSpace

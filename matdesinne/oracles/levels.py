@@ -37,11 +37,9 @@ def half_grid(size: int) -> Float[np.ndarray, "k 2"]:
 
 
 def scalar_bands(calculator: GPAW, size: int) -> EdgeBands:
-    """Bands of the calculation itself, without spin-orbit coupling.
+    """Bands of a finished calculation itself, without spin-orbit coupling.
 
-    Args:
-        calculator: a finished calculation on the Gamma-centred size x size grid, with time reversal as its only symmetry.
-        size: divisions of the grid.
+    Its grid is Gamma-centred with size x size points, and time reversal is its only symmetry.
 
     Raises:
         RuntimeError: if the k-points are not those of `half_grid`.
@@ -80,9 +78,8 @@ def hybrid_bands(calculator: GPAW, hybrid: str) -> EdgeBands:
         calculator.write(file, mode="all")
         finished = GPAW(file, txt=None, legacy_gpaw=False)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            energies, semilocal, exchange = non_self_consistent_eigenvalues(
-                finished, hybrid, lowest_empty - 1, lowest_empty + 1
-            )
+            terms = non_self_consistent_eigenvalues(finished, hybrid, lowest_empty - 1, lowest_empty + 1)
+    energies, semilocal, exchange = terms
     valence, conduction = (energies - semilocal + exchange)[0].T
     return EdgeBands(valence, conduction)
 

@@ -104,11 +104,7 @@ def _is_across(surrogate: Surrogate, x: Float[Tensor, "n dx"], side: Side) -> Bo
 
 
 def nearest_crossing(
-    surrogate: Surrogate,
-    x: Float[Tensor, "n dx"],
-    free: Bool[Tensor, "n dx"],
-    side: Side,
-    begin: Float[Tensor, "n dx"],
+    surrogate: Surrogate, x: Float[Tensor, "n dx"], free: Bool[Tensor, "n dx"], side: Side, begin: Float[Tensor, "n dx"]
 ) -> Crossings:
     """Find the shortest change of the free parameters onto the level; see the head of this module.
 
@@ -120,11 +116,11 @@ def nearest_crossing(
     search = _Projection(torch.clamp((begin - x) / unit, low, high), low, high)
     rows = torch.arange(len(x))
     for _ in range(_ROUNDS):
+        if len(rows) == 0:
+            break
         at = surrogate.linearize((x[rows] + unit * search.trial[rows]).to(surrogate.device))
         slope = at.jacobian[:, 0].cpu() * unit * (-1.0 if side.above else 1.0)
         rows = search.advance(rows, side.missing(at.mean[:, 0].cpu()), slope.masked_fill(~free[rows], 0.0))
-        if len(rows) == 0:
-            break
     return Crossings(_clamp(x + unit * search.best, surrogate), search.distance)
 
 

@@ -1,11 +1,13 @@
-"""Figures of transitions."""
+"""Figures of transitions, and the structures before and after them."""
 
 from __future__ import annotations
 
-__all__ = ["draw_remote", "draw_shortest", "draw_small", "draw_structures"]
+__all__ = ["draw_remote", "draw_shortest", "draw_small", "draw_structures", "structure_pairs", "write_structures"]
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import torch
@@ -13,14 +15,17 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from matdesinne.exploration.transitions.structures import structure_pairs
 from matdesinne.exploration.transitions.transition import Transitions
-from matdesinne.files import write_table
+from matdesinne.exports import cif_text
+from matdesinne.files import atomic_path, write_table, write_text
 from matdesinne.reporting.drawing import axis_label, save_figure
 from matdesinne.reporting.palette import BLUE, CYCLE, GREY, SKY, VERMILLION
 from matdesinne.reporting.report import Picture
-from matdesinne.structures import Prototype, draw_structure
+from matdesinne.structures import CELL_PARAMETERS, Prototype, draw_structure
 from matdesinne.surrogates.base import Surrogate
+
+if TYPE_CHECKING:
+    import ase
 
 _CURVE = 33
 """Designs on the line through a transition."""
@@ -96,6 +101,42 @@ def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Pi
         f"The layer from above (3 x 3 cells), before (top) and after (bottom) the best {len(pairs)} transitions.",
         "Structures before and after transitions.",
     )
+
+
+def structure_pairs(transitions: Transitions, prototype: Prototype) -> list[tuple[ase.Atoms, ase.Atoms]]:
+    """Returns the structures before and after each transition; ``info`` has its number, the end, the prediction and units."""
+    prototype.check(transitions.space)
+    names, prop = transitions.space.names, transitions.prop
+    units = {p.name: p.unit for p in transitions.space.parameters if p.name not in CELL_PARAMETERS}
+    unit_text = ", ".join(f"{name}: {unit}" for name, unit in {**units, prop.name: prop.unit}.items())
+
+    def structure(row: int, end: int) -> ase.Atoms:
+        design = (transitions.before, transitions.after)[end][row].tolist()
+        atoms = prototype.atoms(dict(zip(names, design, strict=True)))
+        atoms.info |= {
+            "transition": row + 1,
+            "end": ("before", "after")[end],
+            prop.name: transitions.value[row, end].item(),
+            f"{prop.name}_std": transitions.std[row, end].item(),
+            "units": unit_text,
+        }
+        return atoms
+
+    return [(structure(row, 0), structure(row, 1)) for row in range(len(transitions))]
+
+
+def write_structures(transitions: Transitions, prototype: Prototype, folder: Path) -> None:
+    """Write ``transitions.extxyz``, each start followed by its end, and a folder ``transitions`` of CIF files."""
+    from ase.io import write
+
+    structures = [atoms for pair in structure_pairs(transitions, prototype) for atoms in pair]
+    with atomic_path(folder / "transitions.extxyz") as temporary:
+        write(temporary, structures, format="extxyz")
+    shutil.rmtree(folder / "transitions", ignore_errors=True)
+    for atoms in structures:
+        remarks = [f"{key} = {value}" for key, value in atoms.info.items()]
+        name = f"{atoms.info['transition']:03d}_{atoms.info['end']}.cif"
+        write_text(folder / "transitions" / name, cif_text(atoms, remarks))
 
 
 def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> Picture:

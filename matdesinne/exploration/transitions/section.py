@@ -15,9 +15,8 @@ from torch import Tensor
 
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.rules import start_design
-from matdesinne.exploration.transitions.figures import draw_remote, draw_shortest, draw_small, draw_structures
+from matdesinne.exploration.transitions.figures import draw_remote, draw_shortest, draw_small, draw_structures, write_structures
 from matdesinne.exploration.transitions.search import TransitionSearch
-from matdesinne.exploration.transitions.structures import write_structures
 from matdesinne.exploration.transitions.transition import Transitions
 from matdesinne.files import write_table
 from matdesinne.network import load_network, run_folder

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matdesinne.exploration.transitions.crossing import Side, first_crossing, nearest_crossing
-from matdesinne.exploration.transitions.shortest import shortest_transitions
+from matdesinne.exploration.transitions.search import shortest_transitions
 from matdesinne.exploration.transitions.transition import Levels
 from matdesinne.localization import Newton
 from matdesinne.space import DesignSpace, Parameter

@@ -6,9 +6,9 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import Exploration
+from matdesinne.exploration.transitions.figures import structure_pairs, write_structures
 from matdesinne.exploration.transitions.search import small_transitions
 from matdesinne.exploration.transitions.section import find_transitions, transitions_section
-from matdesinne.exploration.transitions.structures import structure_pairs, write_structures
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.reporting.report import Section
 
