@@ -40,22 +40,19 @@ def design_space_section(exploration: Exploration) -> Section:
     else:
         panels = _panels(exploration.embedding)
         figures += [_draw_map(exploration, panels, j) for j in range(len(exploration.properties))]
-    return Section("Design space", text, figures, [_counts(exploration)])
+    rows = [
+        [name if name == _ROWS else f"candidates, {name}", len(y), *np.quantile(y[:, 0], [0.05, 0.5, 0.95]).tolist()]
+        for name, y in _sets(exploration)
+    ]
+    heads = ["designs", "number", f"5 % of {axis_label(exploration.properties[0])}", "median", "95 %"]
+    counts = Table("Numbers of the designs that are shown, and quantiles of the property.", heads, rows)
+    return Section("Design space", text, figures, [counts])
 
 
 def _sets(exploration: Exploration) -> list[tuple[str, Float[np.ndarray, "n dy"]]]:
     """Returns the properties of the labelled rows, if there are any, and of the candidates for each target."""
     rows = [] if exploration.labelled is None else [(_ROWS, exploration.labelled.y.numpy())]
     return rows + [(target_label(table), table.mean.numpy()) for table in exploration.generated]
-
-
-def _counts(exploration: Exploration) -> Table:
-    rows = [
-        [name if name == _ROWS else f"candidates, {name}", len(y), *np.quantile(y[:, 0], [0.05, 0.5, 0.95]).tolist()]
-        for name, y in _sets(exploration)
-    ]
-    heads = ["designs", "number", f"5 % of {axis_label(exploration.properties[0])}", "median", "95 %"]
-    return Table("Numbers of the designs that are shown, and quantiles of the property.", heads, rows)
 
 
 def _draw_distribution(exploration: Exploration) -> Picture:

@@ -83,7 +83,12 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
         config.refine_with,
     ).to(config.accelerator)
     if config.candidates is None:
-        tables = _generate(design, config)
+        targets = OmegaConf.to_container(config.targets)
+        if not isinstance(targets, list) or not targets:
+            raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
+        generator = torch.Generator().manual_seed(config.seed)
+        tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
+        tables.sort(key=lambda table: table.target.values)
     else:
         tables = read_candidates([config.candidates] if isinstance(config.candidates, str) else list(config.candidates))
     space = design.surrogate.space
@@ -95,15 +100,6 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     settings = config.get("data") or data_settings(config.run)
     labelled = None if settings is None else labelled_rows(settings, space, tables[0].properties)
     return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)
-
-
-def _generate(design: InverseDesign, config: DictConfig) -> list[Candidates]:
-    targets = OmegaConf.to_container(config.targets)
-    if not isinstance(targets, list) or not targets:
-        raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
-    generator = torch.Generator().manual_seed(config.seed)
-    tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
-    return sorted(tables, key=lambda table: table.target.values)
 
 
 def data_settings(run: str) -> DictConfig | None:

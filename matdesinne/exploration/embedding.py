@@ -7,7 +7,6 @@ __all__ = ["Embedding", "embed"]
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -73,7 +72,13 @@ def _choice(count: int, limit: int, generator: torch.Generator) -> Tensor:
 def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about features that are not used here: parametric UMAP, maps of further designs
-        umap = _umap()
+        try:
+            import umap
+        except ImportError as error:
+            raise ConfigError(
+                "Expected umap-learn, which draws the map of the design space, got none: pip install umap-learn, or "
+                "pip install 'matdesinne[explore]'."
+            ) from error
         count = min(_NEIGHBORS, len(coordinates))
         distances, neighbors = NearestNeighbors(n_neighbors=count).fit(coordinates).kneighbors(coordinates)
         # given, because UMAP's exact search calls Python for every pair; with several jobs the result would be random
@@ -85,14 +90,3 @@ def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, 
             n_jobs=1,
         )
         return np.asarray(reducer.fit_transform(coordinates.numpy()))
-
-
-def _umap() -> ModuleType:
-    try:
-        import umap
-    except ImportError as error:
-        raise ConfigError(
-            "Expected umap-learn, which draws the map of the design space, got none: pip install umap-learn, or pip install "
-            "'matdesinne[explore]'."
-        ) from error
-    return umap

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["design_rules_section", "sensitivities", "start_design"]
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -29,14 +28,6 @@ _POINTS = 121
 """Designs along a curve."""
 _BAND = 0.9
 """Probability that the band about a curve holds the property."""
-
-
-class _Curves(NamedTuple):
-    """Values of each knob on a line through one design, the properties there, and the half-widths of their bands."""
-
-    x: Float[Tensor, "dx points"]
-    y: Float[Tensor, "dx points dy"]
-    half_width: Float[Tensor, "dx points dy"]
 
 
 def sensitivities(surrogate: Surrogate, tables: Sequence[Candidates], seed: int) -> pandas.DataFrame:
@@ -72,7 +63,9 @@ def design_rules_section(exploration: Exploration, changes: Mapping[str, float] 
     )
     start, name = start_design(surrogate, dict(changes or {}))
     curves = _curves(surrogate, start)
-    _write_curves(exploration, curves)
+    units = {"parameter": "", "unit": "", "value": "unit"}
+    units |= {f"{prop.name}{ending}": prop.unit for prop in surrogate.properties for ending in ("", "_half_width")}
+    write_table(exploration.folder / "curves.parquet", {name: (units[name], curves[name].to_numpy()) for name in units})
     figures = [_draw_bars(exploration, entries)]
     figures += [_draw_curves(exploration, curves, start, name, j) for j in range(len(surrogate.properties))]
     return Section("Design rules", text, figures, [_table(surrogate.properties, entries)])
@@ -150,32 +143,25 @@ def start_design(surrogate: Surrogate, changes: Mapping[str, float]) -> tuple[Fl
     return start, f"{name} with {', '.join(f'{k} = {v:g}' for k, v in changes.items())}" if changes else name
 
 
-def _curves(surrogate: Surrogate, start: Float[Tensor, " dx"]) -> _Curves:
-    parameters, scale = surrogate.space.parameters, surrogate.scale
-    designs = start.repeat(len(parameters), _POINTS, 1)
-    for i, (parameter, mean, std) in enumerate(zip(parameters, scale.mean.tolist(), scale.std.tolist(), strict=True)):
-        low, high = (parameter.lower, parameter.upper) if parameter.bounded else (mean - 2 * std, mean + 2 * std)
-        designs[i, :, i] = torch.linspace(low, high, _POINTS)
-    y, std = surrogate.predict_many(designs.flatten(0, 1))
-    half_width = surrogate.half_width(std, _BAND)
-    size = (len(parameters), _POINTS)
-    return _Curves(designs.diagonal(dim1=0, dim2=2).T, y.unflatten(0, size), half_width.unflatten(0, size))
+def _curves(surrogate: Surrogate, start: Float[Tensor, " dx"]) -> pandas.DataFrame:
+    """Returns each knob on a line through the design, the properties there, and the half-widths of their bands."""
+    frames = []
+    scales = zip(surrogate.space.parameters, surrogate.scale.mean.tolist(), surrogate.scale.std.tolist(), strict=True)
+    for i, (parameter, middle, spread) in enumerate(scales):
+        low, high = (parameter.lower, parameter.upper) if parameter.bounded else (middle - 2 * spread, middle + 2 * spread)
+        designs = start.repeat(_POINTS, 1)
+        designs[:, i] = torch.linspace(low, high, _POINTS)
+        y, std = surrogate.predict_many(designs)
+        half_width = surrogate.half_width(std, _BAND)
+        frame = pandas.DataFrame({"parameter": parameter.name, "unit": parameter.unit, "value": designs[:, i].double().numpy()})
+        for j, prop in enumerate(surrogate.properties):
+            frame[prop.name] = y[:, j].double().numpy()
+            frame[f"{prop.name}_half_width"] = half_width[:, j].double().numpy()
+        frames.append(frame)
+    return pandas.concat(frames)
 
 
-def _write_curves(exploration: Exploration, curves: _Curves) -> None:
-    parameters = exploration.space.parameters
-    columns: dict[str, tuple[str, Sequence[object]]] = {
-        "parameter": ("", [parameter.name for parameter in parameters for _ in range(_POINTS)]),
-        "unit": ("", [parameter.unit for parameter in parameters for _ in range(_POINTS)]),
-        "value": ("unit", curves.x.flatten().tolist()),
-    }
-    for j, prop in enumerate(exploration.surrogate.properties):
-        columns[prop.name] = (prop.unit, curves.y[:, :, j].flatten().tolist())
-        columns[f"{prop.name}_half_width"] = (prop.unit, curves.half_width[:, :, j].flatten().tolist())
-    write_table(exploration.folder / "curves.parquet", columns)
-
-
-def _draw_curves(exploration: Exploration, curves: _Curves, start: Float[Tensor, " dx"], name: str, j: int) -> Picture:
+def _draw_curves(exploration: Exploration, curves: pandas.DataFrame, start: Float[Tensor, " dx"], name: str, j: int) -> Picture:
     """Draw the property with number `j` along each knob."""
     properties, parameters = exploration.surrogate.properties, exploration.space.parameters
     prop, columns = properties[j], min(len(parameters), 4)
@@ -183,7 +169,8 @@ def _draw_curves(exploration: Exploration, curves: _Curves, start: Float[Tensor,
     figure = matplotlib.figure.Figure(figsize=(2.9 * columns, 2.7 * rows), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(rows, columns, sharey=True)).flat)
     for i, (axis, parameter) in enumerate(zip(axes, parameters, strict=False)):
-        x, y, half_width = curves.x[i], curves.y[i, :, j], curves.half_width[i, :, j]
+        curve = curves[curves["parameter"] == parameter.name]
+        x, y, half_width = (curve[name] for name in ("value", prop.name, f"{prop.name}_half_width"))
         axis.fill_between(x, y - half_width, y + half_width, color=SKY, alpha=0.5, linewidth=0)
         axis.plot(x, y, color=BLUE)
         axis.axvline(start[i].item(), color=VERMILLION, linestyle="--", linewidth=1)

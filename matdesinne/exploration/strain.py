@@ -93,7 +93,8 @@ def _draw_planes(exploration: Exploration, sets: Sequence[tuple[_DesignSet, _Des
     frames = []
     for axis, group in zip(axes.flat, [group for pair in shown for group in pair], strict=True):
         planes = (StrainKind.IN_PLANE, StrainKind.OUT_OF_PLANE)
-        inside, outside = (100 * exploration.space.strains(group.designs, kind.value).mean(dim=1).double() for kind in planes)
+        strains = [exploration.space.strains(group.designs, kind.value).double() for kind in planes]
+        inside, outside = (100 * strain.mean(dim=1).numpy() for strain in strains)
         axis.plot(inside, outside, ".", color=BLUE if group.name == _CANDIDATES else GREY, markersize=2.5)
         axis.axhline(0, color="black", linewidth=0.5)
         axis.axvline(0, color="black", linewidth=0.5)

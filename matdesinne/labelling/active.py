@@ -31,8 +31,8 @@ from matdesinne.targets import Target
 from matdesinne.training.runs import trained_surrogate
 
 _LOGGER = logging.getLogger(__name__)
-_ACCEPTED = 0.01
-"""Localized designs farther than this from their target are not labelled, in the unit of the property."""
+_ACCEPTED: Selection = All([InsideSpace(), Tolerance(0.01)])
+"""Localized designs farther than this from their target, in the unit of the property, are not labelled."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class ActiveLearning:
         pool = self._localize(surrogate, self._samples(targets, self.num_samples, number + 1), targets)
         known, chosen = data.split.train.x, []
         for candidates in pool:
-            on_target = candidates.take(_rule().mask(candidates))
+            on_target = candidates.take(_ACCEPTED.mask(candidates))
             chosen.append(on_target.take(choose(on_target, -(-self.per_round // len(targets)), known)))
             known = torch.cat([known, chosen[-1].designs])
         chosen_errors, more = self._measure(chosen, self.folder / f"round_{number + 1}")
@@ -187,7 +187,7 @@ class ActiveLearning:
 
         A distance is NaN for a design that was not localized or whose calculation failed.
         """
-        masks = [_rule().mask(table) for table in tables]
+        masks = [_ACCEPTED.mask(table) for table in tables]
         x = torch.cat([table.designs[mask] for table, mask in zip(tables, masks, strict=True)]).double()
         run = label_points(self.oracle, Points(x, torch.arange(len(x))), self.executor(), folder)
         labels = run.values(self.model.properties[0].name).split([int(mask.sum()) for mask in masks])
@@ -195,7 +195,3 @@ class ActiveLearning:
         for row, table, mask, values in zip(errors, tables, masks, labels, strict=True):
             row[: len(table)][mask] = table.target.residual(values.unsqueeze(1)).abs()[:, 0]
         return errors, len(run.failed)
-
-
-def _rule() -> Selection:
-    return All([InsideSpace(), Tolerance(_ACCEPTED)])

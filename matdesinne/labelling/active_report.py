@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matdesinne.files import atomic_path, write_json, write_text
 from matdesinne.labelling.active import ActiveLearning, Round
-from matdesinne.reporting.intervals import mean_interval
+from matdesinne.reporting.intervals import interval_cells, mean_interval
 from matdesinne.reporting.palette import BLUE, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 
@@ -104,14 +104,12 @@ def _markdown(errors: Sequence[_RoundErrors], unit: str) -> str:
     header += ["designs labelled next", f"MAE of these [{unit}]", *interval, "failed"]
     rows = []
     for number, entry in enumerate(errors):
-        fresh = [entry.fresh, *_cells(entry.fresh_mae), entry.fresh_rmse, *_cells(entry.change)]
-        rows.append([number, entry.training_rows, *fresh, entry.chosen, *_cells(entry.chosen_mae), entry.failed])
+        fresh, change, chosen = (
+            interval_cells(*(m or (None, None))) for m in (entry.fresh_mae, entry.change, entry.chosen_mae)
+        )
+        shown = [entry.fresh, *fresh, entry.fresh_rmse, *change, entry.chosen, *chosen]
+        rows.append([number, entry.training_rows, *shown, entry.failed])
     return _INTRODUCTION + markdown_table(header, rows)
-
-
-def _cells(mean: Mean | None) -> tuple[float | None, float | None, float | None]:
-    value, interval = mean or (None, None)
-    return (value, *(interval or (None, None)))
 
 
 def _draw(errors: Sequence[_RoundErrors], unit: str, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Points", "SobolPoints", "read_points"]
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,25 +92,20 @@ class SobolPoints:
         if not space.bounded:
             raise ConfigError("Expected a design space with bounds for points=sobol, got an open one: give a table.")
         surrogate = None if self.min_gap is None else load_network(Surrogate, run_folder(self.surrogate), "surrogate")
+        lower, upper = np.array([(parameter.lower, parameter.upper) for parameter in space.parameters]).T
+        sampler = qmc.Sobol(space.dimension, scramble=True, seed=self.seed)  # rng= would scramble in another way
+        if self.start:
+            sampler.fast_forward(self.start)
         x, index = torch.empty(0, space.dimension, dtype=torch.float64), torch.empty(0, dtype=torch.long)
-        for points in self._blocks(space):
-            keep = torch.ones(len(points), dtype=torch.bool)
+        for first in range(self.start, 1 << 24, _BLOCK):
+            designs = (lower + upper) / 2 + (upper - lower) / 2 * (2 * sampler.random(_BLOCK) - 1)
+            new_x, new_index = torch.from_numpy(designs.round(_DECIMALS)), torch.arange(first, first + _BLOCK)
+            keep = torch.ones(_BLOCK, dtype=torch.bool)
             if self.reserved is not None:
-                keep &= points.index % 10 != self.reserved
+                keep &= new_index % 10 != self.reserved
             if surrogate is not None and self.min_gap is not None:
-                keep &= surrogate.predict_many(points.x.float())[0][:, 0] >= self.min_gap
-            x, index = torch.cat([x, points.x[keep]]), torch.cat([index, points.index[keep]])
+                keep &= surrogate.predict_many(new_x.float())[0][:, 0] >= self.min_gap
+            x, index = torch.cat([x, new_x[keep]]), torch.cat([index, new_index[keep]])
             if len(x) >= self.count:
                 return Points(x[: self.count], index[: self.count])
         raise ConfigError(f"Expected {self.count} points, got {len(x)} in the whole sequence: lower min_gap.")
-
-    def _blocks(self, space: DesignSpace) -> Iterator[Points]:
-        sampler = qmc.Sobol(space.dimension, scramble=True, seed=self.seed)  # rng= would scramble in another way
-        lower = np.array([parameter.lower for parameter in space.parameters])
-        upper = np.array([parameter.upper for parameter in space.parameters])
-        if self.start:
-            sampler.fast_forward(self.start)
-        for first in range(self.start, 1 << 24, _BLOCK):
-            unit = sampler.random(_BLOCK)
-            x = (lower + upper) / 2 + (upper - lower) / 2 * (2 * unit - 1)
-            yield Points(torch.from_numpy(x.round(_DECIMALS)), torch.arange(first, first + _BLOCK))

@@ -25,7 +25,7 @@ from matdesinne.files import atomic_path, write_json, write_text
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import LabelRun, label_points
 from matdesinne.oracles.base import Oracle
-from matdesinne.reporting.intervals import LEVEL, mean_interval
+from matdesinne.reporting.intervals import LEVEL, interval_cells, mean_interval
 from matdesinne.reporting.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 from matdesinne.structures import Prototype, draw_structure
@@ -220,15 +220,12 @@ def _markdown(errors: Sequence[TargetErrors], unit: str, outlier: float) -> str:
     header += ["within one spread [%]", "within two spreads [%]", "rank correlation"]
     rows = []
     for entry in errors:
-        distances = [entry.mae, *(entry.mae_interval or (None, None)), entry.rmse, entry.largest]
-        shares = [*_percent(entry.outliers, entry.outliers_interval), *_percent(entry.at_floor, entry.at_floor_interval)]
+        distances = [*interval_cells(entry.mae, entry.mae_interval), entry.rmse, entry.largest]
+        outliers = interval_cells(entry.outliers, entry.outliers_interval, 100)
+        shares = [*outliers, *interval_cells(entry.at_floor, entry.at_floor_interval, 100)]
         spread = [100 * entry.within_spread, 100 * entry.within_two, entry.rank_correlation]
         rows.append([entry.target, entry.labelled, entry.failed, *distances, *shares, entry.prediction_mae, *spread])
     return _INTRODUCTION + markdown_table(header, rows)
-
-
-def _percent(share: float | None, interval: tuple[float, float] | None) -> list[float | None]:
-    return [None if value is None else 100 * value for value in (share, *(interval or (None, None)))]
 
 
 def _draw(validation: Validation, prototype: Prototype | None, path: Path) -> None:

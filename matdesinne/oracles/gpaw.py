@@ -159,17 +159,15 @@ class GPAWOracle(Oracle):
 
     def _bands(self, calculator: GPAW) -> Iterator[tuple[str, EdgeBands]]:
         """Yields the ending and the bands of every level."""
+        convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
+        settings = {"symmetry": _SYMMETRY, "txt": None, "convergence": convergence}
         for ending, size in self.grids.items():
-            calculation = calculator if ending == "" else self._fixed_density(calculator, size)
+            calculation = calculator.fixed_density(kpts=_monkhorst_pack(size), **settings) if ending else calculator
             yield ending, scalar_bands(calculation, size)
             if self.soc:
                 yield f"{ending}_soc", spin_orbit_bands(calculation, size)
         if self.hybrid is not None:
             yield self._hybrid_ending, hybrid_bands(calculator, self.hybrid)
-
-    def _fixed_density(self, calculator: GPAW, size: int) -> GPAW:
-        convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
-        return calculator.fixed_density(kpts=_monkhorst_pack(size), symmetry=_SYMMETRY, txt=None, convergence=convergence)
 
     def _calculator(self, field: float) -> GPAW:
         from gpaw import GPAW, PW, FermiDirac, Mixer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LEVEL", "draw_bars", "interval_columns", "interval_texts", "mean_interval", "mean_intervals"]
+__all__ = ["LEVEL", "draw_bars", "interval_cells", "interval_columns", "interval_texts", "mean_interval", "mean_intervals"]
 
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,11 @@ def mean_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, fl
         return None
     lower, upper = mean_intervals(values[:, np.newaxis], seed)[:, 0].tolist()
     return lower, upper
+
+
+def interval_cells(value: float | None, interval: tuple[float, float] | None, factor: float = 1.0) -> list[float | None]:
+    """Returns a value and the ends of its interval as three cells of a table; what is missing stays ``None``."""
+    return [None if cell is None else factor * cell for cell in (value, *(interval or (None, None)))]
 
 
 def interval_columns(name: str, values: Float[np.ndarray, "n d"], seed: int) -> dict[str, Float[np.ndarray, " d"]]:
