@@ -136,8 +136,9 @@ def _draw_panel(
     for pair in pairs:
         ends = np.stack([first_places[pair.first], second_places[pair.second]])
         reach = max(float(np.ptp(ends, axis=0).max()), least)
-        square = Bbox.from_bounds(*(ends.mean(axis=0) - reach), 2 * reach, 2 * reach)
-        if len(squares) == len(insets) or square.count_overlaps(squares):
+        centre = ends.mean(axis=0)
+        square = Bbox([centre - reach, centre + reach])
+        if len(squares) == len(insets) or any(square.overlaps(other) for other in squares):
             continue
         inset = insets[len(squares)]
         squares.append(square)

@@ -6,6 +6,7 @@ __all__ = ["ON_LEVEL", "Levels", "Transitions", "best_first", "distinct", "joine
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -186,5 +187,5 @@ def distinct(transitions: Transitions, apart: float) -> Transitions:
 
 def joined(parts: Sequence[Transitions]) -> Transitions:
     """Join tables of transitions; the levels are those of the first table."""
-    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    columns: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
     return replace(parts[0], knobs=[knob for part in parts for knob in part.knobs], **columns)
