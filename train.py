@@ -19,7 +19,7 @@ def main(config: DictConfig) -> float:
     from hydra.utils import instantiate
 
     from matdesinne.files import write_json
-    from matdesinne.reporting.samples import draw_samples
+    from matdesinne.reporting.candidates import draw_samples
     from matdesinne.training import runs
     from matdesinne.training.build import build_module, check_device, check_property
     from matdesinne.training.fit import fit

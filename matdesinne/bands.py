@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["BandLabels", "band_gap", "edge_weights", "relative_energies"]
+__all__ = ["BandLabels", "band_edges", "band_gap", "edge_weights", "relative_energies"]
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -67,6 +68,18 @@ class BandLabels(NamedTuple):
                 "Expected k-points that the symmetry maps onto each other, got one without an image: drop the symmetry."
             )
         return row
+
+
+def band_edges(valence: Float[np.ndarray, " k"], conduction: Float[np.ndarray, " k"]) -> dict[str, float | int]:
+    """Gaps and edges of the highest valence and the lowest conduction band over k-points, in eV."""
+    return {
+        "band_gap": float(conduction.min() - valence.max()),
+        "direct_gap": float((conduction - valence).min()),
+        "valence_maximum": float(valence.max()),
+        "conduction_minimum": float(conduction.min()),
+        "valence_k": int(valence.argmax()),
+        "conduction_k": int(conduction.argmin()),
+    }
 
 
 def band_gap(energies: Float[Tensor, "... 2 k"]) -> Float[Tensor, "... 1"]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
-from matdesinne.files import atomic_path
+from matdesinne.files import atomic_path, write_text
 from matdesinne.structures import CELL_PARAMETERS, Prototype
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class Exports:
 
     def __post_init__(self) -> None:
         """Check the names and the number."""
-        unknown = [name for name in self.formats if name not in _WRITERS]
+        known = [*_TEXT_FORMATS, *_WRITERS]
+        unknown = [name for name in self.formats if name not in known]
         if unknown:
-            raise ConfigError(f"Expected formats out of {list(_WRITERS)}, got {unknown[0]!r}: correct it.")
+            raise ConfigError(f"Expected formats out of {known}, got {unknown[0]!r}: correct it.")
         if self.limit < 1:
             raise ConfigError(f"Expected a limit of at least 1 file, got {self.limit}: raise it, or drop cif and poscar.")
         if "chemiscope" in self.formats and importlib.util.find_spec("chemiscope") is None:
@@ -63,31 +64,25 @@ class Exports:
     def write(self, candidates: Candidates, prototype: Prototype | None, folder: Path) -> None:
         """Write all files.
 
-        Args:
-            candidates: the designs.
-            prototype: their atoms, ``None`` for designs that are no crystals.
-            folder: where to write.
-
         Raises:
-            ConfigError: if there are formats but no prototype.
+            ConfigError: if there are formats but no prototype, i.e. the designs are no crystals.
         """
         if not self.formats:
             return
         if prototype is None:
             raise ConfigError(f"Expected designs with atoms for {list(self.formats)}, got none: drop these formats.")
         for name in self.formats:
-            _WRITERS[name](candidates, prototype, folder, self.limit)
+            if name in _TEXT_FORMATS:
+                _write_texts(name, candidates, prototype, folder, self.limit)
+            else:
+                _WRITERS[name](candidates, prototype, folder)
 
 
 def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
     """Build the structure of every candidate.
 
-    Args:
-        candidates: the designs; their space must hold the six lattice parameters.
-        prototype: atoms and fractional positions.
-
     Raises:
-        ConfigError: if the space has no lattice parameters, or the angles of a design enclose no volume.
+        ConfigError: if the space lacks a lattice parameter, or the angles of a design enclose no volume.
     """
     prototype.check(candidates.space)
     names = candidates.space.names
@@ -95,12 +90,7 @@ def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
 
 
 def cif_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
-    """Write a structure in the CIF format, with coordinates in full precision.
-
-    Args:
-        atoms: the structure.
-        remarks: lines of comment above it, in ASCII.
-    """
+    """Write a structure in the CIF format, with coordinates in full precision."""
     from ase.io.cif import write_cif
 
     buffer = io.BytesIO()
@@ -108,42 +98,32 @@ def cif_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
     return "".join(f"# {remark}\n" for remark in remarks) + buffer.getvalue().decode("latin-1")
 
 
-def _write_cif(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
-    _write_files(candidates, prototype, folder / "cif", "candidate_{:05d}.cif", limit, cif_text)
-
-
-def _write_poscar(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
+def _poscar_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
     from ase.io.vasp import write_vasp
 
-    def text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:
-        buffer = io.StringIO()
-        write_vasp(buffer, atoms, direct=True)
-        _, rest = buffer.getvalue().split("\n", 1)  # the first line is a comment
-        return f"{atoms.get_chemical_formula()}; {'; '.join(remarks)}\n{rest}"
-
-    _write_files(candidates, prototype, folder / "poscar", "POSCAR_{:05d}", limit, text)
+    buffer = io.StringIO()
+    write_vasp(buffer, atoms, direct=True)
+    _, rest = buffer.getvalue().split("\n", 1)  # the first line is a comment
+    return f"{atoms.get_chemical_formula()}; {'; '.join(remarks)}\n{rest}"
 
 
-def _write_files(
-    candidates: Candidates,
-    prototype: Prototype,
-    folder: Path,
-    name: str,
-    limit: int,
-    text: Callable[[ase.Atoms, Sequence[str]], str],
-) -> None:
+_TEXT_FORMATS = {"cif": ("candidate_{:05d}.cif", cif_text), "poscar": ("POSCAR_{:05d}", _poscar_text)}
+"""Names of the files in the folder of the format, and what returns the text of a structure."""
+
+
+def _write_texts(form: str, candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
     """Write one file for each candidate; files of an earlier run are removed."""
+    name, text = _TEXT_FORMATS[form]
     chosen = candidates.std.sum(dim=1).argsort(stable=True)[:limit]
     columns = {key: column for key, column in candidates.columns().items() if key not in CELL_PARAMETERS and column[0]}
-    for old in folder.glob(name.replace("{:05d}", "*")):
+    for old in (folder / form).glob(name.replace("{:05d}", "*")):
         old.unlink()
     for row, atoms in zip(chosen.tolist(), structures(candidates.take(chosen), prototype), strict=True):
         remarks = [f"{key} = {values[row]:.9g} {unit}" for key, (unit, values) in columns.items()]
-        with atomic_path(folder / name.format(row)) as temporary:
-            temporary.write_text(text(atoms, remarks), encoding="ascii")
+        write_text(folder / form / name.format(row), text(atoms, remarks))
 
 
-def _write_ase_db(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
+def _write_ase_db(candidates: Candidates, prototype: Prototype, folder: Path) -> None:
     from ase.db import connect
     from ase.db.core import reserved_keys
 
@@ -161,7 +141,7 @@ def _write_ase_db(candidates: Candidates, prototype: Prototype, folder: Path, li
         database.metadata = {"title": candidates.target.format(candidates.properties), "key_descriptions": described}
 
 
-def _write_chemiscope(candidates: Candidates, prototype: Prototype, folder: Path, limit: int) -> None:
+def _write_chemiscope(candidates: Candidates, prototype: Prototype, folder: Path) -> None:
     import chemiscope
 
     columns = _finite(candidates)
@@ -171,11 +151,7 @@ def _write_chemiscope(candidates: Candidates, prototype: Prototype, folder: Path
     }
     axes = [name for name in candidates.space.names if name not in CELL_PARAMETERS] or ["c"]
     settings = chemiscope.quick_settings(
-        x="a",
-        y=axes[0],
-        map_color=candidates.properties[0].name,
-        periodic=True,
-        structure_settings={"supercell": [3, 3, 1]},
+        x="a", y=axes[0], map_color=candidates.properties[0].name, periodic=True, structure_settings={"supercell": [3, 3, 1]}
     )
     title = candidates.target.format(candidates.properties)
     content = chemiscope.create_input(
@@ -197,9 +173,7 @@ def _finite(candidates: Candidates) -> Mapping[str, tuple[str, Sequence[float | 
     }
 
 
-_WRITERS: dict[str, Callable[[Candidates, Prototype, Path, int], None]] = {
-    "cif": _write_cif,
-    "poscar": _write_poscar,
+_WRITERS: dict[str, Callable[[Candidates, Prototype, Path], None]] = {
     "ase_db": _write_ase_db,
     "chemiscope": _write_chemiscope,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Columns", "arrow_table", "atomic_path", "list_folder", "read_json", "write_json", "write_table"]
+__all__ = ["Columns", "arrow_table", "atomic_path", "list_folder", "read_json", "write_json", "write_table", "write_text"]
 
 import json
 import os
@@ -36,15 +36,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Write plain containers as indented JSON, atomically.
 
     Raises:
         ValueError: if a number is not finite, which JSON cannot represent.
     """
-    text = json.dumps(content, indent=2, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> object:

@@ -57,9 +57,6 @@ class Prototype:
     def atoms(self, design: dict[str, float]) -> ase.Atoms:
         """Build the structure of one design; parameters other than the cell are stored in ``Atoms.info``.
 
-        Args:
-            design: value of each parameter by name, lengths in angstrom, angles in degree.
-
         Raises:
             ConfigError: if the three angles enclose no volume.
         """
@@ -109,11 +106,6 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
 
     The comment line of each frame (``Atoms.info`` in ASE) holds the other parameters, the target, the prediction, its
     spread, and their units under ``units``.
-
-    Args:
-        candidates: the designs; their space must hold the six lattice parameters.
-        prototype: atoms and fractional positions.
-        path: the file to write.
 
     Raises:
         ConfigError: if a lattice parameter is missing, or the angles of a design enclose no volume.

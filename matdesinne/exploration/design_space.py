@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["design_space_section", "hide_coordinates"]
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -23,8 +23,7 @@ _BINS = 60
 _ROWS = "rows of the data set"
 
 
-@dataclass(frozen=True)
-class _Panel:
+class _Panel(NamedTuple):
     """The designs of one panel of the map."""
 
     title: str
@@ -41,22 +40,19 @@ def design_space_section(exploration: Exploration) -> Section:
     else:
         panels = _panels(exploration.embedding)
         figures += [_draw_map(exploration, panels, j) for j in range(len(exploration.properties))]
-    return Section("Design space", text, figures, [_counts(exploration)])
+    rows = [
+        [name if name == _ROWS else f"candidates, {name}", len(y), *np.quantile(y[:, 0], [0.05, 0.5, 0.95]).tolist()]
+        for name, y in _sets(exploration)
+    ]
+    heads = ["designs", "number", f"5 % of {axis_label(exploration.properties[0])}", "median", "95 %"]
+    counts = Table("Numbers of the designs that are shown, and quantiles of the property.", heads, rows)
+    return Section("Design space", text, figures, [counts])
 
 
 def _sets(exploration: Exploration) -> list[tuple[str, Float[np.ndarray, "n dy"]]]:
     """Returns the properties of the labelled rows, if there are any, and of the candidates for each target."""
     rows = [] if exploration.labelled is None else [(_ROWS, exploration.labelled.y.numpy())]
     return rows + [(target_label(table), table.mean.numpy()) for table in exploration.generated]
-
-
-def _counts(exploration: Exploration) -> Table:
-    rows = [
-        [name if name == _ROWS else f"candidates, {name}", len(y), *np.quantile(y[:, 0], [0.05, 0.5, 0.95]).tolist()]
-        for name, y in _sets(exploration)
-    ]
-    heads = ["designs", "number", f"5 % of {axis_label(exploration.properties[0])}", "median", "95 %"]
-    return Table("Numbers of the designs that are shown, and quantiles of the property.", heads, rows)
 
 
 def _draw_distribution(exploration: Exploration) -> Picture:
@@ -87,12 +83,9 @@ def _draw_distribution(exploration: Exploration) -> Picture:
 
 
 def _panels(embedding: Embedding) -> list[_Panel]:
+    rows = [] if embedding.labelled is None else [_Panel(_ROWS, embedding.labelled[0].y.numpy(), embedding.labelled[1])]
     tables, places = zip(*embedding.generated, strict=True)
-    candidates = _Panel("candidates of all targets", torch.cat([t.mean for t in tables]).numpy(), np.concatenate(places))
-    if embedding.labelled is None:
-        return [candidates]
-    rows, row_places = embedding.labelled
-    return [_Panel(_ROWS, rows.y.numpy(), row_places), candidates]
+    return [*rows, _Panel("candidates of all targets", torch.cat([t.mean for t in tables]).numpy(), np.concatenate(places))]
 
 
 def _draw_map(exploration: Exploration, panels: list[_Panel], j: int) -> Picture:
@@ -110,18 +103,7 @@ def _draw_map(exploration: Exploration, panels: list[_Panel], j: int) -> Picture
         axis.set_title(f"{len(shown):,} {panel.title}", fontsize="medium")
         hide_coordinates(axis)
     figure.colorbar(points, ax=axes, label=axis_label(prop))
-    _write_map(exploration, panels, j, name)
-    alike = "" if prop.floor is None else f" (one colour for all values at and below {prop.floor:g} {prop.unit})"
-    return Picture(
-        save_figure(figure, exploration.folder, name),
-        "After Figure 2 of the paper: the design space on a plane (UMAP of the coordinates scaled by the box), each design "
-        f"coloured by its {axis_label(prop)}{alike}. Both panels are one map; its axes have no unit.",
-        f"Scatter plots of designs on a plane, coloured by {prop.name}.",
-    )
-
-
-def _write_map(exploration: Exploration, panels: list[_Panel], j: int, name: str) -> None:
-    prop, places = exploration.properties[j], np.concatenate([panel.places for panel in panels])
+    places = np.concatenate([panel.places for panel in panels])
     columns = {
         "designs": ("", [panel.title for panel in panels for _ in panel.places]),
         "umap_1": ("1", places[:, 0].tolist()),
@@ -129,6 +111,13 @@ def _write_map(exploration: Exploration, panels: list[_Panel], j: int, name: str
         prop.name: (prop.unit, np.concatenate([panel.properties[:, j] for panel in panels]).tolist()),
     }
     write_table(exploration.folder / f"{name}.parquet", columns)
+    alike = "" if prop.floor is None else f" (one colour for all values at and below {prop.floor:g} {prop.unit})"
+    return Picture(
+        save_figure(figure, exploration.folder, name),
+        "After Figure 2 of the paper: the design space on a plane (UMAP of the coordinates scaled by the box), each design "
+        f"coloured by its {axis_label(prop)}{alike}. Both panels are one map; its axes have no unit.",
+        f"Scatter plots of designs on a plane, coloured by {prop.name}.",
+    )
 
 
 def hide_coordinates(axis: Axes) -> None:

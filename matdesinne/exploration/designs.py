@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Exploration", "gather"]
+__all__ = ["Exploration", "data_settings", "gather", "labelled_rows"]
 
+import importlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +14,25 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import matdesinne
 from matdesinne.candidates import Candidates, read_candidates
+from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.table import DesignTable
-from matdesinne.errors import ConfigError
+from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.exploration.embedding import Embedding, embed
-from matdesinne.exploration.labelled_rows import data_settings, labelled_rows
+from matdesinne.network import run_folder
 from matdesinne.pipeline import InverseDesign
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
+
+_MOST = 20_000
+"""Largest number of rows; more would not change the figures."""
+_RENAMED = {
+    "matdesinne.data.datamodule.DesignData": "matdesinne.data.datamodule.DesignDataModule",
+    "matdesinne.data.labels.SurrogateLabels": "matdesinne.data.synthetic.SyntheticDesigns",
+}
+"""Former names of classes, which older runs have in their settings, where ``synthetic`` was called ``labels``."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,8 @@ class Exploration:
         generated: candidates, one table for each target, the lowest target first.
         surrogate: predicts the properties of further designs, with gradients.
         labelled: rows of the data set; ``None`` if the run does not say what it was trained on.
-        folder: folder of the figures and tables.
-        seed: seed of all random numbers.
+        folder: of the figures and tables.
+        seed: of all random numbers.
     """
 
     generated: tuple[Candidates, ...]
@@ -60,10 +72,6 @@ class Exploration:
 def gather(config: DictConfig, folder: Path) -> Exploration:
     """Generate designs for every target, or read candidates, and find the labelled rows.
 
-    Args:
-        config: the configuration of ``explore.yaml``.
-        folder: folder of the figures and tables.
-
     Raises:
         ConfigError: if candidates and run are of different materials.
     """
@@ -75,7 +83,12 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
         config.refine_with,
     ).to(config.accelerator)
     if config.candidates is None:
-        tables = _generate(design, config)
+        targets = OmegaConf.to_container(config.targets)
+        if not isinstance(targets, list) or not targets:
+            raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
+        generator = torch.Generator().manual_seed(config.seed)
+        tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
+        tables.sort(key=lambda table: table.target.values)
     else:
         tables = read_candidates([config.candidates] if isinstance(config.candidates, str) else list(config.candidates))
     space = design.surrogate.space
@@ -89,10 +102,66 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)
 
 
-def _generate(design: InverseDesign, config: DictConfig) -> list[Candidates]:
-    targets = OmegaConf.to_container(config.targets)
-    if not isinstance(targets, list) or not targets:
-        raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
-    generator = torch.Generator().manual_seed(config.seed)
-    tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
-    return sorted(tables, key=lambda table: table.target.values)
+def data_settings(run: str) -> DictConfig | None:
+    """Returns the settings of the data set in the ``config.yaml`` of a run, or ``None`` if there are none.
+
+    Raises:
+        CheckpointError: if they name code outside this package, which a downloaded run must not execute.
+    """
+    path = run_folder(run) / "config.yaml"
+    settings = OmegaConf.select(OmegaConf.load(path), "data") if path.is_file() else None
+    if not isinstance(settings, DictConfig):
+        return None
+    plain = OmegaConf.to_container(settings)
+    assert isinstance(plain, dict)
+    if "labels" in plain:
+        plain["synthetic"] = plain.pop("labels")
+    for node in _nodes_with_target(plain):
+        name = node["_target_"] = _RENAMED.get(node["_target_"], node["_target_"])
+        if not _is_own_class(str(name)):
+            raise CheckpointError(f"Expected data of classes of matdesinne in {path}, got {name!r}: give data=... yourself.")
+    return OmegaConf.create(plain)
+
+
+def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
+    """Returns the rows of a data set that have a label, without duplicates, in the order of their source.
+
+    Of an analytic problem, which has any number of rows, it returns the first 20,000.
+
+    Raises:
+        ConfigError: if the data set has other parameters or another number of properties.
+    """
+    data: DesignDataModule = instantiate(settings, _convert_="all")
+    names = [prop.name for prop in data.properties]
+    if data.space.names != space.names or len(names) != len(properties):
+        raise ConfigError(
+            f"Expected rows with {[*space.names, *(prop.name for prop in properties)]}, got {[*data.space.names, *names]}: "
+            "give the data=... of the run, or the run=... of the candidates."
+        )
+    # the candidates may have a more accurate version of the property that the run was trained on
+    data.properties = tuple(properties)
+    table = data.with_all_rows().split.train
+    return table.take(table.y.isfinite().all(dim=1).nonzero()[:_MOST, 0])
+
+
+def _nodes_with_target(node: object) -> Iterator[dict]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from _nodes_with_target(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _nodes_with_target(value)
+
+
+def _is_own_class(name: str) -> bool:
+    """Whether a name is that of a class of this package, which a module of it may import from another one."""
+    module, _, attribute = name.rpartition(".")
+    if module.split(".")[0] != matdesinne.__name__:
+        return False
+    try:
+        value = getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return False
+    return isinstance(value, type) and value.__module__.split(".")[0] == matdesinne.__name__

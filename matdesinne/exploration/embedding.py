@@ -7,7 +7,6 @@ __all__ = ["Embedding", "embed"]
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -29,11 +28,9 @@ _FEWEST = 8
 
 @dataclass(frozen=True)
 class Embedding:
-    """Places of designs on a plane without units, where neighbours in the scaled design space are neighbours.
+    """Designs and their places on a plane without units, where neighbours in the scaled design space are neighbours.
 
-    Args:
-        labelled: rows of the data set that are on the map, and their places.
-        generated: candidates for each target that are on the map, and their places.
+    They are rows of the data set, and candidates for each target.
     """
 
     labelled: tuple[DesignTable, Float[np.ndarray, "n 2"]] | None
@@ -41,7 +38,7 @@ class Embedding:
 
 
 def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Candidates], seed: int) -> Embedding | None:
-    """Place labelled and generated designs on one plane.
+    """Place labelled and generated designs on one plane, or return ``None`` if there are too few different ones.
 
     If there are too many, random ones of them are placed: two shares are labelled rows, and one share is the candidates for
     each target.
@@ -49,15 +46,6 @@ def embed(scale: BoxScaler, labelled: DesignTable | None, generated: Sequence[Ca
     References:
         McInnes, Healy and Melville, UMAP: uniform manifold approximation and projection for dimension reduction, 2018,
         arXiv 1802.03426.
-
-    Args:
-        scale: scales the coordinates of the box to [-1, 1]^d.
-        labelled: rows of the data set.
-        generated: candidates, one table for each target.
-        seed: seed of the choice and of UMAP.
-
-    Returns:
-        The map, or ``None`` if there are too few different designs.
 
     Raises:
         ConfigError: if umap-learn is not installed.
@@ -84,7 +72,13 @@ def _choice(count: int, limit: int, generator: torch.Generator) -> Tensor:
 def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about features that are not used here: parametric UMAP, maps of further designs
-        umap = _umap()
+        try:
+            import umap
+        except ImportError as error:
+            raise ConfigError(
+                "Expected umap-learn, which draws the map of the design space, got none: pip install umap-learn, or "
+                "pip install 'matdesinne[explore]'."
+            ) from error
         count = min(_NEIGHBORS, len(coordinates))
         distances, neighbors = NearestNeighbors(n_neighbors=count).fit(coordinates).kneighbors(coordinates)
         # given, because UMAP's exact search calls Python for every pair; with several jobs the result would be random
@@ -96,14 +90,3 @@ def _lay_out(coordinates: Float[Tensor, "n d"], seed: int) -> Float[np.ndarray, 
             n_jobs=1,
         )
         return np.asarray(reducer.fit_transform(coordinates.numpy()))
-
-
-def _umap() -> ModuleType:
-    try:
-        import umap
-    except ImportError as error:
-        raise ConfigError(
-            "Expected umap-learn, which draws the map of the design space, got none: pip install umap-learn, or pip install "
-            "'matdesinne[explore]'."
-        ) from error
-    return umap

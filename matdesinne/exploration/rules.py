@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Sensitivity", "design_rules_section", "sensitivities", "start_design"]
+__all__ = ["design_rules_section", "sensitivities", "start_design"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby
-from typing import NamedTuple
 
 import matplotlib.figure
 import numpy as np
+import pandas
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,7 +18,7 @@ from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.transitions.crossing import half_widths
 from matdesinne.files import write_table
 from matdesinne.reporting.drawing import axis_label, save_figure, target_label
-from matdesinne.reporting.intervals import LEVEL, interval_text, mean_intervals
+from matdesinne.reporting.intervals import LEVEL, draw_bars, interval_columns, interval_texts
 from matdesinne.reporting.palette import BLUE, CYCLE, SKY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
 from matdesinne.surrogates.base import Surrogate
@@ -32,81 +30,25 @@ _BAND = 0.9
 """Probability that the band about a curve holds the property."""
 
 
-@dataclass(frozen=True)
-class Sensitivity:
-    """How strongly a property depends on a knob, over the designs for one target.
+def sensitivities(surrogate: Surrogate, tables: Sequence[Candidates], seed: int) -> pandas.DataFrame:
+    """Returns how strongly each property depends on each knob, over the designs of each table.
 
-    Args:
-        target: label of the target.
-        property_name: name of the property.
-        parameter: name of the knob.
-        designs: number of designs.
-        size: mean absolute derivative with respect to the knob, times half the width of its range, in the unit of the property.
-        size_lower: lower end of the interval of `size`, by the bootstrap over designs.
-        size_upper: upper end of the interval of `size`.
-        slope: mean derivative with its sign, times half the width of the range.
-        slope_lower: lower end of the interval of `slope`.
-        slope_upper: upper end of the interval of `slope`.
+    The column ``slope`` is the mean derivative with respect to the knob, times half the width of its range, in the unit of the
+    property, and ``size`` the mean of its absolute value; ``_lower`` and ``_upper`` are the ends of their intervals, by the
+    bootstrap over designs.
     """
-
-    target: str
-    property_name: str
-    parameter: str
-    designs: int
-    size: float
-    size_lower: float
-    size_upper: float
-    slope: float
-    slope_lower: float
-    slope_upper: float
-
-    @property
-    def size_text(self) -> str:
-        """The mean absolute change with its interval."""
-        return interval_text(self.size, self.size_lower, self.size_upper)
-
-    @property
-    def slope_text(self) -> str:
-        """The mean change with its interval."""
-        return interval_text(self.slope, self.slope_lower, self.slope_upper)
-
-
-class _Curves(NamedTuple):
-    """Values of each knob on a line through one design, the properties there, and the half-widths of their bands."""
-
-    x: Float[Tensor, "dx points"]
-    y: Float[Tensor, "dx points dy"]
-    half_width: Float[Tensor, "dx points dy"]
-
-
-def sensitivities(surrogate: Surrogate, tables: Sequence[Candidates], seed: int) -> list[Sensitivity]:
-    """Returns the scaled derivatives of a surrogate, by target, property and knob.
-
-    Args:
-        surrogate: predicts the properties and their derivatives.
-        tables: designs, one table for each target.
-        seed: seed of the bootstrap.
-    """
-    entries = []
+    frames = []
     for table in tables:
         scaled = surrogate.linearize(table.designs.to(surrogate.device)).jacobian.cpu() * half_widths(surrogate)
-        for j, prop in enumerate(surrogate.properties):
-            slopes = scaled[:, j].double().numpy()
-            both = np.concatenate([np.abs(slopes), slopes], axis=1)
-            columns = np.stack([both.mean(axis=0), *mean_intervals(both, seed)]).reshape(3, 2, -1)
-            for i, name in enumerate(surrogate.space.names):
-                size, slope = columns[:, :, i].T.tolist()
-                entries.append(Sensitivity(target_label(table), prop.name, name, len(table), *size, *slope))
-    return entries
+        for slopes, prop in zip(scaled.double().unbind(dim=1), surrogate.properties, strict=True):
+            means = interval_columns("size", slopes.abs().numpy(), seed) | interval_columns("slope", slopes.numpy(), seed)
+            keys = {"target": target_label(table), "property_name": prop.name, "parameter": surrogate.space.names}
+            frames.append(pandas.DataFrame({**keys, "designs": len(table), **means}))
+    return pandas.concat(frames, ignore_index=True)
 
 
 def design_rules_section(exploration: Exploration, changes: Mapping[str, float] | None) -> Section:
-    """Returns the section on the knobs that move the property most for each target, with curves through one design.
-
-    Args:
-        exploration: the designs.
-        changes: values of this design that differ from the reference design, see `start_design`.
-    """
+    """Returns the section on the knobs that move the property most for each target, with curves through `start_design`."""
     surrogate = exploration.surrogate
     entries = sensitivities(surrogate, exploration.generated, exploration.seed)
     _write(exploration, entries)
@@ -121,17 +63,18 @@ def design_rules_section(exploration: Exploration, changes: Mapping[str, float] 
     )
     start, name = start_design(surrogate, dict(changes or {}))
     curves = _curves(surrogate, start)
-    _write_curves(exploration, curves)
+    units = {"parameter": "", "unit": "", "value": "unit"}
+    units |= {f"{prop.name}{ending}": prop.unit for prop in surrogate.properties for ending in ("", "_half_width")}
+    write_table(exploration.folder / "curves.parquet", {name: (units[name], curves[name].to_numpy()) for name in units})
     figures = [_draw_bars(exploration, entries)]
     figures += [_draw_curves(exploration, curves, start, name, j) for j in range(len(surrogate.properties))]
     return Section("Design rules", text, figures, [_table(surrogate.properties, entries)])
 
 
-def _table(properties: Sequence[Property], entries: Sequence[Sensitivity]) -> Table:
-    rows = [
-        [entry.target, entry.property_name, entry.parameter, entry.size_text, entry.slope_text]
-        for entry in sorted(entries, key=lambda entry: (entry.target, entry.property_name, -entry.size))
-    ]
+def _table(properties: Sequence[Property], entries: pandas.DataFrame) -> Table:
+    entries = entries.sort_values(["target", "property_name", "size"], ascending=[True, True, False], kind="stable")
+    keys = [entries[name] for name in ("target", "property_name", "parameter")]
+    rows = list(zip(*keys, interval_texts(entries, "size"), interval_texts(entries, "slope"), strict=True))
     unit = _units(properties)
     return Table(
         f"Change of the property for a step of the knob by half the width of its range, with {100 * LEVEL:.0f} % intervals of "
@@ -145,43 +88,35 @@ def _units(properties: Sequence[Property]) -> str:
     return " or ".join(dict.fromkeys(prop.unit for prop in properties))
 
 
-def _strongest(properties: Sequence[Property], entries: Sequence[Sensitivity]) -> list[str]:
+def _strongest(properties: Sequence[Property], entries: pandas.DataFrame) -> list[str]:
     """Returns one sentence for each target and property."""
     units = {prop.name: "" if prop.unit == "1" else f" {prop.unit}" for prop in properties}
-    groups = groupby(entries, key=lambda entry: (entry.target, entry.property_name))
-    strongest = [max(group, key=lambda entry: entry.size) for _, group in groups]
+    strongest = entries.loc[entries.groupby(["target", "property_name"], sort=False)["size"].idxmax()]
+    keys = strongest[["target", "property_name", "parameter"]].itertuples(index=False)
     return [
-        f"For {entry.target}, {entry.parameter} moves {entry.property_name} most: by {entry.size_text}"
-        f"{units[entry.property_name]} on average."
-        for entry in strongest
+        f"For {target}, {knob} moves {prop} most: by {size}{units[prop]} on average."
+        for (target, prop, knob), size in zip(keys, interval_texts(strongest, "size"), strict=True)
     ]
 
 
-def _write(exploration: Exploration, entries: Sequence[Sensitivity]) -> None:
+def _write(exploration: Exploration, entries: pandas.DataFrame) -> None:
     units = dict.fromkeys(("target", "property_name", "parameter"), "") | {"designs": "1"}
-    columns = {
-        field.name: (
-            units.get(field.name, _units(exploration.surrogate.properties)),
-            [getattr(entry, field.name) for entry in entries],
-        )
-        for field in fields(Sensitivity)
-    }
+    unit = _units(exploration.surrogate.properties)
+    columns = {str(name): (units.get(str(name), unit), column.to_numpy()) for name, column in entries.items()}
     for suffix in ("parquet", "csv"):
         write_table(exploration.folder / f"design_rules.{suffix}", columns)
 
 
-def _draw_bars(exploration: Exploration, entries: Sequence[Sensitivity]) -> Picture:
+def _draw_bars(exploration: Exploration, entries: pandas.DataFrame) -> Picture:
     properties, names = exploration.surrogate.properties, exploration.space.names
     figure = matplotlib.figure.Figure(figsize=(max(1.1 * len(names), 5.0), 3.4 * len(properties)), layout="constrained")
-    targets = list(dict.fromkeys(entry.target for entry in entries))
+    targets = entries["target"].unique()
     width = 0.8 / len(targets)
     for axis, prop in zip(np.atleast_1d(figure.subplots(len(properties), 1)), properties, strict=True):
         for t, target in enumerate(targets):
-            group = [entry for entry in entries if (entry.target, entry.property_name) == (target, prop.name)]
-            size, low, high = np.array([(entry.size, entry.size_lower, entry.size_upper) for entry in group]).T
+            group = entries[(entries["target"] == target) & (entries["property_name"] == prop.name)]
             places = np.arange(len(group)) + (t - (len(targets) - 1) / 2) * width
-            axis.bar(places, size, 0.9 * width, color=CYCLE[t % len(CYCLE)], label=target)
-            axis.errorbar(places, size, [size - low, high - size], fmt="none", ecolor="black", linewidth=1)
+            draw_bars(axis, places, group, "size", width, color=CYCLE[t % len(CYCLE)], label=target)
         axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
         axis.set_ylabel(f"mean |change| of {prop.name.replace('_', ' ')}\nfor half the range [{prop.unit}]")
         axis.legend(fontsize="small")
@@ -194,10 +129,6 @@ def _draw_bars(exploration: Exploration, entries: Sequence[Sensitivity]) -> Pict
 
 def start_design(surrogate: Surrogate, changes: Mapping[str, float]) -> tuple[Float[Tensor, " dx"], str]:
     """Returns the reference design, or the middle of the box if that lies outside, with some values changed, and its name.
-
-    Args:
-        surrogate: has the design space.
-        changes: new values by the name of the parameter, in its unit.
 
     Raises:
         ConfigError: if a name is unknown or a value lies outside the design space.
@@ -212,32 +143,25 @@ def start_design(surrogate: Surrogate, changes: Mapping[str, float]) -> tuple[Fl
     return start, f"{name} with {', '.join(f'{k} = {v:g}' for k, v in changes.items())}" if changes else name
 
 
-def _curves(surrogate: Surrogate, start: Float[Tensor, " dx"]) -> _Curves:
-    parameters, scale = surrogate.space.parameters, surrogate.scale
-    designs = start.repeat(len(parameters), _POINTS, 1)
-    for i, (parameter, mean, std) in enumerate(zip(parameters, scale.mean.tolist(), scale.std.tolist(), strict=True)):
-        low, high = (parameter.lower, parameter.upper) if parameter.bounded else (mean - 2 * std, mean + 2 * std)
-        designs[i, :, i] = torch.linspace(low, high, _POINTS)
-    y, std = surrogate.predict_many(designs.flatten(0, 1))
-    half_width = surrogate.half_width(std, _BAND)
-    size = (len(parameters), _POINTS)
-    return _Curves(designs.diagonal(dim1=0, dim2=2).T, y.unflatten(0, size), half_width.unflatten(0, size))
+def _curves(surrogate: Surrogate, start: Float[Tensor, " dx"]) -> pandas.DataFrame:
+    """Returns each knob on a line through the design, the properties there, and the half-widths of their bands."""
+    frames = []
+    scales = zip(surrogate.space.parameters, surrogate.scale.mean.tolist(), surrogate.scale.std.tolist(), strict=True)
+    for i, (parameter, middle, spread) in enumerate(scales):
+        low, high = (parameter.lower, parameter.upper) if parameter.bounded else (middle - 2 * spread, middle + 2 * spread)
+        designs = start.repeat(_POINTS, 1)
+        designs[:, i] = torch.linspace(low, high, _POINTS)
+        y, std = surrogate.predict_many(designs)
+        half_width = surrogate.half_width(std, _BAND)
+        frame = pandas.DataFrame({"parameter": parameter.name, "unit": parameter.unit, "value": designs[:, i].double().numpy()})
+        for j, prop in enumerate(surrogate.properties):
+            frame[prop.name] = y[:, j].double().numpy()
+            frame[f"{prop.name}_half_width"] = half_width[:, j].double().numpy()
+        frames.append(frame)
+    return pandas.concat(frames)
 
 
-def _write_curves(exploration: Exploration, curves: _Curves) -> None:
-    parameters = exploration.space.parameters
-    columns: dict[str, tuple[str, Sequence[object]]] = {
-        "parameter": ("", [parameter.name for parameter in parameters for _ in range(_POINTS)]),
-        "unit": ("", [parameter.unit for parameter in parameters for _ in range(_POINTS)]),
-        "value": ("unit", curves.x.flatten().tolist()),
-    }
-    for j, prop in enumerate(exploration.surrogate.properties):
-        columns[prop.name] = (prop.unit, curves.y[:, :, j].flatten().tolist())
-        columns[f"{prop.name}_half_width"] = (prop.unit, curves.half_width[:, :, j].flatten().tolist())
-    write_table(exploration.folder / "curves.parquet", columns)
-
-
-def _draw_curves(exploration: Exploration, curves: _Curves, start: Float[Tensor, " dx"], name: str, j: int) -> Picture:
+def _draw_curves(exploration: Exploration, curves: pandas.DataFrame, start: Float[Tensor, " dx"], name: str, j: int) -> Picture:
     """Draw the property with number `j` along each knob."""
     properties, parameters = exploration.surrogate.properties, exploration.space.parameters
     prop, columns = properties[j], min(len(parameters), 4)
@@ -245,7 +169,8 @@ def _draw_curves(exploration: Exploration, curves: _Curves, start: Float[Tensor,
     figure = matplotlib.figure.Figure(figsize=(2.9 * columns, 2.7 * rows), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(rows, columns, sharey=True)).flat)
     for i, (axis, parameter) in enumerate(zip(axes, parameters, strict=False)):
-        x, y, half_width = curves.x[i], curves.y[i, :, j], curves.half_width[i, :, j]
+        curve = curves[curves["parameter"] == parameter.name]
+        x, y, half_width = (curve[name] for name in ("value", prop.name, f"{prop.name}_half_width"))
         axis.fill_between(x, y - half_width, y + half_width, color=SKY, alpha=0.5, linewidth=0)
         axis.plot(x, y, color=BLUE)
         axis.axvline(start[i].item(), color=VERMILLION, linestyle="--", linewidth=1)

@@ -6,10 +6,11 @@ __all__ = ["StrainKind", "strain_section"]
 
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.figure
-import numpy as np
+import pandas
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.exploration.designs import Exploration
 from matdesinne.files import write_table
 from matdesinne.reporting.drawing import save_figure, target_label
-from matdesinne.reporting.intervals import LEVEL, interval_text, mean_intervals
+from matdesinne.reporting.intervals import LEVEL, draw_bars, interval_columns, interval_texts
 from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
 from matdesinne.structures import CELL_PARAMETERS
@@ -48,21 +49,10 @@ class _DesignSet(NamedTuple):
     designs: Float[Tensor, "n dx"]
 
 
-class _MeanStrain(NamedTuple):
-    """Mean strains of a set of designs in percent with the ends of their intervals, by kind and average."""
-
-    target: str
-    designs: str
-    number: int
-    means: Float[np.ndarray, "3 2 2"]
-
-
 def strain_section(exploration: Exploration, window: float) -> Section:
     """Returns the section on the strains of candidates and labelled rows, in the plane and out of it, and by target.
 
-    Args:
-        exploration: the designs.
-        window: labelled rows this near to a target are shown beside its candidates, in the unit of the property.
+    Labelled rows as near to a target as `window`, in the unit of the property, are shown beside its candidates.
     """
     title, space = "Strain", exploration.space
     missing = [name for name in CELL_PARAMETERS if name not in space.names]
@@ -79,47 +69,43 @@ def strain_section(exploration: Exploration, window: float) -> Section:
         f"The candidates for a value are shown beside the rows of the data set whose label is within {window:g} "
         f"{exploration.properties[0].unit} of it, those for a range beside the rows whose label is in the range."
     )
-    sets = [group for table in exploration.generated for group in reversed(_sets(exploration, table, window))]
-    means = [_mean_strain(exploration, group) for group in sets if len(group.designs) > 0]
-    return Section(title, text, [_draw_planes(exploration, window), _draw_averages(exploration, means)], [_table(means)])
+    sets = [_sets(exploration, table, window) for table in exploration.generated]
+    means = _mean_strains(exploration, [group for rows, candidates in sets for group in (candidates, rows)])
+    figures = [_draw_planes(exploration, sets), _draw_averages(exploration, means)]
+    return Section(title, text, figures, [_table(means)])
 
 
-def _sets(exploration: Exploration, table: Candidates, window: float) -> list[_DesignSet]:
+def _sets(exploration: Exploration, table: Candidates, window: float) -> tuple[_DesignSet, _DesignSet]:
     """Returns the labelled rows near the target of a table, and the table itself."""
     rows = table.designs[:0]
     if exploration.labelled is not None:
         allowed = torch.tensor([0.0 if wide else window for wide in table.target.is_interval])
         near = (table.target.residual(exploration.labelled.y).abs() <= allowed).all(dim=1)
         rows = exploration.labelled.x[near]
-    return [_DesignSet(target_label(table), _ROWS, rows), _DesignSet(target_label(table), _CANDIDATES, table.designs)]
+    return _DesignSet(target_label(table), _ROWS, rows), _DesignSet(target_label(table), _CANDIDATES, table.designs)
 
 
-def _draw_planes(exploration: Exploration, window: float) -> Picture:
+def _draw_planes(exploration: Exploration, sets: Sequence[tuple[_DesignSet, _DesignSet]]) -> Picture:
     """Draw Figure 4: the in-plane and out-of-plane strains of the designs for the lowest and the highest target."""
-    tables = [exploration.generated[i] for i in dict.fromkeys([0, len(exploration.generated) - 1])]
-    sets = [group for table in tables for group in _sets(exploration, table, window)]
-    figure = matplotlib.figure.Figure(figsize=(7.6, 3.6 * len(tables)), layout="constrained")
-    axes = figure.subplots(len(tables), 2, sharex=True, sharey=True, squeeze=False)
-    data: dict[str, tuple[str, list[object]]] = {
-        "target": ("", [group.target for group in sets for _ in group.designs]),
-        "designs": ("", [group.name for group in sets for _ in group.designs]),
-        "in_plane": ("%", []),
-        "out_of_plane": ("%", []),
-    }
-    for axis, group in zip(axes.flat, sets, strict=True):
+    shown = sets if len(sets) == 1 else [sets[0], sets[-1]]
+    figure = matplotlib.figure.Figure(figsize=(7.6, 3.6 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), 2, sharex=True, sharey=True, squeeze=False)
+    frames = []
+    for axis, group in zip(axes.flat, [group for pair in shown for group in pair], strict=True):
         planes = (StrainKind.IN_PLANE, StrainKind.OUT_OF_PLANE)
-        inside, outside = (100 * exploration.space.strains(group.designs, kind.value).mean(dim=1) for kind in planes)
+        strains = [exploration.space.strains(group.designs, kind.value).double() for kind in planes]
+        inside, outside = (100 * strain.mean(dim=1).numpy() for strain in strains)
         axis.plot(inside, outside, ".", color=BLUE if group.name == _CANDIDATES else GREY, markersize=2.5)
         axis.axhline(0, color="black", linewidth=0.5)
         axis.axvline(0, color="black", linewidth=0.5)
         axis.set_title(f"{group.target}: {len(group.designs):,} {group.name}", fontsize="medium")
-        data["in_plane"][1].extend(inside.tolist())
-        data["out_of_plane"][1].extend(outside.tolist())
+        columns = {"target": group.target, "designs": group.name, "in_plane": inside, "out_of_plane": outside}
+        frames.append(pandas.DataFrame(columns))
     for axis in axes[-1]:
         axis.set_xlabel("average in-plane strain [%]")
     for axis in axes[:, 0]:
         axis.set_ylabel("average out-of-plane strain [%]")
-    write_table(exploration.folder / "figure_4.parquet", data)
+    _write(exploration.folder / "figure_4.parquet", pandas.concat(frames))
     return Picture(
         save_figure(figure, exploration.folder, "figure_4"),
         "After Figure 4 of the paper: average in-plane and average out-of-plane strain of the rows of the data set (left) and "
@@ -128,33 +114,48 @@ def _draw_planes(exploration: Exploration, window: float) -> Picture:
     )
 
 
-def _mean_strain(exploration: Exploration, group: _DesignSet) -> _MeanStrain:
-    percent = [100 * exploration.space.strains(group.designs, kind.value).double() for kind in _LABELS]
-    values = torch.stack([average for each in percent for average in (each.mean(dim=1), each.abs().mean(dim=1))], dim=1).numpy()
-    means = np.stack([values.mean(axis=0), *mean_intervals(values, exploration.seed)])
-    return _MeanStrain(group.target, group.name, len(group.designs), means.reshape(3, len(_LABELS), len(_AVERAGES)))
+def _write(path: Path, frame: pandas.DataFrame) -> None:
+    units = {"target": "", "designs": "", "number": "1"}
+    write_table(path, {str(name): (units.get(str(name), "%"), column.to_numpy()) for name, column in frame.items()})
 
 
-def _table(means: Sequence[_MeanStrain]) -> Table:
+def _mean_strains(exploration: Exploration, sets: Sequence[_DesignSet]) -> pandas.DataFrame:
+    """Returns the mean strains of Figure 5 in percent with the ends of their intervals, one row for each set with designs."""
+    frames = []
+    for group in sets:
+        if len(group.designs) > 0:
+            row: dict[str, object] = {"target": group.target, "designs": group.name, "number": len(group.designs)}
+            for kind in _LABELS:
+                strains = 100 * exploration.space.strains(group.designs, kind.value).double()
+                for average, values in zip(_AVERAGES, (strains, strains.abs()), strict=True):
+                    row |= interval_columns(_column(kind, average), values.mean(dim=1, keepdim=True).numpy(), exploration.seed)
+            frames.append(pandas.DataFrame(row))
+    return pandas.concat(frames, ignore_index=True)
+
+
+def _column(kind: StrainKind, average: str) -> str:
+    return f"{kind.name.lower()}_{average.replace(' ', '_')}"
+
+
+def _table(means: pandas.DataFrame) -> Table:
     heads = ["target", "designs", "number", *(f"{average} {label} [%]" for label in _LABELS.values() for average in _AVERAGES)]
-    rows = [
-        [entry.target, entry.designs, entry.number, *(interval_text(*entry.means[:, k, a]) for k in range(2) for a in range(2))]
-        for entry in means
-    ]
+    texts = [interval_texts(means, _column(kind, average)) for kind in _LABELS for average in _AVERAGES]
+    rows = list(zip(means["target"], means["designs"], means["number"], *texts, strict=True))
     return Table(f"Mean strains with {100 * LEVEL:.0f} % intervals (bootstrap over designs).", heads, rows)
 
 
-def _draw_averages(exploration: Exploration, means: Sequence[_MeanStrain]) -> Picture:
+def _draw_averages(exploration: Exploration, means: pandas.DataFrame) -> Picture:
     """Draw Figure 5: mean strains by target."""
-    _write_averages(exploration, means)
+    _write(exploration.folder / "figure_5.parquet", means)
     figure = matplotlib.figure.Figure(figsize=(8.6, 3.8), layout="constrained")
     axes = figure.subplots(1, 2)
-    targets = list(dict.fromkeys(entry.target for entry in means))
-    for a, axis in enumerate(axes):
-        _draw_bars(axis, means, targets, a)
+    prefix = f"{exploration.properties[0].name.replace('_', ' ')} = " if len(exploration.properties) == 1 else ""
+    targets = [target.removeprefix(prefix) for target in means["target"].unique()]
+    for axis, average in zip(axes, _AVERAGES, strict=True):
+        _draw_average(axis, means, average)
         axis.axhline(0, color="black", linewidth=0.5)
-        axis.set_xticks(range(len(targets)), [_without_name(exploration, target) for target in targets])
-        axis.set(xlabel="target", ylabel=f"{_AVERAGES[a]} strain [%]")
+        axis.set_xticks(range(len(targets)), targets)
+        axis.set(xlabel="target", ylabel=f"{average} strain [%]")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     return Picture(
         save_figure(figure, exploration.folder, "figure_5"),
@@ -165,32 +166,11 @@ def _draw_averages(exploration: Exploration, means: Sequence[_MeanStrain]) -> Pi
     )
 
 
-def _write_averages(exploration: Exploration, means: Sequence[_MeanStrain]) -> None:
-    columns: dict[str, tuple[str, Sequence[object]]] = {
-        name: (unit, [getattr(entry, name) for entry in means])
-        for name, unit in (("target", ""), ("designs", ""), ("number", "1"))
-    }
-    for k, kind in enumerate(_LABELS):
-        for a, average in enumerate(_AVERAGES):
-            for i, ending in enumerate(("", "_lower", "_upper")):
-                values = [float(entry.means[i, k, a]) for entry in means]
-                columns[f"{kind.name.lower()}_{average.replace(' ', '_')}{ending}"] = ("%", values)
-    write_table(exploration.folder / "figure_5.parquet", columns)
-
-
-def _without_name(exploration: Exploration, target: str) -> str:
-    """Returns the label of a target without the name of the property, if there is only one property."""
-    name = exploration.properties[0].name.replace("_", " ")
-    return target.removeprefix(f"{name} = ") if len(exploration.properties) == 1 else target
-
-
-def _draw_bars(axis: Axes, means: Sequence[_MeanStrain], targets: Sequence[str], a: int) -> None:
-    """Draw bars of both kinds and both sets for every target, for the average with number `a`."""
-    width = 0.2
-    for k, (label, color) in enumerate(zip(_LABELS.values(), (BLUE, VERMILLION), strict=True)):
-        for place, (name, alpha) in enumerate(((_CANDIDATES, 1.0), (_ROWS, 0.35))):
-            shown = [entry for entry in means if entry.designs == name]
-            x = np.array([targets.index(entry.target) for entry in shown]) + (2 * k + place - 1.5) * width
-            mean, low, high = (np.array([entry.means[i, k, a] for entry in shown]) for i in range(3))
-            axis.bar(x, mean, 0.9 * width, color=color, alpha=alpha, label=f"{label}, {name}")
-            axis.errorbar(x, mean, [mean - low, high - mean], fmt="none", ecolor="black", linewidth=1)
+def _draw_average(axis: Axes, means: pandas.DataFrame, average: str) -> None:
+    """Draw bars of both kinds and both sets for every target."""
+    width, place = 0.2, pandas.factorize(means["target"])[0]
+    for k, (kind, color) in enumerate(zip(_LABELS, (BLUE, VERMILLION), strict=True)):
+        for i, (name, alpha) in enumerate(((_CANDIDATES, 1.0), (_ROWS, 0.35))):
+            shown = (means["designs"] == name).to_numpy()
+            style = {"color": color, "alpha": alpha, "label": f"{_LABELS[kind]}, {name}"}
+            draw_bars(axis, place[shown] + (2 * k + i - 1.5) * width, means[shown], _column(kind, average), width, **style)

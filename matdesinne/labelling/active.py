@@ -31,8 +31,8 @@ from matdesinne.targets import Target
 from matdesinne.training.runs import trained_surrogate
 
 _LOGGER = logging.getLogger(__name__)
-_ACCEPTED = 0.01
-"""Localized designs farther than this from their target are not labelled, in the unit of the property."""
+_ACCEPTED: Selection = All([InsideSpace(), Tolerance(0.01)])
+"""Localized designs farther than this from their target, in the unit of the property, are not labelled."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Round:
 
     Args:
         training_rows: number of rows that the surrogate was trained on.
-        fresh: distance of the label to the target for designs that are drawn at random and never trained on, NaN where there is
-            no label, shape [targets, n]. Every round localizes the same samples with its own surrogate.
+        fresh: distance of the label to each target for designs that are drawn at random and never trained on, NaN where there
+            is no label. Every round localizes the same samples with its own surrogate.
         chosen: the same for the designs that join the training rows after this round; none in the last round.
         failed: number of calculations that failed.
     """
@@ -64,13 +64,8 @@ def choose(candidates: Candidates, count: int, known: Float[Tensor, "m dx"]) -> 
         Settles, Active Learning Literature Survey, University of Wisconsin-Madison 1648 (2009), section 3.6 (density and
         diversity). Sener and Savarese, ICLR 2018, arXiv 1708.00489 (farthest points).
 
-    Args:
-        candidates: the designs to choose from.
-        count: number of designs to choose.
-        known: labelled designs, in physical units.
-
     Returns:
-        Row numbers, at most `count`.
+        At most `count` row numbers.
     """
     space = candidates.space
     unit = space.to_unit(candidates.designs)
@@ -100,7 +95,7 @@ class ActiveLearning:
         model: the generative model, the same in every round; the newest surrogate localizes its samples.
         oracle: computes the labels.
         executor: returns a new executor, which runs the calculations of one table of designs.
-        folder: the folder of the labels.
+        folder: of the labels.
         targets: values or intervals of the property in its unit.
         num_samples: number of designs to sample for each target and round.
         per_round: number of labels that join the training rows in a round, divided over the targets.
@@ -154,7 +149,7 @@ class ActiveLearning:
         pool = self._localize(surrogate, self._samples(targets, self.num_samples, number + 1), targets)
         known, chosen = data.split.train.x, []
         for candidates in pool:
-            on_target = candidates.take(_rule().mask(candidates))
+            on_target = candidates.take(_ACCEPTED.mask(candidates))
             chosen.append(on_target.take(choose(on_target, -(-self.per_round // len(targets)), known)))
             known = torch.cat([known, chosen[-1].designs])
         chosen_errors, more = self._measure(chosen, self.folder / f"round_{number + 1}")
@@ -192,7 +187,7 @@ class ActiveLearning:
 
         A distance is NaN for a design that was not localized or whose calculation failed.
         """
-        masks = [_rule().mask(table) for table in tables]
+        masks = [_ACCEPTED.mask(table) for table in tables]
         x = torch.cat([table.designs[mask] for table, mask in zip(tables, masks, strict=True)]).double()
         run = label_points(self.oracle, Points(x, torch.arange(len(x))), self.executor(), folder)
         labels = run.values(self.model.properties[0].name).split([int(mask.sum()) for mask in masks])
@@ -200,7 +195,3 @@ class ActiveLearning:
         for row, table, mask, values in zip(errors, tables, masks, labels, strict=True):
             row[: len(table)][mask] = table.target.residual(values.unsqueeze(1)).abs()[:, 0]
         return errors, len(run.failed)
-
-
-def _rule() -> Selection:
-    return All([InsideSpace(), Tolerance(_ACCEPTED)])

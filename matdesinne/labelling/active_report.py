@@ -13,13 +13,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.files import atomic_path, write_json
+from matdesinne.files import atomic_path, write_json, write_text
 from matdesinne.labelling.active import ActiveLearning, Round
-from matdesinne.reporting.intervals import mean_interval
+from matdesinne.reporting.intervals import interval_cells, mean_interval
 from matdesinne.reporting.palette import BLUE, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 
-_FRESH, _CHOSEN = BLUE, VERMILLION
 _INTRODUCTION = (
     "Distances of labels to targets. The two columns behind each mean are the ends of its 95 % interval (bootstrap). "
     "The change compares the same samples under both surrogates.\n\n"
@@ -47,39 +46,34 @@ class _RoundErrors:
 def write_rounds(rounds: Sequence[Round], learning: ActiveLearning, seed: int) -> str:
     """Write ``labels.parquet``, ``active.json``, ``active.md`` and ``active.png``; returns the text of ``active.md``.
 
-    Args:
-        rounds: result of `ActiveLearning.run`.
-        learning: the active learning; the files go into its folder.
-        seed: seed of the bootstrap.
+    The files go into the folder of the active learning; the seed is that of the bootstrap.
     """
     folder, unit = learning.folder, learning.model.properties[0].unit
-    _join_labels(learning, len(rounds) - 1, folder / "labels.parquet")
+    _join_labels(folder, len(rounds) - 1)
     errors = [_round_errors(entry, rounds[0], seed) for entry in rounds]
     content = {"unit": unit, "targets": list(learning.targets), "rounds": [asdict(entry) for entry in errors]}
     write_json(folder / "active.json", content)
     text = _markdown(errors, unit)
-    with atomic_path(folder / "active.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "active.md", text)
     _draw(errors, unit, folder / "active.png")
     return text
 
 
-def _join_labels(learning: ActiveLearning, rounds: int, path: Path) -> None:
+def _join_labels(folder: Path, rounds: int) -> None:
     """Writes the labels that joined the training rows, with the number of the round that each comes from."""
     import pyarrow
     import pyarrow.parquet
 
     tables = []
     for number in range(1, rounds + 1):
-        table = pyarrow.parquet.read_table(learning.folder / f"round_{number}" / "labels.parquet")
+        table = pyarrow.parquet.read_table(folder / f"round_{number}" / "labels.parquet")
         field = pyarrow.field("round", pyarrow.int64(), metadata={"unit": ""})
         tables.append(table.append_column(field, pyarrow.array([number] * len(table), pyarrow.int64())))
-    with atomic_path(path) as temporary:
+    with atomic_path(folder / "labels.parquet") as temporary:
         pyarrow.parquet.write_table(pyarrow.concat_tables(tables), temporary)
 
 
 def _round_errors(entry: Round, first: Round, seed: int) -> _RoundErrors:
-    change = _finite(entry.fresh - first.fresh)
     fresh, chosen = _finite(entry.fresh), _finite(entry.chosen)
     return _RoundErrors(
         training_rows=entry.training_rows,
@@ -87,7 +81,7 @@ def _round_errors(entry: Round, first: Round, seed: int) -> _RoundErrors:
         fresh_mae=_mean(fresh, seed),
         fresh_rmse=float(np.sqrt(np.square(fresh).mean())) if len(fresh) else None,
         fresh_mae_by_target=[_mean(_finite(row), seed) for row in entry.fresh],
-        change=None if entry is first else _mean(change, seed),
+        change=None if entry is first else _mean(_finite(entry.fresh - first.fresh), seed),
         chosen=len(chosen),
         chosen_mae=_mean(chosen, seed),
         failed=entry.failed,
@@ -110,14 +104,12 @@ def _markdown(errors: Sequence[_RoundErrors], unit: str) -> str:
     header += ["designs labelled next", f"MAE of these [{unit}]", *interval, "failed"]
     rows = []
     for number, entry in enumerate(errors):
-        fresh = [entry.fresh, *_cells(entry.fresh_mae), entry.fresh_rmse, *_cells(entry.change)]
-        rows.append([number, entry.training_rows, *fresh, entry.chosen, *_cells(entry.chosen_mae), entry.failed])
+        fresh, change, chosen = (
+            interval_cells(*(m or (None, None))) for m in (entry.fresh_mae, entry.change, entry.chosen_mae)
+        )
+        shown = [entry.fresh, *fresh, entry.fresh_rmse, *change, entry.chosen, *chosen]
+        rows.append([number, entry.training_rows, *shown, entry.failed])
     return _INTRODUCTION + markdown_table(header, rows)
-
-
-def _cells(mean: Mean | None) -> tuple[float | None, float | None, float | None]:
-    value, interval = mean or (None, None)
-    return (value, *(interval or (None, None)))
 
 
 def _draw(errors: Sequence[_RoundErrors], unit: str, path: Path) -> None:
@@ -125,14 +117,13 @@ def _draw(errors: Sequence[_RoundErrors], unit: str, path: Path) -> None:
     figure = matplotlib.figure.Figure(figsize=(5, 3.4), layout="constrained")
     axis = figure.subplots()
     fresh, chosen = [entry.fresh_mae for entry in errors], [entry.chosen_mae for entry in errors]
-    for values, color, label in ((fresh, _FRESH, "fresh"), (chosen, _CHOSEN, "chosen for labelling")):
+    for values, color, label in ((fresh, BLUE, "fresh"), (chosen, VERMILLION, "chosen for labelling")):
         points = [(entry.training_rows, *mean) for entry, mean in zip(errors, values, strict=True) if mean is not None]
         means = np.array([mean for _, mean, _ in points])
         edges = np.array([interval or (mean, mean) for _, mean, interval in points]).reshape(-1, 2).T
         rows = [count for count, _, _ in points]
         axis.errorbar(rows, means, np.abs(edges - means), color=color, marker="o", capsize=3, label=label)
-    axis.set(xlabel="training rows", ylabel=f"mean |label - target| [{unit}]")
-    axis.set_ylim(bottom=0)
+    axis.set(xlabel="training rows", ylabel=f"mean |label - target| [{unit}]", ylim=(0, None))
     axis.legend()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 __all__ = ["Points", "SobolPoints", "read_points"]
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +15,9 @@ from torch import Tensor
 
 from matdesinne.data.table import read_frame, read_numbers
 from matdesinne.errors import ConfigError
+from matdesinne.network import load_network, run_folder
 from matdesinne.space import DesignSpace
-
-if TYPE_CHECKING:
-    from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.base import Surrogate
 
 _DECIMALS = 9
 """Decimals that Sobol designs are rounded to, as in the packaged set, so that a text file holds the same designs."""
@@ -29,12 +26,7 @@ _BLOCK = 1 << 10
 
 @dataclass(frozen=True)
 class Points:
-    """Designs to label.
-
-    Args:
-        x: physical units, float64, shape [n, dx].
-        index: number of each design in its source, shape [n].
-    """
+    """Designs to label, in physical units and float64, and the number of each in its source."""
 
     x: Float[Tensor, "n dx"]
     index: Int[Tensor, " n"]
@@ -99,41 +91,21 @@ class SobolPoints:
         """
         if not space.bounded:
             raise ConfigError("Expected a design space with bounds for points=sobol, got an open one: give a table.")
-        taken: list[Points] = []
-        surrogate = self._load_surrogate()
-        for points in self._blocks(space):
-            taken.append(self._filter(points, surrogate))
-            if sum(map(len, taken)) >= self.count:
-                break
-        x = torch.cat([points.x for points in taken])[: self.count]
-        if len(x) < self.count:
-            raise ConfigError(f"Expected {self.count} points, got {len(x)} in the whole sequence: lower min_gap.")
-        return Points(x, torch.cat([points.index for points in taken])[: self.count])
-
-    def _blocks(self, space: DesignSpace) -> Iterator[Points]:
+        surrogate = None if self.min_gap is None else load_network(Surrogate, run_folder(self.surrogate), "surrogate")
+        lower, upper = np.array([(parameter.lower, parameter.upper) for parameter in space.parameters]).T
         sampler = qmc.Sobol(space.dimension, scramble=True, seed=self.seed)  # rng= would scramble in another way
-        lower = np.array([parameter.lower for parameter in space.parameters])
-        upper = np.array([parameter.upper for parameter in space.parameters])
         if self.start:
             sampler.fast_forward(self.start)
+        x, index = torch.empty(0, space.dimension, dtype=torch.float64), torch.empty(0, dtype=torch.long)
         for first in range(self.start, 1 << 24, _BLOCK):
-            unit = sampler.random(_BLOCK)
-            x = (lower + upper) / 2 + (upper - lower) / 2 * (2 * unit - 1)
-            yield Points(torch.from_numpy(x.round(_DECIMALS)), torch.arange(first, first + _BLOCK))
-
-    def _load_surrogate(self) -> Surrogate | None:
-        if self.min_gap is None:
-            return None
-        # imported here because it takes seconds
-        from matdesinne.network import load_network, run_folder
-        from matdesinne.surrogates.base import Surrogate
-
-        return load_network(Surrogate, run_folder(self.surrogate), "surrogate")
-
-    def _filter(self, points: Points, surrogate: Surrogate | None) -> Points:
-        keep = torch.ones(len(points), dtype=torch.bool)
-        if self.reserved is not None:
-            keep &= points.index % 10 != self.reserved
-        if surrogate is not None and self.min_gap is not None:
-            keep &= surrogate.predict_many(points.x.float())[0][:, 0] >= self.min_gap
-        return Points(points.x[keep], points.index[keep])
+            designs = (lower + upper) / 2 + (upper - lower) / 2 * (2 * sampler.random(_BLOCK) - 1)
+            new_x, new_index = torch.from_numpy(designs.round(_DECIMALS)), torch.arange(first, first + _BLOCK)
+            keep = torch.ones(_BLOCK, dtype=torch.bool)
+            if self.reserved is not None:
+                keep &= new_index % 10 != self.reserved
+            if surrogate is not None and self.min_gap is not None:
+                keep &= surrogate.predict_many(new_x.float())[0][:, 0] >= self.min_gap
+            x, index = torch.cat([x, new_x[keep]]), torch.cat([index, new_index[keep]])
+            if len(x) >= self.count:
+                return Points(x[: self.count], index[: self.count])
+        raise ConfigError(f"Expected {self.count} points, got {len(x)} in the whole sequence: lower min_gap.")

@@ -32,8 +32,8 @@ class LabelRun:
         rows: labels of each point, in the order of the points.
         computed: number of designs that this call computed; the others were in the records.
         tasks: number of tasks that these were divided into.
-        seconds: wall time of the tasks in s.
-        calculating: time in s that the calculations took, summed over the workers.
+        seconds: wall time of the tasks.
+        calculating: seconds that the calculations took, summed over the workers.
     """
 
     rows: Sequence[Row]
@@ -48,11 +48,7 @@ class LabelRun:
         return [row for row in self.rows if row["status"] == "failed"]
 
     def values(self, name: str) -> Float[Tensor, " n"]:
-        """Returns one label of every point, float64; NaN where there is none.
-
-        Args:
-            name: name of a column that holds a number.
-        """
+        """Returns one label of every point, float64; NaN where there is none."""
         return torch.tensor([math.nan if row[name] is None else row[name] for row in self.rows], dtype=torch.float64)
 
     def report(self) -> str:
@@ -66,12 +62,7 @@ class LabelRun:
 def label_points(oracle: Oracle, points: Points, executor: Executor, folder: Path, retry: bool = False) -> LabelRun:
     """Label every design once and write ``labels.parquet``; designs that ``records.jsonl`` has are not computed again.
 
-    Args:
-        oracle: computes the labels.
-        points: the designs; equal designs are labelled once.
-        executor: runs the calculations; it is shut down at the end.
-        folder: the folder of both files.
-        retry: whether designs that failed are computed again.
+    Equal designs are labelled once, and those that failed again only with `retry`. The executor is shut down at the end.
 
     Raises:
         ConfigError: if the oracle cannot work here, or the folder was started with other settings.

@@ -18,9 +18,8 @@ from matdesinne.errors import ConfigError
 from matdesinne.labelling.active import ActiveLearning
 from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
-from matdesinne.labelling.report import log_validation, write_validation
 from matdesinne.labelling.run import label_points
-from matdesinne.labelling.validation import validate
+from matdesinne.labelling.validation import log_validation, validate, write_validation
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
 from matdesinne.training.loggers import make_loggers

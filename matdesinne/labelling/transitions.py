@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["check_transitions"]
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from matdesinne.errors import ConfigError
 from matdesinne.exploration.transitions.transition import Transitions
-from matdesinne.files import write_table
+from matdesinne.files import Columns, write_table
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.base import Oracle
@@ -26,11 +25,6 @@ def check_transitions(transitions: Transitions, config: DictConfig, folder: Path
     """Label both ends of transitions, and compare the sides of the labels with those of the predictions.
 
     Writes ``transitions_checked.parquet`` and ``.csv``, and the labels with their records in the folder ``labels``.
-
-    Args:
-        transitions: few, because each costs two calculations.
-        config: with the keys ``oracle`` and ``executor``.
-        folder: where to write.
 
     Raises:
         ConfigError: if the oracle does not compute the property or has other parameters.
@@ -47,7 +41,10 @@ def check_transitions(transitions: Transitions, config: DictConfig, folder: Path
     labels = run.values(prop.name).reshape(len(transitions), 2)
     threshold = transitions.levels.threshold
     right = ((labels > threshold) == (transitions.value > threshold)) & labels.isfinite()
-    columns = _columns(transitions, labels, right)
+    table = transitions.columns()
+    columns = {key: table[key] for key in ("knobs", "size", "probability", f"{prop.name}_before", f"{prop.name}_after")}
+    for k, end in enumerate(("before", "after")):
+        columns |= {f"label_{end}": (prop.unit, labels[:, k].tolist()), f"right_{end}": ("", right[:, k].tolist())}
     for suffix in ("parquet", "csv"):
         write_table(folder / f"transitions_checked.{suffix}", columns)
     real = right.all(dim=1)
@@ -59,17 +56,6 @@ def check_transitions(transitions: Transitions, config: DictConfig, folder: Path
     return Section("Transitions, checked", text, tables=[_table(columns, real, prop.name, prop.unit)])
 
 
-def _columns(
-    transitions: Transitions, labels: Float[Tensor, "n 2"], right: Bool[Tensor, "n 2"]
-) -> dict[str, tuple[str, Sequence[object]]]:
-    table, name, unit = transitions.columns(), transitions.prop.name, transitions.prop.unit
-    columns = {key: table[key] for key in ("knobs", "size", "probability", f"{name}_before", f"{name}_after")}
-    for k, end in enumerate(("before", "after")):
-        columns[f"label_{end}"] = (unit, labels[:, k].tolist())
-        columns[f"right_{end}"] = ("", right[:, k].tolist())
-    return columns
-
-
 def _errors(labels: Float[Tensor, "n 2"], transitions: Transitions) -> str:
     known = labels.isfinite()
     if not known.any():
@@ -78,7 +64,7 @@ def _errors(labels: Float[Tensor, "n 2"], transitions: Transitions) -> str:
     return f"the predictions have a mean absolute error of {errors.mean():.3f} {unit}, at most {errors.max():.3f} {unit}"
 
 
-def _table(columns: dict[str, tuple[str, Sequence[object]]], real: Bool[Tensor, " n"], name: str, unit: str) -> Table:
+def _table(columns: Columns, real: Bool[Tensor, " n"], name: str, unit: str) -> Table:
     keys = ["knobs", "size", "probability", f"{name}_before", "label_before", f"{name}_after", "label_after"]
     rows = zip(*(columns[key][1] for key in keys), ["yes" if each else "no" for each in real.tolist()], strict=True)
     heads = ["knob", "change [half-widths]", "probability", f"before [{unit}]", "label", f"after [{unit}]", "label", "real"]

@@ -36,10 +36,6 @@ class AnalyticProblem(ABC):
     def forward(self, x: Float[Tensor, "n dx"], strict: bool = True) -> Float[Tensor, "n dy"]:
         """Compute the exact properties of designs.
 
-        Args:
-            x: designs, shape [n, dx].
-            strict: raise an error if a design has no properties; otherwise its properties are NaN.
-
         Raises:
             DatasetError: if a design has no properties.
         """

@@ -15,9 +15,9 @@ from hydra.utils import instantiate
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.bands import band_edges
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.base import Column, Labels, Oracle, Value
-from matdesinne.oracles.edges import band_edges
 from matdesinne.oracles.relaxation import Relaxation
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype

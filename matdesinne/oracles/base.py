@@ -31,25 +31,14 @@ Row = dict[str, Value]
 
 
 class Column(NamedTuple):
-    """Unit and kind of a column of labels.
-
-    Args:
-        unit: e.g. ``"eV"``; empty for a count.
-        kind: a number, a count, or a list of numbers, e.g. one for each k-point.
-    """
+    """Unit of a column of labels (empty for a count), and whether its cells are numbers, counts or lists of numbers."""
 
     unit: str
     kind: Literal["number", "count", "list"] = "number"
 
 
 class Oracle(ABC):
-    """Computes the labels of designs.
-
-    A subclass implements `_label`, `columns`, and `settings`.
-
-    Args:
-        space: the designs, in the order of the columns of x.
-    """
+    """Computes the labels of the designs of a space. A subclass implements `_label`, `columns`, and `settings`."""
 
     chunk = 1
     """Number of designs in one task for a worker."""
@@ -93,11 +82,7 @@ class Oracle(ABC):
             )
 
     def label(self, x: Float[Tensor, "n dx"]) -> list[Row]:
-        """Compute the labels of designs, one row each; a design whose calculation fails gives a row with the reason.
-
-        Args:
-            x: designs in physical units, float64, shape [n, dx].
-        """
+        """Compute the labels of designs, one row each; a design whose calculation fails gives a row with the reason."""
         start = time.perf_counter()
         try:
             columns = self._label(x)
@@ -125,21 +110,10 @@ class Oracle(ABC):
 
 
 def failed_row(oracle: Oracle, reason: str, seconds: float) -> Row:
-    """Returns the row of a design whose calculation failed.
-
-    Args:
-        oracle: the oracle whose labels are missing.
-        reason: the reason; it is written in one line.
-        seconds: time until the failure in s.
-    """
+    """Returns the row of a design whose calculation failed."""
     row: Row = dict.fromkeys(oracle.columns())
-    return {
-        **row,
-        "status": "failed",
-        "reason": " ".join(reason.split()),
-        "seconds": round(seconds, 6),
-        "versions": oracle.versions(),
-    }
+    row |= {"status": "failed", "reason": " ".join(reason.split())}
+    return row | {"seconds": round(seconds, 6), "versions": oracle.versions()}
 
 
 def label_array(oracle: Oracle, x: Float[np.ndarray, "n dx"]) -> list[Row]:

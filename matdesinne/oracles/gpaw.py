@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
+from matdesinne.bands import band_edges
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.base import Column, Labels, Oracle, Value
-from matdesinne.oracles.edges import band_edges
 from matdesinne.oracles.levels import EdgeBands, check_hybrid, half_grid, hybrid_bands, scalar_bands, spin_orbit_bands
 from matdesinne.oracles.relaxation import Relaxation
 from matdesinne.space import DesignSpace
@@ -159,17 +159,15 @@ class GPAWOracle(Oracle):
 
     def _bands(self, calculator: GPAW) -> Iterator[tuple[str, EdgeBands]]:
         """Yields the ending and the bands of every level."""
+        convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
+        settings = {"symmetry": _SYMMETRY, "txt": None, "convergence": convergence}
         for ending, size in self.grids.items():
-            calculation = calculator if ending == "" else self._fixed_density(calculator, size)
+            calculation = calculator.fixed_density(kpts=_monkhorst_pack(size), **settings) if ending else calculator
             yield ending, scalar_bands(calculation, size)
             if self.soc:
                 yield f"{ending}_soc", spin_orbit_bands(calculation, size)
         if self.hybrid is not None:
             yield self._hybrid_ending, hybrid_bands(calculator, self.hybrid)
-
-    def _fixed_density(self, calculator: GPAW, size: int) -> GPAW:
-        convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
-        return calculator.fixed_density(kpts=_monkhorst_pack(size), symmetry=_SYMMETRY, txt=None, convergence=convergence)
 
     def _calculator(self, field: float) -> GPAW:
         from gpaw import GPAW, PW, FermiDirac, Mixer

@@ -37,11 +37,9 @@ def half_grid(size: int) -> Float[np.ndarray, "k 2"]:
 
 
 def scalar_bands(calculator: GPAW, size: int) -> EdgeBands:
-    """Bands of the calculation itself, without spin-orbit coupling.
+    """Bands of a finished calculation itself, without spin-orbit coupling.
 
-    Args:
-        calculator: a finished calculation on the Gamma-centred size x size grid, with time reversal as its only symmetry.
-        size: divisions of the grid.
+    Its grid is Gamma-centred with size x size points, and time reversal is its only symmetry.
 
     Raises:
         RuntimeError: if the k-points are not those of `half_grid`.
@@ -61,10 +59,6 @@ def spin_orbit_bands(calculator: GPAW, size: int) -> EdgeBands:
     References:
         Olsen, Designing in-plane heterostructures of quantum spin Hall insulators from first principles: 1T'-MoS2 with
         adsorbates, Phys. Rev. B 94, 235106 (2016), doi 10.1103/PhysRevB.94.235106.
-
-    Args:
-        calculator: as in `scalar_bands`.
-        size: divisions of the grid.
     """
     from gpaw.spinorbit import soc_eigenstates
 
@@ -74,12 +68,7 @@ def spin_orbit_bands(calculator: GPAW, size: int) -> EdgeBands:
 
 
 def hybrid_bands(calculator: GPAW, hybrid: str) -> EdgeBands:
-    """Bands of a hybrid functional on the density and wave functions of the calculation, without spin-orbit coupling.
-
-    Args:
-        calculator: as in `scalar_bands`.
-        hybrid: name of the functional, e.g. ``"HSE06"``.
-    """
+    """Bands of a hybrid functional on the density and wave functions of the calculation, without spin-orbit coupling."""
     from gpaw import GPAW
     from gpaw.hybrids.eigenvalues import non_self_consistent_eigenvalues
 
@@ -89,9 +78,8 @@ def hybrid_bands(calculator: GPAW, hybrid: str) -> EdgeBands:
         calculator.write(file, mode="all")
         finished = GPAW(file, txt=None, legacy_gpaw=False)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            energies, semilocal, exchange = non_self_consistent_eigenvalues(
-                finished, hybrid, lowest_empty - 1, lowest_empty + 1
-            )
+            terms = non_self_consistent_eigenvalues(finished, hybrid, lowest_empty - 1, lowest_empty + 1)
+    energies, semilocal, exchange = terms
     valence, conduction = (energies - semilocal + exchange)[0].T
     return EdgeBands(valence, conduction)
 

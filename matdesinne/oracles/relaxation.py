@@ -42,9 +42,7 @@ class Relaxation:
     def columns() -> dict[str, Column]:
         """The labels of `run`."""
         return {
-            "energy": Column("eV"),
-            "energy_unrelaxed": Column("eV"),
-            "energy_gain": Column("eV"),
+            **{name: Column("eV") for name in ("energy", "energy_unrelaxed", "energy_gain")},
             "thickness": Column("angstrom"),
             "residual_force": Column("eV/angstrom"),
             "relaxation_steps": Column("", "count"),
@@ -52,15 +50,9 @@ class Relaxation:
         }
 
     def run(self, atoms: Atoms) -> dict[str, Value]:
-        """Relax atoms in place.
+        """Relax atoms, which have a calculator with forces, in place; returns the labels of `columns`.
 
-        Args:
-            atoms: with a calculator that has forces.
-
-        Returns:
-            The energies of the relaxed and of the given atoms and their difference; the thickness, which is the largest
-            distance of two atoms along the normal of the layer; the largest force that is left; the number of steps; the
-            Cartesian positions, one atom after another.
+        The thickness is the largest distance of two atoms along the normal of the layer; the positions are Cartesian.
 
         Raises:
             RuntimeError: if the forces are not below the limit after the largest number of steps.

@@ -1,13 +1,15 @@
-"""The figure and the report's section of a generation."""
+"""Figures of samples and candidates, and the report's section of a generation."""
 
 from __future__ import annotations
 
-__all__ = ["draw_candidates", "run_section"]
+__all__ = ["draw_candidates", "draw_samples", "run_section"]
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import numpy as np
+import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -18,6 +20,11 @@ from matdesinne.reporting.drawing import axis_label, bin_edges
 from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
 
+if TYPE_CHECKING:
+    from matdesinne.data.table import DesignTable
+    from matdesinne.models.base import InverseModel
+    from matdesinne.surrogates.base import Surrogate
+
 _SAMPLED, _FINAL, _TARGET = GREY, BLUE, VERMILLION
 
 
@@ -25,10 +32,6 @@ def draw_candidates(run: DesignRun, path: str | Path) -> None:
     """Draw histograms of the predicted properties with the target, and of every parameter, as densities.
 
     Grey: the samples; blue: the final candidates; orange: the target.
-
-    Args:
-        run: the stages of a generation.
-        path: the picture, e.g. ``candidates.png`` or ``.pdf``.
     """
     sampled, final = run.stages["sampled"], run.candidates
     panels = len(final.properties) + final.space.dimension
@@ -67,12 +70,7 @@ def _draw_densities(
 
 
 def run_section(run: DesignRun, picture: Path) -> Section:
-    """Returns the section of a report on a generation: the counts, errors and seconds of its stages, and the picture.
-
-    Args:
-        run: the stages of a generation.
-        picture: the picture that `draw_candidates` drew.
-    """
+    """Returns the section of a report on a generation: the counts, errors and seconds of its stages, and the picture."""
     properties = run.candidates.properties
     heads = ["stage", "designs", *(f"mean |{prop.name} - target| [{prop.unit}]" for prop in properties), "time [s]"]
     rows = [
@@ -90,3 +88,18 @@ def run_section(run: DesignRun, picture: Path) -> Section:
         f"calculation will be. Samples outside the design space: {run.outside:,}."
     )
     return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)])
+
+
+def draw_samples(model: InverseModel, surrogate: Surrogate, held_out: DesignTable, path: Path, seed: int = 0) -> None:
+    """Draw the predicted properties of one sample for each held-out target against the target."""
+    y = held_out.y[:2048]
+    predicted, _ = surrogate.predict_many(model.sample(y, torch.Generator().manual_seed(seed)))
+    count = len(surrogate.properties)
+    figure = matplotlib.figure.Figure(figsize=(4.5 * count, 4.2), layout="constrained")
+    for j, (axis, prop) in enumerate(zip(figure.subplots(1, count, squeeze=False)[0], surrogate.properties, strict=True)):
+        ends = [float(y[:, j].min()), float(y[:, j].max())]
+        axis.plot(ends, ends, color=GREY, linewidth=1, zorder=1)
+        axis.scatter(y[:, j], predicted[:, j], s=4, color=BLUE, alpha=0.5)
+        axis.set(xlabel=f"target {prop.name} [{prop.unit}]", ylabel=f"predicted {prop.name} of the sample [{prop.unit}]")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["LEVEL", "interval_text", "mean_interval", "mean_intervals"]
+__all__ = ["LEVEL", "draw_bars", "interval_cells", "interval_columns", "interval_texts", "mean_interval", "mean_intervals"]
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 LEVEL = 0.95
 """Confidence level of the intervals."""
@@ -22,10 +28,6 @@ def mean_intervals(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndar
 
     References:
         Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall 1993, chapter 13 (percentiles).
-
-    Args:
-        values: one row for each design.
-        seed: seed of the resampling.
     """
     if len(values) < 2:
         return np.full((2, values.shape[1]), np.nan)
@@ -50,6 +52,32 @@ def mean_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, fl
     return lower, upper
 
 
-def interval_text(mean: float, lower: float, upper: float) -> str:
-    """Returns a mean and its interval as text, without the interval if its ends are NaN."""
-    return f"{mean:.3g}" if np.isnan(lower) else f"{mean:.3g} ({lower:.3g} to {upper:.3g})"
+def interval_cells(value: float | None, interval: tuple[float, float] | None, factor: float = 1.0) -> list[float | None]:
+    """Returns a value and the ends of its interval as three cells of a table; what is missing stays ``None``."""
+    return [None if cell is None else factor * cell for cell in (value, *(interval or (None, None)))]
+
+
+def interval_columns(name: str, values: Float[np.ndarray, "n d"], seed: int) -> dict[str, Float[np.ndarray, " d"]]:
+    """Returns the mean of each column under `name`, and the ends of its interval under ``name_lower`` and ``name_upper``."""
+    return dict(zip(_columns(name), (values.mean(axis=0), *mean_intervals(values, seed)), strict=True))
+
+
+def interval_texts(frame: pandas.DataFrame, name: str) -> list[str]:
+    """Returns the means and intervals of `interval_columns` as text, without the interval if its ends are NaN."""
+    return [
+        f"{mean:.3g}" if np.isnan(lower) else f"{mean:.3g} ({lower:.3g} to {upper:.3g})"
+        for mean, lower, upper in frame[_columns(name)].to_numpy()
+    ]
+
+
+def draw_bars(
+    axis: Axes, places: Float[np.ndarray, " n"], frame: pandas.DataFrame, name: str, width: float, **style: object
+) -> None:
+    """Draw the means of `interval_columns` as bars with their intervals as lines."""
+    mean, lower, upper = frame[_columns(name)].to_numpy().T
+    axis.bar(places, mean, 0.9 * width, **style)  # type: ignore[arg-type]
+    axis.errorbar(places, mean, [mean - lower, upper - mean], fmt="none", ecolor="black", linewidth=1)
+
+
+def _columns(name: str) -> list[str]:
+    return [name, f"{name}_lower", f"{name}_upper"]

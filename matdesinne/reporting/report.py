@@ -14,7 +14,7 @@ from pathlib import Path
 
 import matdesinne
 from matdesinne.errors import ConfigError
-from matdesinne.files import atomic_path
+from matdesinne.files import write_text
 
 _PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "ase", "gpaw", "umap-learn")
 """Distributions whose versions the report lists if they are installed."""
@@ -22,13 +22,7 @@ _PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "ase", "gpaw", "umap-
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a section.
-
-    Args:
-        path: the PNG file, which is embedded.
-        caption: what the figure shows and, if it corresponds to a figure of the paper, how it compares.
-        alt: alternative text for screen readers.
-    """
+    """A figure of a section: the PNG file to embed, its caption, and the alternative text for screen readers."""
 
     path: Path
     caption: str
@@ -47,33 +41,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a section.
-
-    Args:
-        caption: what the table lists.
-        heads: name and unit of each column.
-        rows: text, numbers (floats are shown with four significant digits), or ``None`` for an empty cell.
-    """
+    """A table of a section: texts, numbers (floats are shown with four significant digits), or ``None`` for an empty cell."""
 
     caption: str
     heads: Sequence[str]
     rows: Sequence[Sequence[object]]
 
     def __post_init__(self) -> None:
-        """Check that every row has a value for every column."""
+        """Check the number of values in every row."""
         assert all(len(row) == len(self.heads) for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report.
-
-    Args:
-        title: its heading, different from those of the other sections.
-        text: paragraphs of plain text, separated by empty lines; the report escapes them.
-        figures: pictures with captions.
-        tables: tables with captions.
-    """
+    """A section of a report; its title differs from the others', and empty lines separate the paragraphs of its text."""
 
     title: str
     text: str = ""
@@ -84,14 +65,8 @@ class Section:
 def write_report(path: str | Path, title: str, summary: str, sections: Sequence[Section], settings: object) -> None:
     """Write the sections, the settings and the versions of the software as one HTML file.
 
-    The page loads nothing, has no script, and is light or dark as the reader's browser asks.
-
-    Args:
-        path: the HTML file.
-        title: the heading of the page.
-        summary: paragraphs below the heading.
-        sections: in the order of the page.
-        settings: nested plain containers, shown as ``outer.inner = value``.
+    The page loads nothing, has no script, and is light or dark as the reader's browser asks. The settings are nested plain
+    containers, shown as ``outer.inner = value``.
     """
     import jinja2
 
@@ -101,8 +76,7 @@ def write_report(path: str | Path, title: str, summary: str, sections: Sequence[
     content = template.render(
         title=title, summary=summary, sections=sections, settings=dict(_flat(settings)), versions=_versions()
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+    write_text(path, content)
 
 
 def _cell(value: object) -> str:

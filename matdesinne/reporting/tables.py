@@ -13,10 +13,6 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     Floats have three significant digits, ``None`` is an empty cell, and everything else is printed by `str`. A ``|`` in a cell
     is escaped.
 
-    Args:
-        header: names and units of the columns.
-        rows: one value for each column.
-
     Example:
         >>> print(markdown_table(["model", "MAE [eV]"], [["cINN", 0.01234], ["MDN", None]]), end="")
         | model | MAE [eV] |
@@ -24,15 +20,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
         | cINN | 0.0123 |
         | MDN |  |
     """
-    lines = [_line(header), "|---" * len(header) + "|\n"]
-    for row in rows:
-        assert len(row) == len(header)
-        lines.append(_line(row))
-    return "".join(lines)
-
-
-def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(_cell, cells))} |\n"
+    rows = list(rows)
+    assert all(len(row) == len(header) for row in rows)
+    head, *lines = [f"| {' | '.join(map(_cell, cells))} |\n" for cells in (header, *rows)]
+    return "".join([head, "|---" * len(header) + "|\n", *lines])
 
 
 def _cell(value: object) -> str:

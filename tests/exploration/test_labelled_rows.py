@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from matdesinne.errors import CheckpointError, ConfigError
-from matdesinne.exploration.labelled_rows import data_settings, labelled_rows
+from matdesinne.exploration.designs import data_settings, labelled_rows
 from matdesinne.targets import Property
 
 from ..conftest import OWN, box, prop, script_config, write_table

@@ -17,16 +17,16 @@ def test_size_is_the_slope_times_half_the_range(tmp_path):
     found = sensitivities(surrogate, explored(surrogate, tmp_path, [0.5]).generated, 0)
     half = (surrogate.space.upper - surrogate.space.lower) / 2
     expected = torch.tensor(SLOPES) * half
-    assert [entry.parameter for entry in found] == list(surrogate.space.names)
-    assert [entry.slope for entry in found] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
-    assert [entry.size for entry in found] == pytest.approx(expected.abs().tolist(), rel=1e-4, abs=1e-5)
-    assert all(entry.size_upper - entry.size_lower < 1e-4 for entry in found)
+    assert [entry.parameter for entry in found.itertuples()] == list(surrogate.space.names)
+    assert [entry.slope for entry in found.itertuples()] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+    assert [entry.size for entry in found.itertuples()] == pytest.approx(expected.abs().tolist(), rel=1e-4, abs=1e-5)
+    assert all(entry.size_upper - entry.size_lower < 1e-4 for entry in found.itertuples())
 
 
 def test_interval_holds_the_mean(tmp_path):
     """Of y = x1 / 2 + x2 / 2 + |x|^2 the mean slope over the box is 1/2, the standard error of n rows sqrt(4 / 3 n)."""
     surrogate = quadratic()
-    first, _ = sensitivities(surrogate, explored(surrogate, tmp_path, [0.5], 400).generated, 0)
+    first, _ = sensitivities(surrogate, explored(surrogate, tmp_path, [0.5], 400).generated, 0).itertuples()
     assert first.slope_lower < 0.5 < first.slope_upper
     assert first.slope_upper - first.slope_lower == pytest.approx(2 * 1.96 * (4 / 3 / 400) ** 0.5, rel=0.15)
 

@@ -11,8 +11,7 @@ from scipy import stats
 
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
-from matdesinne.labelling.report import log_validation, write_validation
-from matdesinne.labelling.validation import Validation, stratified, validate
+from matdesinne.labelling.validation import Validation, log_validation, stratified, validate, write_validation
 from matdesinne.oracles.base import Column, Oracle
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target

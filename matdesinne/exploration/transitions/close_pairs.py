@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Pair", "close_pairs", "close_pairs_section"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.figure
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
@@ -31,19 +32,10 @@ _LISTED = 5
 """Number of pairs in the table for each two targets; the enlarged pairs are some of them."""
 
 Places = Float[np.ndarray, "n 2"]
-Square = tuple[float, float, float]
-"""Lower left corner and side."""
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A design of one table and a design of another that is near to it.
-
-    Args:
-        first: row in the first table.
-        second: row in the second table.
-        distance: distance of the two in coordinates in which the box is [-1, 1]^d.
-    """
+class Pair(NamedTuple):
+    """Rows of a design in one table and of a near one in another, and their distance where the box is [-1, 1]^d."""
 
     first: int
     second: int
@@ -51,13 +43,7 @@ class Pair:
 
 
 def close_pairs(first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], count: int) -> list[Pair]:
-    """Find the closest pairs; each row is in one pair at most.
-
-    Args:
-        first: scaled designs.
-        second: scaled designs.
-        count: largest number of pairs.
-    """
+    """Find up to `count` closest pairs of scaled designs; each row is in one pair at most."""
     distances = torch.cdist(first, second)
     pairs: list[Pair] = []
     while len(pairs) < min(count, len(first), len(second)):
@@ -122,13 +108,12 @@ def _write(exploration: Exploration, embedding: Embedding) -> None:
     tables = [table for table, _ in embedding.generated]
     places = np.concatenate([place for _, place in embedding.generated])
     designs = torch.cat([table.designs for table in tables])
-    columns: dict[str, tuple[str, Sequence[object]]] = {
+    columns = {
         "target": ("", [target_label(table) for table in tables for _ in table.designs]),
         "umap_1": ("1", places[:, 0].tolist()),
         "umap_2": ("1", places[:, 1].tolist()),
     }
-    for i, parameter in enumerate(exploration.space.parameters):
-        columns[parameter.name] = (parameter.unit, designs[:, i].tolist())
+    columns |= {p.name: (p.unit, designs[:, i].tolist()) for i, p in enumerate(exploration.space.parameters)}
     write_table(exploration.folder / "figure_6.parquet", columns)
 
 
@@ -147,15 +132,19 @@ def _draw_panel(
     axis.set_title(" and ".join(names), fontsize="medium")
     hide_coordinates(axis)
     least = 0.05 * float(np.ptp(axis.get_xlim()))
-    squares: list[Square] = []
+    squares: list[Bbox] = []
     for pair in pairs:
         ends = np.stack([first_places[pair.first], second_places[pair.second]])
-        square = _square(ends, least)
-        if len(squares) == len(insets) or any(_overlap(square, other) for other in squares):
+        reach = max(float(np.ptp(ends, axis=0).max()), least)
+        centre = ends.mean(axis=0)
+        square = Bbox([centre - reach, centre + reach])
+        if len(squares) == len(insets) or any(square.overlaps(other) for other in squares):
             continue
         inset = insets[len(squares)]
         squares.append(square)
-        _zoom(axis, inset, square, str(len(squares)))
+        axis.add_patch(Rectangle((square.x0, square.y0), square.width, square.height, fill=False, linewidth=1))
+        axis.annotate(str(len(squares)), (square.x1, square.y1), fontweight="bold")
+        inset.set(xlim=square.intervalx, ylim=square.intervaly, xticks=[], yticks=[])
         _scatter(inset, (first_places, second_places), 16)
         inset.plot(*ends.T, "-o", color="black", markerfacecolor="none", markersize=9, linewidth=1)
         change = _largest_changes(exploration, second.designs[pair.second] - first.designs[pair.first])
@@ -167,26 +156,6 @@ def _draw_panel(
 def _scatter(axis: Axes, places: tuple[Places, Places], size: float) -> None:
     for each, color, marker in zip(places, (BLUE, VERMILLION), ("o", "^"), strict=True):
         axis.scatter(each[:, 0], each[:, 1], s=size, color=color, marker=marker, linewidths=0)
-
-
-def _square(ends: Float[np.ndarray, "2 2"], least: float) -> Square:
-    """Returns a square around a pair."""
-    reach = max(float(np.ptp(ends, axis=0).max()), least)
-    x, y = (ends.mean(axis=0) - reach).tolist()
-    return x, y, 2 * reach
-
-
-def _overlap(first: Square, second: Square) -> bool:
-    side = max(first[2], second[2])
-    return abs(first[0] - second[0]) < side and abs(first[1] - second[1]) < side
-
-
-def _zoom(axis: Axes, inset: Axes, square: Square, name: str) -> None:
-    """Limit the inset to a square, and mark the square in the map."""
-    x, y, side = square
-    axis.add_patch(Rectangle((x, y), side, side, fill=False, color="black", linewidth=1))
-    axis.annotate(name, (x + side, y + side), fontweight="bold")
-    inset.set(xlim=(x, x + side), ylim=(y, y + side), xticks=[], yticks=[])
 
 
 def _largest_changes(exploration: Exploration, change: Float[Tensor, " dx"]) -> str:

@@ -1,5 +1,7 @@
 r"""Crossings of a level: the first one on a line through a design, and the nearest one in any direction.
 
+Designs are in physical units, distances in half-widths of the box, and both searches stay inside the surrogate's design space.
+
 The nearest crossing is found by sequential projection with a merit function. In coordinates u scaled by the box with the origin
 at the start, each round moves towards the point of the linearised level set inside the box that is nearest to the origin,
 
@@ -24,7 +26,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
 _BISECTIONS = 12
@@ -41,12 +42,7 @@ _FLAT = 1e-6
 
 @dataclass(frozen=True)
 class Side:
-    """The designs whose first property is at least, or at most, a level.
-
-    Args:
-        level: in the unit of the property.
-        above: whether the property is at least the level; otherwise it is at most the level.
-    """
+    """The designs whose first property is at least (`above`), or otherwise at most, a level in its unit."""
 
     level: float
     above: bool
@@ -57,12 +53,7 @@ class Side:
 
 
 class Crossings(NamedTuple):
-    """For each start, the design where the property has crossed the level.
-
-    Args:
-        designs: in physical units; NaN if the search found none.
-        distance: length of the change from the start in half-widths of the box; infinite if the search found none.
-    """
+    """For each start, the design where the property has crossed the level (or NaN), and its distance (or infinity)."""
 
     designs: Float[Tensor, "n dx"]
     distance: Float[Tensor, " n"]
@@ -78,41 +69,34 @@ def first_crossing(
     x: Float[Tensor, "n dx"],
     rays: Float[Tensor, "n dx"],
     side: Side,
-    space: DesignSpace,
     reach: Float[Tensor, " n"],
     points: int = 24,
 ) -> Crossings:
-    """Find the first crossing on a line from each start by a scan and bisection.
+    """Find the first crossing on a line from each start, up to a reach, by a scan of some points and bisection.
 
-    It can miss a stretch that is shorter than the distance of two points: of 24, 0.2 % of the reach at first, 8 % at last.
-
-    Args:
-        surrogate: predicts the property.
-        x: the starts of the lines, in physical units.
-        rays: directions of the lines in half-widths of the box, of length 1.
-        side: the side to reach.
-        space: the lines end at its bounds.
-        reach: largest distance from the start, in half-widths of the box.
-        points: number of points of the scan.
+    The rays are directions in half-widths of the box, of length 1. The scan can miss a stretch that is shorter than the
+    distance of two points: of 24, 0.2 % of the reach at first, 8 % at last.
     """
-    unit = half_widths(surrogate)
-    reach = torch.minimum(reach, _distance_to_bounds(x, rays * unit, space))
+    direction = rays * half_widths(surrogate)
+    edge = torch.where(direction > 0, surrogate.space.upper.to(x), surrogate.space.lower.to(x))
+    to_bounds = torch.where(direction == 0, torch.inf, (edge - x) / direction).amin(dim=1).clamp_min(0.0)
+    reach = torch.minimum(reach, to_bounds)
     low, high = torch.zeros(len(x)), torch.full((len(x),), torch.inf)
     rows = (reach > 0).nonzero()[:, 0]
     for step in range(1, points + 1):
         length = reach[rows] * (step / points) ** 2
-        across = _is_across(surrogate, x[rows] + length[:, None] * rays[rows] * unit, side)
+        across = _is_across(surrogate, x[rows] + length[:, None] * direction[rows], side)
         high[rows[across]] = length[across]
         low[rows[~across]] = length[~across]
         rows = rows[~across]
     rows = high.isfinite().nonzero()[:, 0]
     for _ in range(_BISECTIONS):
         middle = (low[rows] + high[rows]) / 2
-        across = _is_across(surrogate, x[rows] + middle[:, None] * rays[rows] * unit, side)
+        across = _is_across(surrogate, x[rows] + middle[:, None] * direction[rows], side)
         high[rows] = torch.where(across, middle, high[rows])
         low[rows] = torch.where(across, low[rows], middle)
-    designs = x + high.where(high.isfinite(), torch.nan)[:, None] * rays * unit
-    return Crossings(_clamp(designs, space), high)
+    designs = x + high.where(high.isfinite(), torch.nan)[:, None] * direction
+    return Crossings(_clamp(designs, surrogate), high)
 
 
 def _is_across(surrogate: Surrogate, x: Float[Tensor, "n dx"], side: Side) -> Bool[Tensor, " n"]:
@@ -120,35 +104,24 @@ def _is_across(surrogate: Surrogate, x: Float[Tensor, "n dx"], side: Side) -> Bo
 
 
 def nearest_crossing(
-    surrogate: Surrogate,
-    x: Float[Tensor, "n dx"],
-    free: Bool[Tensor, "n dx"],
-    side: Side,
-    space: DesignSpace,
-    begin: Float[Tensor, "n dx"],
+    surrogate: Surrogate, x: Float[Tensor, "n dx"], free: Bool[Tensor, "n dx"], side: Side, begin: Float[Tensor, "n dx"]
 ) -> Crossings:
-    """Find the shortest change of some parameters onto the level; see the head of this module.
+    """Find the shortest change of the free parameters onto the level; see the head of this module.
 
-    Args:
-        surrogate: predicts the property and its gradient.
-        x: the starts, in physical units.
-        free: the parameters that may change.
-        side: the side to reach.
-        space: the search stays within its bounds.
-        begin: the designs from which the search begins, in physical units: `x` itself, or known crossings.
+    Each search begins at a design of `begin`: at the start itself, or at a known crossing.
     """
-    unit = half_widths(surrogate)
+    unit, space = half_widths(surrogate), surrogate.space
     low = torch.where(free, (space.lower.to(x) - x) / unit, 0.0).clamp_max(0.0)
     high = torch.where(free, (space.upper.to(x) - x) / unit, 0.0).clamp_min(0.0)
     search = _Projection(torch.clamp((begin - x) / unit, low, high), low, high)
     rows = torch.arange(len(x))
     for _ in range(_ROUNDS):
+        if len(rows) == 0:
+            break
         at = surrogate.linearize((x[rows] + unit * search.trial[rows]).to(surrogate.device))
         slope = at.jacobian[:, 0].cpu() * unit * (-1.0 if side.above else 1.0)
         rows = search.advance(rows, side.missing(at.mean[:, 0].cpu()), slope.masked_fill(~free[rows], 0.0))
-        if len(rows) == 0:
-            break
-    return Crossings(_clamp(x + unit * search.best, space), search.distance)
+    return Crossings(_clamp(x + unit * search.best, surrogate), search.distance)
 
 
 class _Projection:
@@ -200,13 +173,6 @@ def _shortest(
     return v
 
 
-def _distance_to_bounds(x: Float[Tensor, "n dx"], rays: Float[Tensor, "n dx"], space: DesignSpace) -> Float[Tensor, " n"]:
-    """Returns the distance from each start to the bounds along its ray, in lengths of the ray."""
-    edge = torch.where(rays > 0, space.upper.to(x), space.lower.to(x))
-    lengths = torch.where(rays == 0, torch.inf, (edge - x) / rays)
-    return lengths.amin(dim=1).clamp_min(0.0)
-
-
-def _clamp(x: Float[Tensor, "n dx"], space: DesignSpace) -> Float[Tensor, "n dx"]:
+def _clamp(x: Float[Tensor, "n dx"], surrogate: Surrogate) -> Float[Tensor, "n dx"]:
     """Move designs that rounding has put outside back to the bounds; NaN stays."""
-    return x.clamp(space.lower.to(x), space.upper.to(x))
+    return x.clamp(surrogate.space.lower.to(x), surrogate.space.upper.to(x))

@@ -1,11 +1,13 @@
-"""Figures of transitions."""
+"""Figures of transitions, and the structures before and after them."""
 
 from __future__ import annotations
 
-__all__ = ["draw_remote", "draw_shortest", "draw_small", "draw_structures"]
+__all__ = ["draw_remote", "draw_shortest", "draw_small", "draw_structures", "structure_pairs", "write_structures"]
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import torch
@@ -13,14 +15,17 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from matdesinne.exploration.transitions.structures import structure_pairs
 from matdesinne.exploration.transitions.transition import Transitions
-from matdesinne.files import write_table
+from matdesinne.exports import cif_text
+from matdesinne.files import atomic_path, write_table, write_text
 from matdesinne.reporting.drawing import axis_label, save_figure
 from matdesinne.reporting.palette import BLUE, CYCLE, GREY, SKY, VERMILLION
 from matdesinne.reporting.report import Picture
-from matdesinne.structures import Prototype, draw_structure
+from matdesinne.structures import CELL_PARAMETERS, Prototype, draw_structure
 from matdesinne.surrogates.base import Surrogate
+
+if TYPE_CHECKING:
+    import ase
 
 _CURVE = 33
 """Designs on the line through a transition."""
@@ -31,14 +36,7 @@ _DRAWN = 3
 
 
 def draw_small(small: Transitions, best: Transitions, surrogate: Surrogate, folder: Path) -> Picture:
-    """Draw how many small transitions there are up to a size, and the property along the best of them.
-
-    Args:
-        small: all small transitions.
-        best: the transitions along which the property is drawn.
-        surrogate: predicts the property.
-        folder: folder of the figure.
-    """
+    """Draw how many small transitions there are up to a size, and the surrogate's property along the best of them."""
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, knob in zip(CYCLE * 9, sorted(set(small.knobs), key=small.knobs.count, reverse=True), strict=False):
@@ -85,22 +83,19 @@ def _draw_lines(axis: Axes, best: Transitions, surrogate: Surrogate, folder: Pat
 
 
 def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Picture:
-    """Draw the structures before and after the first few transitions, from above.
-
-    Args:
-        best: transitions in a space with the six lattice parameters.
-        prototype: atoms and fractional positions.
-        folder: folder of the figure.
-    """
+    """Draw the structures before and after the first few transitions, from above."""
     pairs = structure_pairs(best.take(torch.arange(min(_DRAWN, len(best)))), prototype)
     figure = matplotlib.figure.Figure(figsize=(3.1 * len(pairs), 5.6), layout="constrained")
     axes = figure.subplots(2, len(pairs), squeeze=False)
-    for column, pair in enumerate(pairs):
-        for axis, atoms in zip(axes[:, column], pair, strict=True):
+    for row, pair in enumerate(pairs):
+        knob = best.space.index(best.knobs[row])
+        parameter = best.space.parameters[knob]
+        for axis, atoms, designs in zip(axes[:, row], pair, (best.before, best.after), strict=True):
             draw_structure(atoms, axis)
             axis.set_axis_off()
-            end, value = atoms.info["end"], f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
-            axis.set_title(f"{column + 1} {end}: {value}\n{_knob_text(best, column, end)}", fontsize=8)
+            value = f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
+            change = f"{parameter.name} = {designs[row, knob]:.3f} {parameter.unit}"
+            axis.set_title(f"{row + 1} {atoms.info['end']}: {value}\n{change}", fontsize=8)
     return Picture(
         save_figure(figure, folder, "transitions_structures"),
         f"The layer from above (3 x 3 cells), before (top) and after (bottom) the best {len(pairs)} transitions.",
@@ -108,20 +103,44 @@ def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Pi
     )
 
 
-def _knob_text(best: Transitions, row: int, end: str) -> str:
-    column = best.space.index(best.knobs[row])
-    parameter, designs = best.space.parameters[column], best.before if end == "before" else best.after
-    return f"{parameter.name} = {designs[row, column]:.3f} {parameter.unit}"
+def structure_pairs(transitions: Transitions, prototype: Prototype) -> list[tuple[ase.Atoms, ase.Atoms]]:
+    """Returns the structures before and after each transition; ``info`` has its number, the end, the prediction and units."""
+    prototype.check(transitions.space)
+    names, prop = transitions.space.names, transitions.prop
+    units = {p.name: p.unit for p in transitions.space.parameters if p.name not in CELL_PARAMETERS}
+    unit_text = ", ".join(f"{name}: {unit}" for name, unit in {**units, prop.name: prop.unit}.items())
+
+    def structure(row: int, end: int) -> ase.Atoms:
+        design = (transitions.before, transitions.after)[end][row].tolist()
+        atoms = prototype.atoms(dict(zip(names, design, strict=True)))
+        atoms.info |= {
+            "transition": row + 1,
+            "end": ("before", "after")[end],
+            prop.name: transitions.value[row, end].item(),
+            f"{prop.name}_std": transitions.std[row, end].item(),
+            "units": unit_text,
+        }
+        return atoms
+
+    return [(structure(row, 0), structure(row, 1)) for row in range(len(transitions))]
+
+
+def write_structures(transitions: Transitions, prototype: Prototype, folder: Path) -> None:
+    """Write ``transitions.extxyz``, each start followed by its end, and a folder ``transitions`` of CIF files."""
+    from ase.io import write
+
+    structures = [atoms for pair in structure_pairs(transitions, prototype) for atoms in pair]
+    with atomic_path(folder / "transitions.extxyz") as temporary:
+        write(temporary, structures, format="extxyz")
+    shutil.rmtree(folder / "transitions", ignore_errors=True)
+    for atoms in structures:
+        remarks = [f"{key} = {value}" for key, value in atoms.info.items()]
+        name = f"{atoms.info['transition']:03d}_{atoms.info['end']}.cif"
+        write_text(folder / "transitions" / name, cif_text(atoms, remarks))
 
 
 def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> Picture:
-    """Draw the sizes of the shortest transitions, by the knobs that may change.
-
-    Args:
-        shortest: the shortest transition of each design and set of knobs.
-        shown: the sets of knobs to draw.
-        folder: folder of the figure.
-    """
+    """Draw the sizes of the shortest transitions for some sets of knobs."""
     figure = matplotlib.figure.Figure(figsize=(7, 0.32 * len(shown) + 1.2), layout="constrained")
     axis = figure.subplots()
     levels = torch.tensor([0.1, 0.5, 0.9])
@@ -141,14 +160,7 @@ def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> 
 
 
 def draw_remote(surrogate: Surrogate, designs: Float[Tensor, "n dx"], distance: Float[Tensor, " n"], folder: Path) -> Picture:
-    """Draw the distance of designs from the nearest transition against their property.
-
-    Args:
-        surrogate: predicts the property.
-        designs: in physical units.
-        distance: their distances in half-widths of the box.
-        folder: folder of the figure.
-    """
+    """Draw the distance of designs from the nearest transition against their property."""
     prop, y = surrogate.properties[0], surrogate.predict_many(designs)[0][:, 0]
     figure = matplotlib.figure.Figure(figsize=(5.5, 3.8), layout="constrained")
     axis = figure.subplots()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["TransitionResults", "find_transitions", "transitions_section"]
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.rules import start_design
-from matdesinne.exploration.transitions.figures import draw_remote, draw_shortest, draw_small, draw_structures
+from matdesinne.exploration.transitions.figures import draw_remote, draw_shortest, draw_small, draw_structures, write_structures
 from matdesinne.exploration.transitions.search import TransitionSearch
-from matdesinne.exploration.transitions.structures import write_structures
 from matdesinne.exploration.transitions.transition import Transitions
-from matdesinne.files import Columns, write_table
+from matdesinne.files import write_table
 from matdesinne.network import load_network, run_folder
+from matdesinne.reporting.drawing import axis_label
 from matdesinne.reporting.report import Section, Table
 from matdesinne.surrogates.base import Surrogate
 
@@ -36,7 +37,7 @@ class TransitionResults:
         accurate: the accurate surrogate that predicts the small transitions; ``None`` if the fast one predicts them.
         small: distinct transitions by a small change of one knob, the best first.
         shortest: the shortest transition of each start and set of knobs.
-        remote: generated designs, in physical units, the farthest from any transition first.
+        remote: generated designs, the farthest from any transition first.
         distance: their distances from the nearest transition, in half-widths of the box.
     """
 
@@ -54,34 +55,30 @@ class TransitionResults:
 
 
 def find_transitions(exploration: Exploration, config: DictConfig) -> TransitionResults:
-    """Search for transitions among generated designs.
+    """Search for transitions as the keys ``transitions``, ``design`` and ``run`` of a configuration say.
 
-    Args:
-        exploration: the designs.
-        config: with the keys ``transitions``, ``design`` and ``run``.
+    The accurate surrogate is that of the run for the property of its surrogate, if there is one.
     """
     search: TransitionSearch = instantiate(config.transitions, _convert_="all")
-    surrogate = exploration.surrogate
-    accurate = _accurate_surrogate(surrogate, config.run)
+    surrogate, run = exploration.surrogate, run_folder(config.run)
+    name = f"accurate_{surrogate.properties[0].name}"
+    known = (run / f"{name}.safetensors").is_file()
+    accurate = load_network(Surrogate, run, name).to(surrogate.device) if known else None
     tables = [table.designs for table in exploration.generated]
     starts = [start_design(surrogate, dict(config.design))[0].unsqueeze(0)] if config.design else tables
     small = search.small_changes(tables, surrogate, accurate)
     return TransitionResults(search, accurate, small, search.shortest(starts, surrogate), *search.remotest(tables, surrogate))
 
 
-def _accurate_surrogate(surrogate: Surrogate, run: str) -> Surrogate | None:
-    """Returns the accurate surrogate of a run for the property of its surrogate, if there is one."""
-    name, folder = f"accurate_{surrogate.properties[0].name}", run_folder(run)
-    if not (folder / f"{name}.safetensors").is_file():
-        return None
-    return load_network(Surrogate, folder, name).to(surrogate.device)
-
-
 def transitions_section(exploration: Exploration, results: TransitionResults) -> Section:
     """Draw the transitions, write them as tables and structures, and return the section of the report about them."""
     surrogate, folder = exploration.surrogate, exploration.folder
     small, shortest, best = results.small, results.shortest, results.best
-    _write(exploration, results)
+    remote = _remote_columns(surrogate, results)
+    tables = {"transitions": small.columns(), "transitions_by_knobs": shortest.columns(), "remote": remote}
+    for name, columns in tables.items():
+        for suffix in ("parquet", "csv"):
+            write_table(folder / f"{name}.{suffix}", columns)
     figures = []
     if len(small) > 0:
         figures.append(draw_small(small, best, results.accurate or surrogate, folder))
@@ -92,8 +89,8 @@ def transitions_section(exploration: Exploration, results: TransitionResults) ->
         figures.append(draw_shortest(shortest, _shown_knobs(shortest), folder))
     if results.distance.isfinite().any():
         figures.append(draw_remote(surrogate, results.remote, results.distance, folder))
-    tables = [_small_table(best), _shortest_table(shortest), _remote_table(surrogate, results)]
-    return Section("Transitions", _text(results), figures, tables)
+    listed = [_small_table(best), _shortest_table(shortest), _remote_table(results, remote)]
+    return Section("Transitions", _text(results), figures, listed)
 
 
 def _text(results: TransitionResults) -> str:
@@ -121,10 +118,9 @@ def _text(results: TransitionResults) -> str:
 def _small_table(best: Transitions) -> Table:
     unit, prop = best.prop.unit, best.prop.name.replace("_", " ")
     rows = []
-    for row in range(len(best)):
-        knob = best.space.index(best.knobs[row])
-        parameter = best.space.parameters[knob]
-        change = f"{parameter.name}: {best.before[row, knob]:.4f} to {best.after[row, knob]:.4f} {parameter.unit}"
+    for row, name in enumerate(best.knobs):
+        knob = best.space.index(name)
+        change = f"{name}: {best.before[row, knob]:.4f} to {best.after[row, knob]:.4f} {best.space.parameters[knob].unit}"
         values = [f"{best.value[row, end]:.3f} ± {best.std[row, end]:.3f}" for end in range(2)]
         rows.append([row + 1, change, 100 * best.size[row].item(), *values, best.probability[row].item()])
     heads = ["", "change", "% of half the range", f"{prop} before [{unit}]", f"after [{unit}]", "probability"]
@@ -152,33 +148,18 @@ def _shortest_table(shortest: Transitions) -> Table:
     return Table("Shortest transitions by the knobs that may change; transitions_by_knobs.csv lists all.", heads, rows)
 
 
-def _remote_table(surrogate: Surrogate, results: TransitionResults) -> Table:
-    prop, count = surrogate.properties[0], results.search.best
-    columns = _remote_columns(surrogate, results.remote[:count], results.distance[:count])
-    *designs, values, distances = (values for _, values in columns.values())
-    shown = [distance if distance < torch.inf else "none found" for distance in distances]
-    rows = [[f"{y:.3f}", *row] for y, *row in zip(values, shown, *designs, strict=True)]
-    heads = [f"{prop.name.replace('_', ' ')} [{prop.unit}]", "distance [half-widths]"]
-    heads += [f"{parameter.name} [{parameter.unit}]" for parameter in surrogate.space.parameters]
-    return Table("Generated designs farthest from any transition, with all knobs free; remote.csv lists all.", heads, rows)
-
-
-def _remote_columns(
-    surrogate: Surrogate, designs: Float[Tensor, "n dx"], distance: Float[Tensor, " n"]
-) -> dict[str, tuple[str, list[float]]]:
-    prop = surrogate.properties[0]
+def _remote_columns(surrogate: Surrogate, results: TransitionResults) -> dict[str, tuple[str, list[float]]]:
+    prop, designs = surrogate.properties[0], results.remote
     columns = {p.name: (p.unit, designs[:, i].tolist()) for i, p in enumerate(surrogate.space.parameters)}
     columns[prop.name] = (prop.unit, surrogate.predict_many(designs)[0][:, 0].tolist())
-    columns["distance"] = ("half-widths of the box", distance.tolist())
+    columns["distance"] = ("half-widths of the box", results.distance.tolist())
     return columns
 
 
-def _write(exploration: Exploration, results: TransitionResults) -> None:
-    tables: dict[str, Columns] = {
-        "transitions": results.small.columns(),
-        "transitions_by_knobs": results.shortest.columns(),
-        "remote": _remote_columns(exploration.surrogate, results.remote, results.distance),
-    }
-    for name, columns in tables.items():
-        for suffix in ("parquet", "csv"):
-            write_table(exploration.folder / f"{name}.{suffix}", columns)
+def _remote_table(results: TransitionResults, columns: Mapping[str, tuple[str, list[float]]]) -> Table:
+    prop = results.small.prop
+    *designs, values, distances = (values[: results.search.best] for _, values in columns.values())
+    shown = [distance if distance < torch.inf else "none found" for distance in distances]
+    rows = [[f"{y:.3f}", *row] for y, *row in zip(values, shown, *designs, strict=True)]
+    heads = [axis_label(prop), "distance [half-widths]", *(f"{p.name} [{p.unit}]" for p in results.small.space.parameters)]
+    return Table("Generated designs farthest from any transition, with all knobs free; remote.csv lists all.", heads, rows)

@@ -6,6 +6,7 @@ __all__ = ["ON_LEVEL", "Levels", "Transitions", "best_first", "distinct", "joine
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,22 +14,20 @@ from torch import Tensor
 
 from matdesinne.errors import ConfigError
 from matdesinne.exploration.transitions.crossing import Side, half_widths
+from matdesinne.files import Columns
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
 
 ON_LEVEL = 1e-4
 """Largest distance from a level at which a design counts as on it, in the unit of the property."""
+_TENSORS = ("before", "after", "value", "std", "probability")
+"""Fields of `Transitions` with one row for each transition, beside the knobs."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The two sides of a transition, e.g. metals and semiconductors.
-
-    Args:
-        low: largest value of the lower side, in the unit of the property.
-        high: smallest value of the upper side.
-    """
+    """The two sides of a transition, e.g. metals and semiconductors: at most `low`, or at least `high`."""
 
     low: float
     high: float
@@ -44,11 +43,11 @@ class Levels:
         return (self.low + self.high) / 2
 
     def side(self, above: bool) -> Side:
-        """Returns the upper or the lower side."""
+        """Returns the upper side, or the lower one."""
         return Side(self.high if above else self.low, above)
 
     def is_start(self, y: Float[Tensor, " n"], above: bool) -> Bool[Tensor, " n"]:
-        """Returns a mask of the values on the side from which a transition to `side` begins."""
+        """Returns a mask of the values from which a transition to the upper side begins, or to the lower one."""
         return y <= self.low + ON_LEVEL if above else y >= self.high - ON_LEVEL
 
 
@@ -63,16 +62,16 @@ class Transitions:
     (Fréchet's inequality).
 
     Args:
-        space: names, units and bounds of the designs.
+        space: the design space.
         prop: the property that changes.
         levels: the levels of the two sides.
-        half_width: half-widths of the box, in physical units, shape [dx].
+        half_width: half-widths of the box, in physical units.
         before: the starts, in physical units.
         after: the ends.
         knobs: for each row, the parameters that were free to change, joined by ``+``.
-        value: predicted property before and after, shape [n, 2].
-        std: spread of the prediction, shape [n, 2].
-        probability: probability that the transition is real, shape [n].
+        value: predicted property before and after.
+        std: spread of the prediction.
+        probability: probability that the transition is real.
     """
 
     space: DesignSpace
@@ -98,22 +97,12 @@ class Transitions:
         before: Float[Tensor, "n dx"],
         after: Float[Tensor, "n dx"],
         knobs: Sequence[str],
-        space: DesignSpace | None = None,
         other: Surrogate | None = None,
     ) -> Transitions:
         """Predict the property at both ends, and the probability that the transitions are real.
 
-        The calibrated spread is an average over designs; where another surrogate disagrees, the error is larger. The difference
-        of two surrogates is therefore added to the spread in quadrature.
-
-        Args:
-            surrogate: predicts the property.
-            levels: the levels of the two sides.
-            before: the starts, in physical units.
-            after: the ends.
-            knobs: for each row, the parameters that were free to change, joined by ``+``.
-            space: the design space of the surrogate, possibly with narrower bounds.
-            other: a surrogate of another kind for the same property.
+        The calibrated spread is an average over designs; where another surrogate of the property disagrees, the error is
+        larger. The difference of the two is therefore added to the spread in quadrature.
         """
         predictions = [surrogate.predict_many(x) for x in (before, after)]
         value, std = (torch.stack([column[:, 0] for column in columns], dim=1) for columns in zip(*predictions, strict=True))
@@ -126,8 +115,8 @@ class Transitions:
         coverage = torch.cat([surrogate.coverage(std[:, [k]], margin[:, [k]].abs()) for k in range(2)], dim=1)
         on_its_side = 0.5 + 0.5 * coverage * margin.sign()
         probability = (on_its_side.sum(dim=1) - 1).clamp_min(0.0)
-        space, width = space or surrogate.space, half_widths(surrogate)
-        return cls(space, surrogate.properties[0], levels, width, before, after, list(knobs), value, std, probability)
+        prop, width = surrogate.properties[0], half_widths(surrogate)
+        return cls(surrogate.space, prop, levels, width, before, after, list(knobs), value, std, probability)
 
     @property
     def change(self) -> Float[Tensor, "n dx"]:
@@ -149,23 +138,12 @@ class Transitions:
         return self.size[torch.tensor([name == knobs for name in self.knobs])]
 
     def take(self, rows: Int[Tensor, " m"] | Bool[Tensor, " n"]) -> Transitions:
-        """Keep some rows.
-
-        Args:
-            rows: a mask, or row numbers in the order of the result.
-        """
+        """Keep some rows, given by a mask or by their numbers."""
         numbers = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
-        return replace(
-            self,
-            before=self.before[numbers],
-            after=self.after[numbers],
-            knobs=[self.knobs[row] for row in numbers.tolist()],
-            value=self.value[numbers],
-            std=self.std[numbers],
-            probability=self.probability[numbers],
-        )
+        columns = {name: getattr(self, name)[numbers] for name in _TENSORS}
+        return replace(self, knobs=[self.knobs[row] for row in numbers.tolist()], **columns)
 
-    def columns(self) -> dict[str, tuple[str, Sequence[object]]]:
+    def columns(self) -> Columns:
         """Returns ``{name: (unit, values)}`` with both ends, and every change in its unit and relative to the start."""
         table: dict[str, tuple[str, Sequence[object]]] = {
             "knobs": ("", list(self.knobs)),
@@ -190,10 +168,6 @@ def best_first(transitions: Transitions, small: float) -> Transitions:
     """Order transitions: first the small ones, the most probable first, and then the others by their size.
 
     Probabilities are rounded to a hundredth; of equal ones the smaller change comes first.
-
-    Args:
-        transitions: in any order.
-        small: size below which a change counts as small, in half-widths of the box.
     """
     by_size = transitions.take(transitions.size.argsort(stable=True))
     key = torch.where(by_size.size < small, -1.0 - by_size.probability.round(decimals=2), 0.0)
@@ -201,12 +175,7 @@ def best_first(transitions: Transitions, small: float) -> Transitions:
 
 
 def distinct(transitions: Transitions, apart: float) -> Transitions:
-    """Keep the first of those transitions whose starts, or images of them under the symmetries, are near each other.
-
-    Args:
-        transitions: in order of preference.
-        apart: smallest distance of two starts, in half-widths of the box.
-    """
+    """Keep the first of those transitions whose starts, or images of them under the symmetries, are near each other."""
     starts = transitions.before / transitions.half_width
     images = transitions.space.images(transitions.before) / transitions.half_width
     kept: list[int] = []
@@ -218,12 +187,5 @@ def distinct(transitions: Transitions, apart: float) -> Transitions:
 
 def joined(parts: Sequence[Transitions]) -> Transitions:
     """Join tables of transitions; the levels are those of the first table."""
-    return replace(
-        parts[0],
-        before=torch.cat([part.before for part in parts]),
-        after=torch.cat([part.after for part in parts]),
-        knobs=[knob for part in parts for knob in part.knobs],
-        value=torch.cat([part.value for part in parts]),
-        std=torch.cat([part.std for part in parts]),
-        probability=torch.cat([part.probability for part in parts]),
-    )
+    columns: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS}
+    return replace(parts[0], knobs=[knob for part in parts for knob in part.knobs], **columns)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matdesinne.exploration.transitions.crossing import Side, first_crossing, nearest_crossing
-from matdesinne.exploration.transitions.shortest import shortest_transitions
+from matdesinne.exploration.transitions.search import shortest_transitions
 from matdesinne.exploration.transitions.transition import Levels
 from matdesinne.localization import Newton
 from matdesinne.space import DesignSpace, Parameter
@@ -51,7 +51,7 @@ DOWN = Side(-0.05, False)
 @pytest.mark.parametrize(("surrogate", "side"), [(linear(), UP), (linear(), DOWN), (quadratic(), DOWN)])
 def test_nearest_crossing_is_that_of_brute_force(surrogate, free, side):
     x = starts(surrogate, side)
-    found = nearest_crossing(surrogate, x, torch.tensor(free).expand_as(x), side, surrogate.space, x)
+    found = nearest_crossing(surrogate, x, torch.tensor(free).expand_as(x), side, x)
     expected = brute_force(surrogate, x, side, free)
     both = found.distance.isfinite() & expected.isfinite()
     assert torch.equal(found.distance.isfinite(), expected.isfinite()) and both.any()
@@ -86,7 +86,7 @@ def test_shortest_transitions_are_those_of_brute_force(surrogate, knobs, free):
 def test_nearest_crossing_is_on_the_level():
     surrogate = quadratic()
     x = starts(surrogate, UP)
-    found = nearest_crossing(surrogate, x, torch.ones_like(x, dtype=torch.bool), UP, surrogate.space, x)
+    found = nearest_crossing(surrogate, x, torch.ones_like(x, dtype=torch.bool), UP, x)
     y = surrogate.predict_many(found.designs[found.distance.isfinite()])[0]
     assert (y - UP.level).abs().max() < 2e-4
 
@@ -95,7 +95,7 @@ def test_the_change_is_parallel_to_the_gradient():
     """Where no bound is met: the condition of a shortest change."""
     surrogate = quadratic(3)
     x = 0.3 * rows(box(3), 40).x
-    found = nearest_crossing(surrogate, x, torch.ones_like(x, dtype=torch.bool), UP, surrogate.space, x)
+    found = nearest_crossing(surrogate, x, torch.ones_like(x, dtype=torch.bool), UP, x)
     slope = surrogate.linearize(found.designs).jacobian[:, 0]
     assert (torch.cosine_similarity(found.designs - x, slope) > 0.9999).all()
 
@@ -104,7 +104,7 @@ def test_newton_alone_stops_farther_away():
     surrogate = quadratic()
     x = starts(surrogate, UP)
     moved = Newton().localize(candidates(surrogate, x, UP.level), surrogate)
-    found = nearest_crossing(surrogate, x, torch.ones_like(x, dtype=torch.bool), UP, surrogate.space, x)
+    found = nearest_crossing(surrogate, x, torch.ones_like(x, dtype=torch.bool), UP, x)
     known = found.distance.isfinite() & (moved.error[:, 0] < 1e-4)
     saved = (moved.designs - x).norm(dim=1)[known] - found.distance[known]
     assert saved.min() > -1e-3 and saved.max() > 1e-3
@@ -112,7 +112,7 @@ def test_newton_alone_stops_farther_away():
 
 def test_nearest_crossing_with_a_parameter_at_its_bound():
     x = torch.tensor([[0.9, -0.5]])
-    found = nearest_crossing(linear(), x, torch.ones(1, 2, dtype=torch.bool), Side(1.0, True), box(), x)
+    found = nearest_crossing(linear(), x, torch.ones(1, 2, dtype=torch.bool), Side(1.0, True), x)
     assert found.designs[0].tolist() == pytest.approx([1.0, 0.0], abs=1e-4)
     assert found.distance.item() == pytest.approx(math.hypot(0.1, 0.5), abs=1e-4)
 
@@ -121,14 +121,14 @@ def test_scaled_coordinates_measure_the_change():
     space = DesignSpace([Parameter("x1", "m", -10.0, 10.0), Parameter("x2", "m", -0.1, 0.1)])
     surrogate = Linear(space, [prop()], [[0.1, 10.0]]).eval()
     x = torch.tensor([[0.0, 0.0]])
-    found = nearest_crossing(surrogate, x, torch.ones(1, 2, dtype=torch.bool), Side(1.0, True), space, x)
+    found = nearest_crossing(surrogate, x, torch.ones(1, 2, dtype=torch.bool), Side(1.0, True), x)
     assert found.distance.item() == pytest.approx(math.sqrt(0.5), abs=1e-4)
     assert found.designs[0].tolist() == pytest.approx([5.0, 0.05], rel=1e-3)
 
 
 def test_nearest_crossing_finds_nothing_where_there_is_nothing():
     x = rows(box(), 5).x
-    found = nearest_crossing(linear(), x, torch.ones(5, 2, dtype=torch.bool), Side(2.5, True), box(), x)
+    found = nearest_crossing(linear(), x, torch.ones(5, 2, dtype=torch.bool), Side(2.5, True), x)
     assert found.distance.isinf().all() and found.designs.isnan().all()
 
 
@@ -138,7 +138,7 @@ def ray(x: torch.Tensor, *direction: float) -> torch.Tensor:
 
 def test_first_crossing_finds_the_first_of_several_crossings():
     x = torch.zeros(1, 2)
-    found = first_crossing(wave(), x, ray(x, 1.0, 0.0), Side(0.5, True), box(), torch.tensor([2.0]))
+    found = first_crossing(wave(), x, ray(x, 1.0, 0.0), Side(0.5, True), torch.tensor([2.0]))
     assert found.distance.item() == pytest.approx(math.asin(0.5) / 6, abs=2e-3)
 
 
@@ -148,7 +148,7 @@ def test_first_crossing_finds_what_lies_against_the_gradient():
     side, whole = Side(0.45, True), torch.tensor([2.0])
     surrogate = wave()
     assert surrogate.linearize(x).jacobian[0, 0, 0] < 0
-    left = first_crossing(surrogate, x, ray(x, -1.0, 0.0), side, box(), whole)
+    left = first_crossing(surrogate, x, ray(x, -1.0, 0.0), side, whole)
     exact = 0.7 - (math.pi - math.asin(0.95)) / 6
     assert left.distance.item() == pytest.approx(exact, abs=2e-3)
 
@@ -157,7 +157,7 @@ def test_first_crossing_stays_in_the_box_and_within_reach():
     x = torch.tensor([[0.5, 0.0], [0.5, 0.0], [0.0, 0.0]])
     reach = torch.tensor([2.0, 2.0, 0.1])
     side = Side(1.2, True)
-    found = first_crossing(linear(), x, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), side, box(), reach)
+    found = first_crossing(linear(), x, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), side, reach)
     assert found.distance.isinf().tolist() == [True, False, True]
     assert found.designs[1].tolist() == pytest.approx([0.5, 0.7], abs=1e-3)
 
@@ -165,7 +165,7 @@ def test_first_crossing_stays_in_the_box_and_within_reach():
 def test_first_crossing_ends_on_the_other_side():
     surrogate = quadratic()
     x = starts(surrogate, UP)
-    found = first_crossing(surrogate, x, ray(x, 0.6, 0.8), UP, box(), torch.full((len(x),), 2.0))
+    found = first_crossing(surrogate, x, ray(x, 0.6, 0.8), UP, torch.full((len(x),), 2.0))
     there = found.distance.isfinite()
     assert there.any()
     assert (UP.missing(surrogate.predict_many(found.designs[there])[0][:, 0]) <= 1e-6).all()

@@ -6,9 +6,9 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import Exploration
+from matdesinne.exploration.transitions.figures import structure_pairs, write_structures
 from matdesinne.exploration.transitions.search import small_transitions
 from matdesinne.exploration.transitions.section import find_transitions, transitions_section
-from matdesinne.exploration.transitions.structures import structure_pairs, write_structures
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.reporting.report import Section
 
@@ -132,7 +132,6 @@ def test_files_of_earlier_transitions_go(pairs, prototype, tmp_path):
 
 
 def test_small_transitions_stay_in_narrower_bounds():
-    surrogate = Linear(box(), [prop()], [[1.0, 0.5]]).eval()
-    space = surrogate.space.narrowed({"x1": [-0.1, 0.02]})
-    found = small_transitions(surrogate, torch.tensor([[-0.1, 0.0]]), Levels(-0.1, 0.05), 0.5, space)
+    surrogate = Linear(box().narrowed({"x1": [-0.1, 0.02]}), [prop()], [[1.0, 0.5]]).eval()
+    found = small_transitions(surrogate, torch.tensor([[-0.1, 0.0]]), Levels(-0.1, 0.05), 2.0)
     assert found.knobs == ["x2"]

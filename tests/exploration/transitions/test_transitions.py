@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from matdesinne.errors import ConfigError
-from matdesinne.exploration.transitions.search import TransitionSearch, move_to_levels, small_transitions
-from matdesinne.exploration.transitions.shortest import distance_to_level, shortest_transitions
+from matdesinne.exploration.transitions.search import (
+    TransitionSearch,
+    distance_to_level,
+    move_to_levels,
+    shortest_transitions,
+    small_transitions,
+)
 from matdesinne.exploration.transitions.transition import Levels, Transitions, best_first, distinct, joined
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
