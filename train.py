@@ -19,7 +19,6 @@ def main(config: DictConfig) -> float:
     from hydra.utils import instantiate
 
     from matdesinne.files import write_json
-    from matdesinne.reporting.samples import draw_samples
     from matdesinne.training import runs
     from matdesinne.training.build import build_module, check_device, check_property
     from matdesinne.training.fit import fit
@@ -47,17 +46,13 @@ def main(config: DictConfig) -> float:
             data = runs.add_synthetic_rows(data, surrogate, device)
             loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
             if surrogate is not None:
-                callbacks.append(TargetMetrics(surrogate, data.split.validation))
+                callbacks.append(TargetMetrics(surrogate, data.split.validation, folder / "samples.png"))
             resume = resume and runs.was_started(folder)
             network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
             runs.save_design(folder, network, surrogate)
-            if surrogate is not None:
-                draw_samples(network, surrogate, data.split.validation, folder / "samples.png")
-            if config.get("accurate_surrogate"):
-                runs.save_accurate_surrogates(config, data, folder)
+            runs.save_accurate_surrogates(config, data, folder)
         log_results(loggers, metrics=read_metrics(folder), images={"samples": folder / "samples.png"})
-    whole = all((folder / f"{part}.json").is_file() for part in ("model", "surrogate"))
-    print(f"Wrote {folder}." + (f" Generate with: python generate.py run={folder} target=VALUE" if whole else ""))
+    print(runs.closing_line(folder))
     return objective(folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Columns", "arrow_table", "atomic_path", "list_folder", "read_json", "write_json", "write_table"]
+__all__ = ["Columns", "arrow_table", "atomic_path", "list_folder", "read_json", "write_json", "write_table", "write_text"]
 
 import json
 import os
@@ -23,8 +23,7 @@ Columns = Mapping[str, tuple[str, "Sequence[object] | np.ndarray | pyarrow.Array
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; it is renamed to `path` after the block, or removed if the block raises.
 
-    Args:
-        path: the final path; its folder is made if it does not exist.
+    The folder is made if it does not exist.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -36,15 +35,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file of text, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, content: object) -> None:
     """Write plain containers as indented JSON, atomically.
 
     Raises:
         ValueError: if a number is not finite, which JSON cannot represent.
     """
-    text = json.dumps(content, indent=2, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> object:
@@ -56,14 +59,10 @@ def read_json(path: str | Path) -> object:
 
 
 def arrow_table(columns: Columns, metadata: Mapping[str, str] | None = None) -> pyarrow.Table:
-    """Returns an Arrow table with the unit of each column in the metadata of its field.
+    """Returns an Arrow table with the unit of each column in the metadata of its field, and metadata of the whole table.
 
     Arrow infers the type of a plain list from its values. If there may be no rows, or none with a value, give a NumPy or Arrow
     array, which has a type.
-
-    Args:
-        columns: ``{name: (unit, values)}``, with an empty unit for text.
-        metadata: of the whole table.
     """
     import pyarrow
 
@@ -76,12 +75,7 @@ def arrow_table(columns: Columns, metadata: Mapping[str, str] | None = None) -> 
 
 
 def write_table(path: str | Path, columns: Columns, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table as CSV or, with the unit of each column in the metadata of its field, as Parquet; atomically.
-
-    Args:
-        path: ends in ``.csv`` or ``.parquet``.
-        columns: see `arrow_table`.
-        metadata: of the whole table; CSV has no place for it.
+    """Write a table as ``.csv`` or, with units and metadata, see `arrow_table`, as ``.parquet``; atomically.
 
     Raises:
         ValueError: if the path has another ending.

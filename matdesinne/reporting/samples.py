@@ -4,35 +4,24 @@ from __future__ import annotations
 
 __all__ = ["draw_samples"]
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from matdesinne.data.table import DesignTable
 from matdesinne.files import atomic_path
-from matdesinne.models.base import InverseModel
 from matdesinne.reporting.palette import BLUE, GREY
-from matdesinne.surrogates.base import Surrogate
-
-_ROWS = 2048
+from matdesinne.targets import Property
 
 
-def draw_samples(model: InverseModel, surrogate: Surrogate, held_out: DesignTable, path: Path, seed: int = 0) -> None:
-    """Draw the predicted properties of one sample for each held-out target against the target.
-
-    Args:
-        model: samples the designs.
-        surrogate: predicts their properties.
-        held_out: designs and properties that the model was not trained on; the first 2,048 are used.
-        path: of the picture.
-        seed: of the samples.
-    """
-    y = held_out.y[:_ROWS]
-    predicted, _ = surrogate.predict_many(model.sample(y, torch.Generator().manual_seed(seed)))
-    count = len(surrogate.properties)
-    figure = matplotlib.figure.Figure(figsize=(4.5 * count, 4.2), layout="constrained")
-    for j, (axis, prop) in enumerate(zip(figure.subplots(1, count, squeeze=False)[0], surrogate.properties, strict=True)):
+def draw_samples(
+    y: Float[Tensor, "n dy"], predicted: Float[Tensor, "n dy"], properties: Sequence[Property], path: Path
+) -> None:
+    """Draw the predicted properties of one sample for each target y against the target."""
+    figure = matplotlib.figure.Figure(figsize=(4.5 * len(properties), 4.2), layout="constrained")
+    for j, (axis, prop) in enumerate(zip(figure.subplots(1, len(properties), squeeze=False)[0], properties, strict=True)):
         ends = [float(y[:, j].min()), float(y[:, j].max())]
         axis.plot(ends, ends, color=GREY, linewidth=1, zorder=1)
         axis.scatter(y[:, j], predicted[:, j], s=4, color=BLUE, alpha=0.5)

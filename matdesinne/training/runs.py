@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "add_synthetic_rows",
+    "closing_line",
     "hash_of_rows",
     "make_callbacks",
     "prepare_folder",
@@ -21,6 +22,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from filelock import FileLock
@@ -32,7 +34,7 @@ from pytorch_lightning.loggers import Logger
 
 import matdesinne
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.data.synthetic import held_out
+from matdesinne.data.synthetic import distilled_rows, held_out
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, InterruptionError
 from matdesinne.files import atomic_path, write_json
@@ -42,7 +44,6 @@ from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.training.build import build_module
-from matdesinne.training.distillation import distilled_rows
 from matdesinne.training.fit import fit
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,10 +52,7 @@ _LOGGER = logging.getLogger(__name__)
 def add_synthetic_rows(data: DesignDataModule, surrogate: Surrogate | None, device: torch.device) -> DesignDataModule:
     """The rows that a generative model trains on: synthetic designs where the data set asks for them, else the table's.
 
-    Args:
-        data: the data set.
-        surrogate: labels the synthetic designs.
-        device: where it does.
+    The surrogate labels the synthetic designs on the device.
 
     Raises:
         ConfigError: if the data set asks for synthetic designs and there is no surrogate to label them.
@@ -125,18 +123,13 @@ def train_surrogate(
         resume: go on from the last checkpoint in the folder if there is one.
     """
     rows = data if settings.get("distillation") is None else _distilled(config, data, settings.distillation, seed)
-    with _seeded(seed):
+    resume, callbacks = resume and was_started(folder), make_callbacks(config)
+    with torch.random.fork_rng():  # draws as from a seed of its own: other work may precede or follow
+        torch.manual_seed(seed)
         module = build_module(settings, rows)
         _LOGGER.info("Training the surrogate %s, kept in %s", type(module.network).__name__, folder)
-        trained = fit(
-            module,
-            rows,
-            instantiate(config.trainer),
-            folder,
-            loggers=loggers,
-            callbacks=make_callbacks(config),
-            resume=resume and was_started(folder),
-        )
+        trainer = instantiate(config.trainer)
+        trained = fit(module, rows, trainer, folder, loggers=loggers, callbacks=callbacks, resume=resume)
     if not isinstance(trained, Surrogate):
         raise ConfigError(f"Expected the configuration of a surrogate, got one of a {type(trained).__name__}: correct it.")
     unseen = data.split.validation.without(data.split.train)
@@ -173,7 +166,9 @@ def save_design(folder: Path, model: InverseModel, surrogate: Surrogate | None) 
 
 
 def save_accurate_surrogates(config: DictConfig, data: DesignDataModule, folder: Path) -> None:
-    """Train the surrogate under ``accurate_surrogate`` and write it for every grid of k-points that the data carry."""
+    """Train the surrogate under ``accurate_surrogate``, if any, and write it for every grid of k-points that the data carry."""
+    if not config.get("accurate_surrogate"):
+        return
     surrogate = trained_surrogate(config, data, config.accurate_surrogate)
     versions = [surrogate]
     if isinstance(surrogate, TightBindingSurrogate):
@@ -189,18 +184,20 @@ def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> Di
         CheckpointError: if there is no run to resume.
     """
     kept = folder / "config.yaml"
-    if config.resume is not None:
-        if not kept.is_file():
-            raise CheckpointError(
-                f"Expected {kept} to resume from, got no such file: give the folder of a run that was started."
-            )
-        changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
-        merged = OmegaConf.merge(OmegaConf.load(kept), changes)
-        assert isinstance(merged, DictConfig)
-        return merged
-    with atomic_path(kept) as temporary:
-        OmegaConf.save(config, temporary, resolve=True)
-    return config
+    if config.resume is None:
+        with atomic_path(kept) as temporary:
+            OmegaConf.save(config, temporary, resolve=True)
+        return config
+    if not kept.is_file():
+        raise CheckpointError(f"Expected {kept} to resume from, got no such file: give the folder of a run that was started.")
+    changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.load(kept), changes))
+
+
+def closing_line(folder: Path) -> str:
+    """Returns what a run says last: its folder and, if that has a model and a surrogate, how to generate with it."""
+    whole = all((folder / f"{part}.json").is_file() for part in ("model", "surrogate"))
+    return f"Wrote {folder}." + (f" Generate with: python generate.py run={folder} target=VALUE" if whole else "")
 
 
 def _distilled(config: DictConfig, data: DesignDataModule, settings: DictConfig, seed: int) -> DesignDataModule:
@@ -211,14 +208,6 @@ def _distilled(config: DictConfig, data: DesignDataModule, settings: DictConfig,
             f"Expected tight_binding as a teacher, got {type(teacher).__name__}: correct surrogate.distillation.teacher."
         )
     return data.with_rows(*held_out(distilled_rows(teacher, settings.designs, seed)))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's global generators as from a seed, and leave them as they were: other work may precede or follow."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager
@@ -238,6 +227,4 @@ def hash_of_rows(table: DesignTable) -> str:
 
 
 def _plain(config: DictConfig) -> dict[str, object]:
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    return cast(dict[str, object], OmegaConf.to_container(config, resolve=True))
