@@ -19,12 +19,11 @@ def main(config: DictConfig) -> float:
     from hydra.utils import instantiate
 
     from matdesinne.files import write_json
-    from matdesinne.training import runs
+    from matdesinne.training import runs, sweeps
     from matdesinne.training.build import build_module, check_device, check_property
     from matdesinne.training.fit import fit
     from matdesinne.training.loggers import closed_runs, log_results, make_loggers
     from matdesinne.training.metrics import TargetMetrics
-    from matdesinne.training.sweeps import objective, read_metrics
 
     folder, resume = Path(config.folder), config.resume is not None
     config = runs.prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
@@ -51,9 +50,9 @@ def main(config: DictConfig) -> float:
             network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
             runs.save_design(folder, network, surrogate)
             runs.save_accurate_surrogates(config, data, folder)
-        log_results(loggers, metrics=read_metrics(folder), images={"samples": folder / "samples.png"})
+        log_results(loggers, metrics=sweeps.read_metrics(folder), images={"samples": folder / "samples.png"})
     print(runs.closing_line(folder))
-    return objective(folder)
+    return sweeps.objective(folder)
 
 
 if __name__ == "__main__":

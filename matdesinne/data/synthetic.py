@@ -1,4 +1,4 @@
-"""Training designs that a surrogate labels: of generative models, flat in the property, and of a surrogate that is distilled."""
+"""Training designs that a surrogate labels: for generative models, flat in the property, and for distilled surrogates."""
 
 from __future__ import annotations
 

@@ -99,8 +99,8 @@ def log_results(
 ) -> None:
     """Log the results of a command: numbers to every logger; pictures, HTML pages and tables to Weights & Biases.
 
-    All are given by their names: metrics as numbers; images and pages as files, which are left out if they are not there; tables
-    as the names of the columns and the rows.
+    All are given by their names: metrics as numbers; images and pages as files, which are left out if they are not there;
+    tables as the names of the columns and the rows.
     """
     for logger in loggers:
         if metrics:
