@@ -184,5 +184,6 @@ def _draw_panel(axis: matplotlib.axes.Axes, groups: Sequence[Sequence[Row]]) -> 
     methods, target = [group[0].method for group in groups], groups[0][0].target
     published = {i: PAPER[method][target] for i, method in enumerate(methods) if target in PAPER.get(method, {})}
     if published:
-        axis.scatter(published.keys(), published.values(), marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
+        ticks, errors = list(published), list(published.values())
+        axis.scatter(ticks, errors, marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
     axis.set_xticks(place, methods, rotation=60, ha="right", fontsize="small")

@@ -44,10 +44,7 @@ def config_folder() -> str:
 
 
 def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Makes a Hydra task end with one line and a non-zero exit status if the user can correct the cause.
-
-    Any other error keeps its traceback.
-    """
+    """Makes a Hydra task end with one line and a non-zero status if the user can correct the cause, else with a traceback."""
 
     @functools.wraps(function)
     def task(config: DictConfig) -> T:

@@ -114,15 +114,10 @@ class DesignDataModule(pl.LightningDataModule):
         return rows
 
     def with_rows(self, train: DesignTable, validation: DesignTable, prior: Float[Tensor, "m dy"] | None = None) -> Self:
-        """The same data with other training and validation rows, such as designs that a surrogate has labelled.
+        """The same data, and test rows, with other training and validation rows, such as designs that a surrogate has labelled.
 
-        Test rows stay.
-
-        Args:
-            train: training rows.
-            validation: validation rows.
-            prior: properties of designs drawn from the prior over designs, where the training rows do not follow it; rows with
-                a prior of their own are not augmented by symmetry operations.
+        `prior` has the properties of designs drawn from the prior over designs, where the training rows do not follow it; rows
+        with a prior of their own are not augmented by symmetry operations.
         """
         other = copy.copy(self)
         other._split = Split(train, validation, self.split.test)

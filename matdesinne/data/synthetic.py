@@ -20,10 +20,8 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 
 _BINS = 64
-_STEP = 0.12
-"""Typical length of a Metropolis step, in half-widths of the box."""
-_HELD_OUT = 50
-"""One in so many designs is for validation."""
+_STEP = 0.12  # typical length of a Metropolis step, in half-widths of the box
+_HELD_OUT = 50  # one in so many designs is for validation
 
 
 class SyntheticRows(NamedTuple):
@@ -45,19 +43,12 @@ class SyntheticDesigns:
 
     References:
         Metropolis et al., Equation of state calculations by fast computing machines, 1953, doi 10.1063/1.1699114.
-
-    Args:
-        uniform: designs drawn uniformly from the box.
-        chains: number of chains.
-        steps: steps of each chain; every state is a training design.
-        floor_share: share of training designs at or below the floor (less its margin) of the property.
-        seed: seed of all draws.
     """
 
-    uniform: int = 1_500_000
+    uniform: int = 1_500_000  # designs drawn uniformly from the box
     chains: int = 150_000
-    steps: int = 8
-    floor_share: float = 0.1
+    steps: int = 8  # of each chain; every state is a training design
+    floor_share: float = 0.1  # share of training designs at or below the floor (less its margin) of the property
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,14 +60,7 @@ class SyntheticDesigns:
             )
 
     def make(self, space: DesignSpace, surrogate: Surrogate) -> SyntheticRows:
-        """Draw designs and label them.
-
-        Args:
-            space: a bounded space.
-            surrogate: labels the designs.
-
-        Returns:
-            Training and validation designs, and property values of the uniform draw (the prior of y).
+        """Draw designs from a bounded space and label them; the prior of y is that of the uniform draw.
 
         Raises:
             TrainingError: if the surrogate finds next to no design above the property's floor.
