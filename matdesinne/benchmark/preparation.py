@@ -31,16 +31,11 @@ from matdesinne.training.sweeps import read_metrics
 
 _LOGGER = logging.getLogger(__name__)
 
-_EVALUATOR_SEED = 1000
-"""Seed of the evaluator in every repeat; no localizing surrogate has it."""
+_EVALUATOR_SEED = 1000  # seed of the evaluator in every repeat; no localizing surrogate has it
 
 
 def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
-    """Returns the configuration of every model to compare, by the name of its file.
-
-    Args:
-        config: with the keys ``models`` (names, or null for all at the top of the folder) and ``runs``.
-        folder: the YAML files of the models.
+    """Returns the configuration of every model to compare, by the name of its YAML file: all at the top of the folder for null.
 
     Raises:
         ConfigError: if a name has no file.
@@ -77,14 +72,10 @@ class Prepared:
 
 
 def prepare(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, evaluate: bool = False) -> Prepared:
-    """Train or load the localizing surrogate and every model.
+    """Train or load the localizing surrogate and every model, and to `evaluate` the evaluator and any accurate surrogate.
 
-    Args:
-        config: with the keys ``data``, ``surrogate``, ``evaluator``, ``evaluator_network``, ``accurate_surrogate``,
-            ``trainer``, ``callbacks``, ``runs``, ``seed``, ``workers``, ``surrogates_folder``.
-        models: configurations by the name of their file.
-        folder: of the weights of the models.
-        evaluate: also train or load the evaluator, and the accurate surrogate if the configuration has one.
+    The configuration is that of ``benchmark.py``; those of the models have the names of their files; their weights go into the
+    folder.
     """
     check_device(config.trainer)
     data: DesignDataModule = instantiate(config.data, _convert_="all")
@@ -118,13 +109,7 @@ def train_models(
 ) -> tuple[dict[str, InverseModel], dict[str, float]]:
     """Train every model, or load it from a run or from an earlier benchmark with equal settings in this folder.
 
-    Args:
-        config: with the keys ``data``, ``surrogate``, ``runs``, ``trainer``, ``callbacks``, ``seed``, ``workers``.
-        models: configurations by the name of their file.
-        data: the rows of the data set.
-        folder: of the weights.
-        trainings: processes that train.
-        surrogate: labels synthetic designs if a model has to be trained and the data set asks for such designs.
+    The surrogate labels synthetic designs if a model has to be trained and the data set asks for such designs.
 
     Returns:
         The models by their label, and the seconds that the training of each took.

@@ -18,10 +18,8 @@ from torch.utils.flop_counter import flop_registry
 from matdesinne.localization import Localizer, MeanGradientDescent, Newton
 from matdesinne.pipeline import DesignRun, InverseDesign
 
-_WARM_UP = 1000
-"""Candidates of the untimed run that fills caches."""
-_COUNTED = 10_000
-"""Operations are counted for at most this many candidates, and scaled in proportion to larger sizes."""
+_WARM_UP = 1000  # candidates of the untimed run that fills caches
+_COUNTED = 10_000  # operations are counted for at most this many candidates, and scaled in proportion to larger sizes
 _PRODUCT = {"cpu": 2048, "cuda": 8192}
 """Size of the square matrices whose product gives the rate of a device."""
 
@@ -120,25 +118,13 @@ class Speed:
         while len(times) < self.repeats and (not times or time.perf_counter() - start < self.seconds):
             run = self._run(design, size)
             times.append([run.seconds[stage] for stage in ("sampled", "selected", "localized")])
-        sample, select, localize = map(statistics.median, zip(*times, strict=True))
+        medians = map(statistics.median, zip(*times, strict=True))
         counted = min(size, _COUNTED)
         with _Operations() as counter:
             self._run(design, counted)
-        operations = counter.total * size / counted
-        return SpeedRow(
-            model=model,
-            localizer=localizer,
-            device=floor.device,
-            size=size,
-            repeats=len(times),
-            sample=sample,
-            select=select,
-            localize=localize,
-            kept=len(run.candidates),
-            error=run.candidates.error.mean().item(),
-            operations=operations,
-            floor=operations / floor.rate,
-        )
+        operations, error = counter.total * size / counted, run.candidates.error.mean().item()
+        kept, bound = len(run.candidates), operations / floor.rate
+        return SpeedRow(model, localizer, floor.device, size, len(times), *medians, kept, error, operations, bound)
 
     def _run(self, design: InverseDesign, size: int) -> DesignRun:
         return design.run(self.target, size, torch.Generator().manual_seed(self.seed))

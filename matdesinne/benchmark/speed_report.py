@@ -19,8 +19,7 @@ from matdesinne.reporting.palette import CYCLE
 from matdesinne.reporting.tables import markdown_table
 
 _SERIES = ("model", "localizer", "device")
-_LARGE = 10_000
-"""The exponent is that of sizes from here on; constant costs dominate below."""
+_LARGE = 10_000  # the exponent is that of sizes from here on; constant costs dominate below
 
 
 def write_speed(

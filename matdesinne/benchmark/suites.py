@@ -33,8 +33,7 @@ from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.build import build_module
 
-_DRAW = 1_000_000
-"""Added to the seed of targets and reference designs, which must not be rows of the analytic source."""
+_DRAW = 1_000_000  # added to the seed of targets and reference designs, which must not be rows of the analytic source
 
 Models = dict[str, DictConfig]
 

@@ -40,10 +40,8 @@ PAPER: Mapping[str, Mapping[float, float]] = {
 The cINN of the paper has affine coupling blocks (FrEIA); its numbers are shown beside both kinds of cINN.
 """
 
-_NEAR = 0.1
-"""A design within this distance of a target (unit of the property) is near it."""
-_PRIOR_DESIGNS = 500_000
-"""Uniform designs that give the share of designs near a target."""
+_NEAR = 0.1  # a design within this distance of a target (unit of the property) is near it
+_PRIOR_DESIGNS = 500_000  # uniform designs that give the share of designs near a target
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class TensorBatches:
         table: the rows.
         batch_size: rows of a batch; in training an incomplete last batch is dropped unless it is the only one.
         device: where the tensors live.
-        seed: seed of the order and of the symmetry operations; ``None`` for the table's order and no augmentation.
+        seed: of the order and of the symmetry operations; ``None`` for the table's order and no augmentation.
         group: symmetry operations, of which each row gets a random one.
         part: number of this process, and of the processes that share the rows.
 

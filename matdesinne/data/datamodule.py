@@ -37,14 +37,14 @@ class DesignDataModule(pl.LightningDataModule):
     Args:
         source: where the table comes from: a `Source`, a pandas DataFrame with a column for each parameter and property, or
             designs and properties as tensors of shape [n, dx] and [n, dy].
-        space: names, units, bounds and symmetries of the parameters.
-        properties: names, units and floors of the properties.
+        space: the parameters and their bounds.
+        properties: names, units and floors.
         prototype: the atoms of a design, where designs are crystals.
         root: the folder of the source's files, where they do not come with the package.
         validation: fraction of the rows for validation.
         test: fraction of the rows that nothing is trained or chosen on.
-        split_seed: seed of the split.
-        order_seed: seed of the order of training rows.
+        split_seed: of the split.
+        order_seed: of the order of training rows.
         synthetic: makes training designs of a generative model that a surrogate labels, see `with_rows`; ``None`` trains it on
             the rows of the table.
         added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.

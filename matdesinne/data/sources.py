@@ -74,8 +74,7 @@ class PackagedSource(Source):
             known = sorted(path.stem for path in self.path.parent.glob("*.parquet"))
             raise DatasetError(f"Expected one of the packaged sets {known}, got {self.path.stem!r}: correct data.source.name.")
         table = pyarrow.parquet.read_table(self.path)
-        missing = [name for name in _columns(space, properties) if name not in table.schema.names]
-        if missing:
+        if missing := [name for name in _columns(space, properties) if name not in table.schema.names]:
             raise DatasetError(
                 f"Expected columns of {self.name}, {table.schema.names}, got {missing}: correct the names of parameters "
                 "and properties."
@@ -126,7 +125,7 @@ def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Pro
         kpoints = torch.tensor(json.loads(table.schema.metadata[f"kpoints{ending}".encode()]))
         unknown, names = [math.nan] * len(kpoints), (f"valence_energies{ending}", f"conduction_energies{ending}")
         edges = torch.tensor([[values or unknown for values in table[name].to_pylist()] for name in names])
-        return BandLabels(edges.reshape(2, len(table), -1).transpose(0, 1).contiguous(), kpoints, f"band_gap{ending}")
+        return BandLabels(edges.reshape(2, len(table), len(kpoints)).transpose(0, 1), kpoints, f"band_gap{ending}")
 
     grids = [bands(ending) for ending in _GRIDS if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
     if properties[0].name.endswith(_GRIDS[1]):
@@ -142,8 +141,7 @@ class PublishedSource(Source):
     They are taken from a folder, when `root` or an environment variable names one, or downloaded once into the user's cache.
 
     Args:
-        designs: name of the file with one design a line, no header.
-        labels: name of the file with the properties of each design, in the same way.
+        designs, labels: names of two files without a header: with one design, and with its properties, a line.
         url: address of the folder of both files.
         sha256: checksum of each file by its name.
         variable: the environment variable that may name a folder that has the files.

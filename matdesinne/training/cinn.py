@@ -15,8 +15,7 @@ from matdesinne.models.cinn import CINN
 from matdesinne.training.module import InverseModule, training_options
 from matdesinne.training.optimizers import Muon
 
-_LATE = 1.5
-"""A block's share of the training steps grows with this power of the place of its coordinate."""
+_LATE = 1.5  # a block's share of the training steps grows with this power of the place of its coordinate
 
 
 class LightningCINN(InverseModule[CINN]):

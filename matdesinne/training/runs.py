@@ -75,8 +75,7 @@ def trained_surrogate(
     """Train a surrogate, or load the one that equal settings gave before.
 
     Args:
-        config: with the keys ``data``, ``surrogate``, ``trainer``, ``callbacks``, ``seed`` and ``surrogates_folder``, where
-            trained surrogates are kept, each under the hash of its settings.
+        config: as of ``train.py``; surrogates are kept in its ``surrogates_folder``, each under the hash of its settings.
         data: the table.
         settings: of the surrogate; those under ``surrogate`` when omitted.
         seed: of the initial weights and of the noise; that of the configuration when omitted.
@@ -111,16 +110,9 @@ def train_surrogate(
     loggers: Sequence[Logger] = (),
     resume: bool = False,
 ) -> Surrogate:
-    """Train a surrogate, calibrate its spread, write it into a folder.
+    """Train a surrogate, see `trained_surrogate`, calibrate its spread, write it and its checkpoints into a folder.
 
-    Args:
-        config: see `trained_surrogate`.
-        data: the table.
-        folder: of the checkpoints and the trained surrogate.
-        settings: of the surrogate.
-        seed: of the initial weights and of the noise.
-        loggers: of Lightning.
-        resume: go on from the last checkpoint in the folder if there is one.
+    To resume is to go on from the last checkpoint in the folder if there is one.
     """
     rows = data if settings.get("distillation") is None else _distilled(config, data, settings.distillation, seed)
     resume, callbacks = resume and was_started(folder), make_callbacks(config)
