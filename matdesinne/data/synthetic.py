@@ -45,10 +45,10 @@ class SyntheticDesigns:
         Metropolis et al., Equation of state calculations by fast computing machines, 1953, doi 10.1063/1.1699114.
     """
 
-    uniform: int = 1_500_000  # designs drawn uniformly from the box
+    uniform: int = 1_500_000  #: designs drawn uniformly from the box
     chains: int = 150_000
-    steps: int = 8  # of each chain; every state is a training design
-    floor_share: float = 0.1  # share of training designs at or below the floor (less its margin) of the property
+    steps: int = 8  #: of each chain; every state is a training design
+    floor_share: float = 0.1  #: share of training designs at or below the floor (less its margin) of the property
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -33,8 +33,8 @@ class DesignTable:
 
     x: Float[Tensor, "n dx"]
     y: Float[Tensor, "n dy"]
-    ids: Int[Tensor, " n"]  # a number that names each row in its source
-    bands: tuple[BandLabels, ...] = ()  # auxiliary labels on grids of k-points, the property's own grid first
+    ids: Int[Tensor, " n"]  #: a number that names each row in its source
+    bands: tuple[BandLabels, ...] = ()  #: auxiliary labels on grids of k-points, the property's own grid first
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -58,8 +58,8 @@ class TargetSamples:
 
     x: Float[Tensor, "n dx"]
     y: Float[Tensor, "n dy"]
-    designs: Float[Tensor, "n dx"]  # sampled for y
-    predicted: Float[Tensor, "n dy"]  # their properties
+    designs: Float[Tensor, "n dx"]  #: sampled for y
+    predicted: Float[Tensor, "n dy"]  #: their properties
     properties: tuple[Property, ...]
 
     @classmethod

@@ -35,11 +35,11 @@ MakeScheduler = Callable[..., LRScheduler]
 class TrainingOptions(TypedDict, total=False):
     """How a module is trained; the trainer's own ``max_epochs`` and ``gradient_clip_val`` come first."""
 
-    optimizer: MakeOptimizer  # makes the optimizer of some parameters
-    scheduler: MakeScheduler | None  # makes the scheduler of an optimizer, with `total_steps` where it takes that argument
-    batch_size: int  # rows of a training step
-    max_epochs: int  # passes over the training rows
-    gradient_clip_val: float  # largest norm of the gradient
+    optimizer: MakeOptimizer  #: makes the optimizer of some parameters
+    scheduler: MakeScheduler | None  #: makes the scheduler of an optimizer, with `total_steps` where it takes that argument
+    batch_size: int  #: rows of a training step
+    max_epochs: int  #: passes over the training rows
+    gradient_clip_val: float  #: largest norm of the gradient
 
 
 class DesignModule(pl.LightningModule, ABC, Generic[N]):

@@ -20,7 +20,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -92,7 +92,10 @@ def trained_surrogate(
     }
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(config.surrogates_folder) / name
-    with _one_process_at_a_time(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    # other jobs that need the same surrogate wait for it; other processes of the same job train it together
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with FileLock(folder / ".lock") if first else nullcontext():
         if (folder / "settings.json").is_file():
             _LOGGER.info("Using the surrogate trained before in %s", folder)
             return load_network(Surrogate, folder, "surrogate")
@@ -200,17 +203,6 @@ def _distilled(config: DictConfig, data: DesignDataModule, settings: DictConfig,
             f"Expected tight_binding as a teacher, got {type(teacher).__name__}: correct surrogate.distillation.teacher."
         )
     return data.with_rows(*held_out(distilled_rows(teacher, settings.designs, seed)))
-
-
-@contextmanager
-def _one_process_at_a_time(folder: Path) -> Iterator[None]:
-    """Let other jobs that need the same surrogate wait for it; other processes of the same job train it together."""
-    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        yield
 
 
 def hash_of_rows(table: DesignTable) -> str:

@@ -23,9 +23,7 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05) 
 
 
 def warmup_exponential(optimizer: Optimizer, total_steps: int, final: float, warmup: float = 0.0) -> LambdaLR:
-    """Rise to the optimizer's learning rate in a fraction `warmup` of all steps, then fall exponentially.
-
-    In the last step it is the share `final` of that rate.
+    """Rise to the optimizer's learning rate in a fraction `warmup` of all steps, then fall exponentially to a share `final`.
 
     Raises:
         ConfigError: if a fraction is out of range.

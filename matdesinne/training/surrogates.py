@@ -136,11 +136,7 @@ class LightningBands(SurrogateModule[BandSurrogate]):
 
 
 def checked_huber(huber: float) -> float:
-    """Check the error at which a Huber loss goes from quadratic to linear.
-
-    Raises:
-        ConfigError: if it is not positive.
-    """
+    """Raise a `ConfigError` if the error at which a Huber loss goes from quadratic to linear is not positive."""
     if not huber > 0:
         raise ConfigError(f"Expected huber > 0, got {huber}: give the error at which the loss becomes linear.")
     return huber
