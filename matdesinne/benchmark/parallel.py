@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from matdesinne.processes import ProcessPool
-from matdesinne.training.advice import silence_advice
+from matdesinne.training import silence_advice
 
 Task = tuple[Callable[..., object], tuple[object, ...]]
 

@@ -80,10 +80,18 @@ def posterior_rows(
             reference = (rejection.designs - centre) / unit
             for method, designs in candidates.items():
                 scaled = (designs - centre) / unit
-                nearest, counts = nearest_rows(scaled, training_rows), (len(scaled), len(reference))
-                distance = mmd(scaled, reference, SCALES, unbiased=True).item() if min(counts) > 1 else None
-                scores = c2st(scaled, reference, seed), distance, nearest.min().item(), int((nearest < _COPY).sum())
-                yield PosteriorRow(method, value, seed, *counts, *scores)
+                nearest = nearest_rows(scaled, training_rows)
+                yield PosteriorRow(
+                    method=method,
+                    target=value,
+                    seed=seed,
+                    samples=len(scaled),
+                    references=len(reference),
+                    c2st=c2st(scaled, reference, seed),
+                    mmd=mmd(scaled, reference, SCALES, unbiased=True).item() if min(len(scaled), len(reference)) > 1 else None,
+                    nearest=nearest.min().item(),
+                    copies=int((nearest < _COPY).sum()),
+                )
 
 
 def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds: int = 5) -> float | None:

@@ -118,13 +118,25 @@ class Speed:
         while len(times) < self.repeats and (not times or time.perf_counter() - start < self.seconds):
             run = self._run(design, size)
             times.append([run.seconds[stage] for stage in ("sampled", "selected", "localized")])
-        medians = map(statistics.median, zip(*times, strict=True))
+        sample, select, localize = map(statistics.median, zip(*times, strict=True))
         counted = min(size, _COUNTED)
         with _Operations() as counter:
             self._run(design, counted)
-        operations, error = counter.total * size / counted, run.candidates.error.mean().item()
-        kept, bound = len(run.candidates), operations / floor.rate
-        return SpeedRow(model, localizer, floor.device, size, len(times), *medians, kept, error, operations, bound)
+        operations = counter.total * size / counted
+        return SpeedRow(
+            model=model,
+            localizer=localizer,
+            device=floor.device,
+            size=size,
+            repeats=len(times),
+            sample=sample,
+            select=select,
+            localize=localize,
+            kept=len(run.candidates),
+            error=run.candidates.error.mean().item(),
+            operations=operations,
+            floor=operations / floor.rate,
+        )
 
     def _run(self, design: InverseDesign, size: int) -> DesignRun:
         return design.run(self.target, size, torch.Generator().manual_seed(self.seed))

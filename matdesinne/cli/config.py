@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from matdesinne.errors import InterruptionError, MatDesINNeError
-from matdesinne.training.advice import silence_advice
+from matdesinne.training import silence_advice
 
 T = TypeVar("T")
 
