@@ -23,16 +23,9 @@ def main(config: DictConfig) -> None:
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
-    counts = (
-        "num_samples",
-        "repeats",
-        "workers",
-        "evaluated",
-        "resimulation.targets",
-        "resimulation.samples",
-        "posterior.samples",
-    )
-    check_numbers(config, {"seed": 0, **dict.fromkeys([*counts, "trainer.max_epochs"], 1)})
+    counts = ["num_samples", "repeats", "workers", "evaluated", "trainer.max_epochs"]
+    counts += ["resimulation.targets", "resimulation.samples", "posterior.samples"]
+    check_numbers(config, {"seed": 0, **dict.fromkeys(counts, 1)})
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))

@@ -52,8 +52,7 @@ def main(config: DictConfig) -> None:
         with closed_runs():
             loggers = make_loggers(config.logger)
             log_results(loggers, metrics=run.metrics(), images={"candidates": picture}, pages={"report": report})
-    print(run.report())
-    print(list_folder(folder))
+    print(run.report(), list_folder(folder), sep="\n")
 
 
 if __name__ == "__main__":

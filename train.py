@@ -19,13 +19,11 @@ def main(config: DictConfig) -> float:
     from hydra.utils import instantiate
 
     from matdesinne.files import write_json
-    from matdesinne.reporting.candidates import draw_samples
-    from matdesinne.training import runs
+    from matdesinne.training import runs, sweeps
     from matdesinne.training.build import build_module, check_device, check_property
     from matdesinne.training.fit import fit
     from matdesinne.training.loggers import closed_runs, log_results, make_loggers
     from matdesinne.training.metrics import TargetMetrics
-    from matdesinne.training.sweeps import objective, read_metrics
 
     folder, resume = Path(config.folder), config.resume is not None
     config = runs.prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
@@ -47,18 +45,14 @@ def main(config: DictConfig) -> float:
             data = runs.add_synthetic_rows(data, surrogate, device)
             loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
             if surrogate is not None:
-                callbacks.append(TargetMetrics(surrogate, data.split.validation))
+                callbacks.append(TargetMetrics(surrogate, data.split.validation, folder / "samples.png"))
             resume = resume and runs.was_started(folder)
             network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
             runs.save_design(folder, network, surrogate)
-            if surrogate is not None:
-                draw_samples(network, surrogate, data.split.validation, folder / "samples.png")
-            if config.get("accurate_surrogate"):
-                runs.save_accurate_surrogates(config, data, folder)
-        log_results(loggers, metrics=read_metrics(folder), images={"samples": folder / "samples.png"})
-    whole = all((folder / f"{part}.json").is_file() for part in ("model", "surrogate"))
-    print(f"Wrote {folder}." + (f" Generate with: python generate.py run={folder} target=VALUE" if whole else ""))
-    return objective(folder)
+            runs.save_accurate_surrogates(config, data, folder)
+        log_results(loggers, metrics=sweeps.read_metrics(folder), images={"samples": folder / "samples.png"})
+    print(runs.closing_line(folder))
+    return sweeps.objective(folder)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ Columns = Mapping[str, tuple[str, "Sequence[object] | np.ndarray | pyarrow.Array
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; it is renamed to `path` after the block, or removed if the block raises.
 
-    Args:
-        path: the final path; its folder is made if it does not exist.
+    The folder is made if it does not exist.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -60,14 +59,10 @@ def read_json(path: str | Path) -> object:
 
 
 def arrow_table(columns: Columns, metadata: Mapping[str, str] | None = None) -> pyarrow.Table:
-    """Returns an Arrow table with the unit of each column in the metadata of its field.
+    """Returns an Arrow table with the unit of each column in the metadata of its field, and metadata of the whole table.
 
     Arrow infers the type of a plain list from its values. If there may be no rows, or none with a value, give a NumPy or Arrow
     array, which has a type.
-
-    Args:
-        columns: ``{name: (unit, values)}``, with an empty unit for text.
-        metadata: of the whole table.
     """
     import pyarrow
 
@@ -80,12 +75,7 @@ def arrow_table(columns: Columns, metadata: Mapping[str, str] | None = None) -> 
 
 
 def write_table(path: str | Path, columns: Columns, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table as CSV or, with the unit of each column in the metadata of its field, as Parquet; atomically.
-
-    Args:
-        path: ends in ``.csv`` or ``.parquet``.
-        columns: see `arrow_table`.
-        metadata: of the whole table; CSV has no place for it.
+    """Write a table as ``.csv`` or, with units and metadata, see `arrow_table`, as ``.parquet``; atomically.
 
     Raises:
         ValueError: if the path has another ending.

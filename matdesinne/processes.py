@@ -39,7 +39,7 @@ class ProcessPool(Executor):
     Args:
         workers: number of processes at once; ``None``: one for each core.
         preload: names of the modules that the tasks need; a module that is not installed is left out.
-        initializer: an importable function that each process calls before its task.
+        initializer: an importable function that each process calls, with `initargs`, before its task.
         initargs: its arguments.
 
     Raises:
@@ -70,12 +70,7 @@ class ProcessPool(Executor):
         return self._threads.submit(self._run, fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Accept no more tasks.
-
-        Args:
-            wait: wait for the tasks that run; otherwise their processes are killed.
-            cancel_futures: drop the tasks that have not started.
-        """
+        """Accept no more tasks, drop those that have not started (`cancel_futures`), wait for the others or kill them."""
         self._threads.shutdown(False, cancel_futures=cancel_futures)
         if not wait:
             self._ended = True
@@ -100,7 +95,9 @@ class ProcessPool(Executor):
                 process.join()
                 self._running.remove(process)
         if outcome is None:
-            raise WorkerDiedError(_exit_reason(process.exitcode))
+            code = process.exitcode or 0
+            reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            raise WorkerDiedError(f"The worker process {reason}.")
         succeeded, result = outcome
         if not succeeded:
             raise result
@@ -142,21 +139,13 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _exit_reason(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return f"The worker process was ended by {signal.Signals(-exitcode).name}."
-    return f"The worker process ended with code {exitcode}."
-
-
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
+    before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in values:
+            del os.environ[name]
+        os.environ.update(before)

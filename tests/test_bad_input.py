@@ -256,7 +256,7 @@ def test_folder_that_can_be_made_is_empty(place):
     assert list((place / "new").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["train", "generate", "benchmark", "label"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_every_script_tries_its_folder(name):
     callbacks = OmegaConf.load(CONF / f"{name}.yaml").hydra.callbacks
     assert callbacks.output_folder._target_ == f"{OutputFolder.__module__}.{OutputFolder.__name__}"

@@ -21,11 +21,6 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
 
     For a target at a property's floor this is the mean of max(0, prediction - floor). Designs without a prediction (far outside
     the space, or with angles that enclose no cell) are left out; the result is ``None`` if no design has one.
-
-    Args:
-        designs: physical units, shape [n, dx].
-        target: target of the candidates.
-        surrogate: predicts the properties.
     """
     mean, _ = surrogate.predict_many(designs)
     mean = mean[mean.isfinite().all(dim=1)]
@@ -38,30 +33,20 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
 def spread_ratio(designs: Float[Tensor, "n dx"], reference: Float[Tensor, "m dx"], half_width: Float[Tensor, " dx"]) -> float:
     """Returns the mean distance of two candidates over that of two reference designs; 1 means equally diverse.
 
-    Args:
-        designs: candidates, physical units.
-        reference: training designs near the target, physical units.
-        half_width: scale of each parameter.
+    The reference designs are training designs near the target; `half_width` scales each parameter.
     """
     return _mean_distance(designs / half_width) / _mean_distance(reference / half_width)
 
 
 def coverage(
-    designs: Float[Tensor, "n dx"],
-    reference: Float[Tensor, "m dx"],
-    half_width: Float[Tensor, " dx"],
-    neighbours: int = 5,
+    designs: Float[Tensor, "n dx"], reference: Float[Tensor, "m dx"], half_width: Float[Tensor, " dx"], neighbours: int = 5
 ) -> float:
     """Returns the share of the reference designs that have a candidate nearer than their k-th reference neighbour.
 
+    Arguments as of `spread_ratio`; k is `neighbours`.
+
     References:
         Naeem et al., Reliable fidelity and diversity metrics for generative models, ICML 2020, arXiv 2002.09797, eq. 4.
-
-    Args:
-        designs: candidates, physical units.
-        reference: training designs near the target, physical units.
-        half_width: scale of each parameter.
-        neighbours: k.
     """
     designs, reference = designs / half_width, reference / half_width
     radius = torch.cdist(reference, reference).kthvalue(min(neighbours + 1, len(reference)), dim=1).values

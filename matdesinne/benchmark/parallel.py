@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from matdesinne.processes import ProcessPool
-from matdesinne.training.advice import silence_advice
+from matdesinne.training import silence_advice
 
 Task = tuple[Callable[..., object], tuple[object, ...]]
 
@@ -44,13 +44,15 @@ class Trainings:
             self._pool.shutdown(kind is None or issubclass(kind, Exception), cancel_futures=True)
 
     def start(self, tasks: Sequence[Task]) -> list[Future[None]]:
-        """Queue tasks, the first to be started first.
+        """Queue importable functions and their arguments, the first to be started first; each process gets a copy of both.
 
-        Args:
-            tasks: importable functions and their arguments, which each process gets a copy of.
+        Returns:
+            What `finish` waits for: nothing with one worker, because the tasks are done.
         """
         if self.workers == 1:
-            return [_run_here(function, arguments) for function, arguments in tasks]
+            for function, arguments in tasks:
+                function(*arguments)
+            return []
         if self._pool is None:
             modules = sorted({function.__module__ for function, _ in tasks})
             self._pool = ProcessPool(self.workers, modules, _start_worker, (self._threads,))
@@ -69,31 +71,16 @@ class Trainings:
             torch.set_num_threads(before)
 
     def finish(self, started: Sequence[Future[None]], description: str) -> None:
-        """Wait for tasks; the first error is raised.
-
-        Args:
-            started: what `start` returned.
-            description: of the progress bar.
-        """
+        """Wait for what `start` returned; the first error is raised."""
         completed = as_completed(started)
         for done in tqdm(completed, desc=description, total=len(started), unit="training", leave=False, disable=not started):
             done.result()
 
 
-def _run_here(function: Callable[..., object], arguments: tuple[object, ...]) -> Future[None]:
-    _run(function, arguments)
-    done: Future[None] = Future()
-    done.set_result(None)
-    return done
-
-
-def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    """Drops what the function returns: it may be a network that cannot be sent."""
-    function(*arguments)
-
-
 def _run_pickled(content: bytes) -> None:
-    _run(*pickle.loads(content))
+    """Drops what the function returns: it may be a network that cannot be sent."""
+    function, arguments = pickle.loads(content)
+    function(*arguments)
 
 
 def _start_worker(threads: int) -> None:

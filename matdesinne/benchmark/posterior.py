@@ -23,37 +23,24 @@ from matdesinne.pipeline import Refinement
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
-_COPY = 1e-3
-"""A candidate nearer to a training row than this (half-widths of the box) is a copy of it."""
+_COPY = 1e-3  # a candidate nearer to a training row than this (half-widths of the box) is a copy of it
 
 _FEWEST_POINTS = 20
 
 
 @dataclass(frozen=True)
 class PosteriorRow:
-    """One method at one target.
+    """One method at one target."""
 
-    Args:
-        method: label of the model, with the prefix MatDesINNe for localized candidates.
-        target: value of the property.
-        seed: seed of this run.
-        samples: number of compared candidates.
-        references: number of compared designs of the reference posterior.
-        c2st: accuracy of a classifier that tells candidates from reference designs; 0.5 is the best value, 1 the worst.
-        mmd: unbiased squared maximum mean discrepancy, coordinates scaled by the box, kernels as in `models.mmd`.
-        nearest: smallest distance of a candidate to a training row, in half-widths of the box.
-        copies: number of candidates nearer to a training row than 0.001 half-widths.
-    """
-
-    method: str
+    method: str  # label of the model, with the prefix MatDesINNe for localized candidates
     target: float
     seed: int
-    samples: int
-    references: int
-    c2st: float | None
-    mmd: float | None
-    nearest: float
-    copies: int
+    samples: int  # compared candidates
+    references: int  # compared designs of the reference posterior
+    c2st: float | None  # accuracy of a classifier that tells candidates from reference designs: 0.5 at best, 1 at worst
+    mmd: float | None  # unbiased squared maximum mean discrepancy, coordinates scaled by the box, kernels as in `models.mmd`
+    nearest: float  # smallest distance of a candidate to a training row, in half-widths of the box
+    copies: int  # candidates nearer to a training row than 0.001 half-widths
 
 
 def posterior_rows(
@@ -74,10 +61,10 @@ def posterior_rows(
         refinement: its surrogate defines the reference posterior.
         train: training rows, to look for copies.
         targets: values of the property.
-        count: number of candidates and of reference designs to compare.
+        count: candidates and reference designs to compare.
         tolerance: largest distance of a reference design to the target, in the unit of the property.
         limit: largest number of designs to draw for the reference posterior.
-        seed: seed of every draw.
+        seed: of every draw.
     """
     surrogate = refinement.surrogate
     parsed = [Target.parse(value, surrogate.properties) for value in targets]
@@ -110,16 +97,11 @@ def posterior_rows(
 def c2st(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], seed: int = 0, folds: int = 5) -> float | None:
     """Returns the accuracy of a neural network that tells two samples apart, by cross-validation; 0.5 if they are alike.
 
-    The result is ``None`` if one of the samples has fewer than 20 finite points.
+    The samples are of about unit scale; of the larger one as many points are used as the smaller one has. The result is
+    ``None`` if one of them has fewer than 20 finite points.
 
     References:
         Lopez-Paz and Oquab, Revisiting classifier two-sample tests, ICLR 2017, arXiv 1610.06545.
-
-    Args:
-        p: one sample, shape [n, d], of about unit scale.
-        q: the other sample; of the larger one only as many points are used as the smaller one has.
-        seed: seed of the folds and of the network.
-        folds: number of folds of the cross-validation.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -146,13 +128,7 @@ def nearest_rows(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"]) -> Float[Tens
 
 
 def expected_coverage(
-    model: DensityModel,
-    surrogate: Surrogate,
-    levels: Sequence[float],
-    *,
-    count: int,
-    samples: int,
-    generator: torch.Generator,
+    model: DensityModel, surrogate: Surrogate, levels: Sequence[float], *, count: int, samples: int, generator: torch.Generator
 ) -> dict[float, float]:
     r"""Returns the share of designs inside the model's highest-density regions; it equals the level if the density is right.
 
@@ -164,11 +140,11 @@ def expected_coverage(
         Hermans et al., A crisis in simulation-based inference?, TMLR 2022, arXiv 2110.06581, eq. 6.
 
     Args:
-        model: a model with a density.
+        model: has the density.
         surrogate: predicts y of a design.
         levels: probabilities of the regions.
-        count: number of designs, uniform among those of the box above the property's floor.
-        samples: number of samples for the rank of each design.
+        count: designs, uniform among those of the box above the property's floor.
+        samples: for the rank of each design.
         generator: source of randomness.
     """
     x = _above_floor(surrogate, count, generator)

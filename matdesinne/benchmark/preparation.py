@@ -26,20 +26,16 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 from matdesinne.training.build import build_module, check_device, check_property
 from matdesinne.training.fit import fit
-from matdesinne.training.runs import add_synthetic_rows, hash_of_rows, trained_surrogate
+from matdesinne.training.runs import add_synthetic_rows, hash_of_rows, make_callbacks, trained_surrogate
+from matdesinne.training.sweeps import read_metrics
 
 _LOGGER = logging.getLogger(__name__)
 
-_EVALUATOR_SEED = 1000
-"""Seed of the evaluator in every repeat; no localizing surrogate has it."""
+_EVALUATOR_SEED = 1000  # seed of the evaluator in every repeat; no localizing surrogate has it
 
 
 def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
-    """Returns the configuration of every model to compare, by the name of its file.
-
-    Args:
-        config: with the keys ``models`` (names, or null for all at the top of the folder) and ``runs``.
-        folder: the YAML files of the models.
+    """Returns the configuration of every model to compare, by the name of its YAML file: all at the top of the folder for null.
 
     Raises:
         ConfigError: if a name has no file.
@@ -55,22 +51,13 @@ def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a suite starts from, all made with one seed.
+    """What a suite starts from, all made with one seed."""
 
-    Args:
-        models: trained generative models by their label.
-        training_seconds: wall time of the training of each, where it is known.
-        surrogate: localizes, and labels the synthetic designs.
-        evaluator: scores, where the suite needs one.
-        accurate_surrogate: moves the candidates in the end, where there is one.
-        data: the rows of the data set.
-    """
-
-    models: Mapping[str, InverseModel]
-    training_seconds: Mapping[str, float]
-    surrogate: Surrogate
-    evaluator: Surrogate | None
-    accurate_surrogate: Surrogate | None
+    models: Mapping[str, InverseModel]  # trained, by their label
+    training_seconds: Mapping[str, float]  # wall time of the training of each, where it is known
+    surrogate: Surrogate  # localizes, and labels the synthetic designs
+    evaluator: Surrogate | None  # scores, where the suite needs one
+    accurate_surrogate: Surrogate | None  # moves the candidates in the end, where there is one
     data: DesignDataModule
 
     def facts(self) -> dict[str, object]:
@@ -85,14 +72,10 @@ class Prepared:
 
 
 def prepare(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, evaluate: bool = False) -> Prepared:
-    """Train or load the localizing surrogate and every model.
+    """Train or load the localizing surrogate and every model, and to `evaluate` the evaluator and any accurate surrogate.
 
-    Args:
-        config: with the keys ``data``, ``surrogate``, ``evaluator``, ``evaluator_network``, ``accurate_surrogate``,
-            ``trainer``, ``callbacks``, ``runs``, ``seed``, ``workers``, ``surrogates_folder``.
-        models: configurations by the name of their file.
-        folder: where to keep the weights of the models.
-        evaluate: also train or load the evaluator, and the accurate surrogate if the configuration has one.
+    The configuration is that of ``benchmark.py``; those of the models have the names of their files; their weights go into the
+    folder.
     """
     check_device(config.trainer)
     data: DesignDataModule = instantiate(config.data, _convert_="all")
@@ -107,11 +90,11 @@ def prepare(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, 
     workers = min(config.workers, 1 + len(others))
     tasks = [(trained_surrogate, (_picklable(part, workers), *rest)) for part, *rest in (localizing, *others)]
     with Trainings(config.workers) as trainings:
-        first, *later = trainings.start(tasks)
-        trainings.finish([first], "Training the surrogate")
+        started = trainings.start(tasks)
+        trainings.finish(started[:1], "Training the surrogate")
         surrogate = trained_surrogate(*localizing)  # this and the calls below load what a process has trained
         trained, seconds = train_models(config, models, data, folder, trainings, surrogate)
-        trainings.finish(later, "Training the evaluator")
+        trainings.finish(started[1:], "Training the evaluator")
     evaluator, accurate_surrogate = [*(trained_surrogate(*arguments) for arguments in others), None, None][:2]
     return Prepared(trained, seconds, surrogate, evaluator, accurate_surrogate, data)
 
@@ -126,13 +109,7 @@ def train_models(
 ) -> tuple[dict[str, InverseModel], dict[str, float]]:
     """Train every model, or load it from a run or from an earlier benchmark with equal settings in this folder.
 
-    Args:
-        config: with the keys ``data``, ``surrogate``, ``runs``, ``trainer``, ``callbacks``, ``seed``, ``workers``.
-        models: configurations by the name of their file.
-        data: the rows of the data set.
-        folder: where to keep the weights.
-        trainings: processes that train.
-        surrogate: labels synthetic designs if a model has to be trained and the data set asks for such designs.
+    The surrogate labels synthetic designs if a model has to be trained and the data set asks for such designs.
 
     Returns:
         The models by their label, and the seconds that the training of each took.
@@ -148,28 +125,19 @@ def train_models(
         resolved = _picklable(config, min(config.workers, len(missing)))
         tasks = [(_train_model, (resolved, models[name], data, folders[name], settings[name])) for name in missing]
         trainings.finish(trainings.start(tasks), "Training models")
-    return _load_models(folders)
-
-
-def _load_models(folders: Mapping[str, Path]) -> tuple[dict[str, InverseModel], dict[str, float]]:
-    models: dict[str, InverseModel] = {}
+    trained: dict[str, InverseModel] = {}
     seconds: dict[str, float] = {}
-    for name, folder in folders.items():
-        model = load_network(InverseModel, folder, "model")
-        label = f"{model.label} ({name})" if model.label in models else model.label
-        models[label] = model
-        metrics = read_json(folder / "metrics.json")
-        if isinstance(metrics, dict):
+    for name, place in folders.items():
+        network = load_network(InverseModel, place, "model")
+        label = f"{network.label} ({name})" if network.label in trained else network.label
+        trained[label] = network
+        if metrics := read_metrics(place):
             seconds[label] = metrics["seconds"]
-    return models, seconds
+    return trained, seconds
 
 
 def evaluator_settings(config: DictConfig) -> DictConfig:
-    """Returns the configuration of the surrogate that scores.
-
-    This is the key ``evaluator`` if there is one, and otherwise the localizing surrogate with those sizes of
-    ``evaluator_network`` that its network has.
-    """
+    """Returns the key ``evaluator``, or the localizing surrogate with those sizes of ``evaluator_network`` that it has."""
     if config.get("evaluator") is not None:
         return config.evaluator
     settings = copy.deepcopy(config.surrogate)
@@ -188,8 +156,7 @@ def _train_model(
     config: DictConfig, model: DictConfig, data: DesignDataModule, folder: Path, settings: Mapping[str, object]
 ) -> None:
     pl.seed_everything(config.seed, verbose=False)
-    callbacks = [instantiate(callback) for callback in (config.get("callbacks") or {}).values()]
-    network = fit(build_module(model, data), data, instantiate(config.trainer), folder, callbacks=callbacks)
+    network = fit(build_module(model, data), data, instantiate(config.trainer), folder, callbacks=make_callbacks(config))
     save_network(network, folder, "model")
     write_json(folder / "settings.json", settings)  # the last file: with it the training is complete
 
@@ -197,10 +164,8 @@ def _train_model(
 def _settings(config: DictConfig, model: DictConfig, data: DesignDataModule) -> dict[str, object]:
     """Everything that determines the weights of a model."""
     configs = {"model": model, "data": config.data, "surrogate": config.surrogate}
-    return {
-        **{name: OmegaConf.to_container(part, resolve=True) for name, part in configs.items()},
-        **{"epochs": config.trainer.max_epochs, "rows": hash_of_rows(data.split.train), "seed": config.seed},
-    }
+    contents = {name: OmegaConf.to_container(part, resolve=True) for name, part in configs.items()}
+    return {**contents, "epochs": config.trainer.max_epochs, "rows": hash_of_rows(data.split.train), "seed": config.seed}
 
 
 def _picklable(config: DictConfig, workers: int) -> DictConfig:
@@ -213,11 +178,7 @@ def _picklable(config: DictConfig, workers: int) -> DictConfig:
 
 
 def _check(config: DictConfig, data: DesignDataModule) -> None:
-    """Report a user's mistakes before the first training, which takes minutes.
-
-    Raises:
-        MatDesINNeError: if a target or a run is wrong.
-    """
+    """Report wrong targets and runs before the first training, which takes minutes."""
     targets = config.get("targets", [0.0])
     if isinstance(targets, str) or not isinstance(targets, Sequence) or len(targets) == 0:
         raise ConfigError(f"Expected targets as a list of values, got {targets!r}: e.g. targets=[0.0,1.0].")

@@ -21,39 +21,25 @@ _CHUNK_ROWS = 1 << 15
 
 @dataclass(frozen=True)
 class Rejection:
-    """The uniform designs near one target, in the order in which they were drawn.
-
-    Args:
-        designs: physical units, shape [n, dx].
-        drawn: number of designs drawn until there were enough, or until the limit.
-        seconds: wall time of drawing and predicting them.
-    """
+    """The uniform designs near one target, in the order in which they were drawn."""
 
     designs: Float[Tensor, "n dx"]
-    drawn: int
-    seconds: float
+    drawn: int  # designs drawn until there were enough, or until the limit
+    seconds: float  # wall time of drawing and predicting them
 
 
 def reject(
-    surrogate: Surrogate,
-    targets: Sequence[Target],
-    tolerance: float,
-    count: int,
-    limit: int,
-    generator: torch.Generator,
+    surrogate: Surrogate, targets: Sequence[Target], tolerance: float, count: int, limit: int, generator: torch.Generator
 ) -> list[Rejection]:
-    """Draw one pool of uniform designs and keep, for each target, those within the tolerance.
+    """Draw one pool of uniform designs and keep, for each target, at most `count` designs within the tolerance.
 
     Args:
         surrogate: predicts the properties.
-        targets: targets, which share the pool.
+        targets: they share the pool.
         tolerance: largest distance to the target, in the unit of each property.
         count: designs to keep for each target.
         limit: largest size of the pool; for a rare target there may be fewer designs than `count`.
         generator: source of randomness.
-
-    Returns:
-        At most `count` designs for each target.
     """
     near: list[list[Tensor]] = [[] for _ in targets]
     counts, drawn, seconds = [0] * len(targets), [0] * len(targets), [0.0] * len(targets)

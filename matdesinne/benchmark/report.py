@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["log_suite", "write_posterior", "write_report", "write_resimulation"]
+__all__ = ["grouped", "log_suite", "records_table", "write_posterior", "write_report", "write_resimulation"]
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TypeVar
 
 import matplotlib.axes
 import matplotlib.figure
@@ -16,14 +18,15 @@ from omegaconf import DictConfig
 
 from matdesinne.benchmark.posterior import PosteriorRow
 from matdesinne.benchmark.table1 import PAPER, Row
-from matdesinne.files import atomic_path, read_json, write_json, write_table
+from matdesinne.files import atomic_path, read_json, write_json, write_table, write_text
 from matdesinne.reporting.palette import BLUE, SKY, VERMILLION
 from matdesinne.reporting.tables import markdown_table
 
-_SURROGATE, _EVALUATOR = "MAE by the localizing surrogate", "MAE by the evaluator"
+T = TypeVar("T")
+
 _NUMBERS = {
-    "mae_surrogate": (f"{_SURROGATE} [{{unit}}]", ".2g"),
-    "mae_evaluator": (f"{_EVALUATOR} [{{unit}}]", ".3f"),
+    "mae_surrogate": ("MAE by the localizing surrogate [{unit}]", ".2g"),
+    "mae_evaluator": ("MAE by the evaluator [{unit}]", ".3f"),
     "diversity": ("diversity", ".2f"),
     "coverage": ("coverage", ".2f"),
 }
@@ -40,9 +43,9 @@ def write_report(folder: Path, data: str, unit: str, rows: Sequence[Row], facts:
     """Write ``table1.json``, ``table1.csv``, ``table1.md`` and, if there is any score, ``table1.png``.
 
     Args:
-        folder: where to.
+        folder: of the files.
         data: name of the data set.
-        unit: unit of the property.
+        unit: of the property.
         rows: the table.
         facts: what else a reader of the numbers needs, by the name of the seed: see `Prepared.facts`.
 
@@ -50,81 +53,72 @@ def write_report(folder: Path, data: str, unit: str, rows: Sequence[Row], facts:
         The table as Markdown.
     """
     write_json(folder / "table1.json", {"data": data, "unit": unit, **facts, "rows": [asdict(row) for row in rows]})
-    units = {
-        "target": unit,
-        "mae_surrogate": unit,
-        "mae_evaluator": unit,
-        **dict.fromkeys([*_SECONDS, "seconds_training"], "s"),
-    }
-    names = [field.name for field in fields(Row)]
-    write_table(folder / "table1.csv", {name: (units.get(name, ""), [getattr(row, name) for row in rows]) for name in names})
+    columns = {field.name: ("", [getattr(row, field.name) for row in rows]) for field in fields(Row)}
+    write_table(folder / "table1.csv", columns)
     _draw(folder / "table1.png", data, unit, rows)
-    return _written(folder / "table1.md", _markdown(data, unit, rows))
+    text = _markdown(data, unit, rows)
+    write_text(folder / "table1.md", text)
+    return text
 
 
 def write_posterior(folder: Path, data: str, rows: Sequence[PosteriorRow], coverage: Sequence[Mapping[str, object]]) -> str:
     """Write ``posterior.json`` and ``posterior.md``; returns the text of the latter.
 
-    Args:
-        folder: where to.
-        data: name of the data set.
-        rows: every method at every target.
-        coverage: expected coverage of the density models by level.
+    `rows` has every method at every target, `coverage` the expected coverage of the density models by level.
     """
     plain = [asdict(row) for row in rows]
     write_json(folder / "posterior.json", {"data": data, "rows": plain, "expected_coverage": list(coverage)})
-    text = f"Samples against the rejection posterior on `{data}`.\n\n{_table(plain)}"
+    text = f"Samples against the rejection posterior on `{data}`.\n\n{records_table(plain)}"
     if coverage:
-        text += (
-            "\nExpected coverage of the highest-density regions; it equals the level where the density is right.\n\n"
-            f"{_table(coverage)}"
-        )
-    return _written(folder / "posterior.md", text)
+        text += "\nExpected coverage of the highest-density regions; it equals the level where the density is right.\n\n"
+        text += records_table(coverage)
+    write_text(folder / "posterior.md", text)
+    return text
 
 
 def write_resimulation(folder: Path, data: str, rows: Sequence[Mapping[str, object]]) -> str:
     """Write ``resimulation.json`` and ``resimulation.md``; returns the text of the latter."""
     write_json(folder / "resimulation.json", {"data": data, "rows": list(rows)})
-    return _written(folder / "resimulation.md", f"Errors by the exact forward function on `{data}`.\n\n{_table(rows)}")
+    text = f"Errors by the exact forward function on `{data}`.\n\n{records_table(rows)}"
+    write_text(folder / "resimulation.md", text)
+    return text
 
 
 def log_suite(config: DictConfig, folder: Path) -> None:
-    """Log the rows of a suite as a table, and its figure, with the loggers of ``logger=``.
-
-    Args:
-        config: with the keys ``suite`` and ``logger``.
-        folder: where the suite wrote its files.
-    """
+    """Log the rows of a suite as a table, and its figure, with the loggers of ``logger=``."""
     from matdesinne.training.loggers import closed_runs, log_results, make_loggers
 
     content = read_json(folder / f"{config.suite}.json")
     assert isinstance(content, dict)  # the suite has written it
     rows = content["rows"]
     tables = {config.suite: (list(rows[0]), [list(row.values()) for row in rows])} if rows else {}
+    images = {f"{config.suite} figure": folder / f"{config.suite}.png"}
     with closed_runs():
-        images = {f"{config.suite} figure": folder / f"{config.suite}.png"}
         log_results(make_loggers(config.logger), images=images, tables=tables)
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
+def records_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Returns rows of equal keys as Markdown."""
     return markdown_table(list(rows[0]), [list(row.values()) for row in rows]) if rows else "No rows.\n"
 
 
-def _written(path: Path, text: str) -> str:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return text
+def grouped(rows: Iterable[T], *names: str) -> dict[tuple, list[T]]:
+    """Returns the rows with equal values of some attributes, by these values, in the order of their first rows."""
+    groups: dict[tuple, list[T]] = {}
+    for row in rows:
+        groups.setdefault(attrgetter(*names)(row), []).append(row)
+    return groups
 
 
 def _markdown(data: str, unit: str, rows: Sequence[Row]) -> str:
     seeds = sorted({row.seed for row in rows})
     several = len(seeds) > 1
-    table = [_cells(group, several, unit) for group in _by_method(rows)]
+    table = [_cells(group, several, unit) for group in grouped(rows, "method", "target").values()]
     over = f"; means over the seeds {', '.join(map(str, seeds))}, std: standard deviation" if several else ""
     return (
         f"Mean absolute errors (MAE) on `{data}`{over}. Paper: Fung et al. 2021, Table 1 (affine cINN, other data, other "
         "surrogate). The time of a DFT search is computed from the share of uniform designs near the target.\n\n"
-        f"{markdown_table(list(table[0]), [list(cells.values()) for cells in table]) if table else 'No rows.'}"
+        f"{records_table(table)}"
     )
 
 
@@ -142,8 +136,8 @@ def _cells(group: Sequence[Row], several: bool, unit: str) -> dict[str, object]:
             cells[f"std of {column.format(unit=unit)}"] = _formatted(values, form, deviation=True)
     inside = [row.inside_bounds for row in group if row.inside_bounds is not None]
     cells["inside the bounds [%]"] = f"{100 * min(inside):.1f}" if inside else None
-    cells["generated"] = f"{round(fmean(row.generated for row in group)):,}"
-    cells["kept"] = f"{round(fmean(row.kept for row in group)):,}"
+    for name in ("generated", "kept"):
+        cells[name] = f"{round(fmean(getattr(row, name) for row in group)):,}"
     timed = any(row.seconds_sampling + row.seconds_selection + row.seconds_localization for row in group)
     for name, column in _SECONDS.items():
         cells[column] = fmean(getattr(row, name) for row in group) if timed or name == "seconds" else None
@@ -158,17 +152,10 @@ def _formatted(values: Iterable[float | None], form: str, deviation: bool = Fals
     return format(stdev(known) if deviation else fmean(known), form)
 
 
-def _by_method(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each method and target over the seeds, in the order of their first rows."""
-    groups: dict[tuple[str, float], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.method, row.target), []).append(row)
-    return list(groups.values())
-
-
 def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
     """Draw one panel for each target with one pair of bars for each method, on a logarithmic axis."""
-    scored = [group for group in _by_method(rows) if any(row.mae_evaluator is not None for row in group)]
+    groups = grouped(rows, "method", "target").values()
+    scored = [group for group in groups if any(row.mae_evaluator is not None for row in group)]
     targets = sorted({group[0].target for group in scored})
     if not targets:
         return  # no design has a prediction
@@ -186,20 +173,17 @@ def _draw(path: Path, data: str, unit: str, rows: Sequence[Row]) -> None:
 
 def _draw_panel(axis: matplotlib.axes.Axes, groups: Sequence[Sequence[Row]]) -> None:
     place = np.arange(len(groups))
-    for shift, name, color, label in (
-        (-0.2, "mae_surrogate", SKY, "localizing surrogate"),
-        (0.2, "mae_evaluator", BLUE, "evaluator"),
-    ):
+    bars = ((-0.2, "mae_surrogate", SKY, "localizing surrogate"), (0.2, "mae_evaluator", BLUE, "evaluator"))
+    for shift, name, color, label in bars:
         values = [[getattr(row, name) or 0.0 for row in group] for group in groups]
         # a bar on a logarithmic axis needs a positive height
         axis.bar(place + shift, [max(fmean(each), 1e-7) for each in values], 0.4, color=color, label=label)
         for i, each in enumerate(values):
             if len(each) > 1:  # one point for each seed
                 axis.scatter([i + shift] * len(each), each, s=6, color="black", zorder=3)
-    methods = [group[0].method for group in groups]
-    target = groups[0][0].target
-    published = [(i, PAPER[method][target]) for i, method in enumerate(methods) if target in PAPER.get(method, {})]
+    methods, target = [group[0].method for group in groups], groups[0][0].target
+    published = {i: PAPER[method][target] for i, method in enumerate(methods) if target in PAPER.get(method, {})}
     if published:
-        ticks, errors = zip(*published, strict=True)
+        ticks, errors = list(published), list(published.values())
         axis.scatter(ticks, errors, marker="_", s=200, color=VERMILLION, label="paper", zorder=3)
     axis.set_xticks(place, methods, rotation=60, ha="right", fontsize="small")

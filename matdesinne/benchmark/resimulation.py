@@ -23,25 +23,18 @@ _CHUNK_ROWS = 1_000_000
 class Resimulation:
     """Errors of samples, in the units of designs and properties.
 
-    Args:
-        err_post: mean of the unbiased MMD^2 between samples and rejection posterior, over targets whose posterior has at least
-            two designs.
-        err_resim: mean over targets and samples of the squared distance of f(x) to y*, summed over the properties;
-            ``None`` if no sample has a forward value.
-        median_err_resim: median over targets of the mean over their samples.
-        targets: number of targets.
-        samples: number of samples for each target.
-        failed: number of samples without a forward value, which err_resim leaves out.
-        fewest_references: size of the smallest rejection posterior.
+    ``err_post`` is the mean of the unbiased MMD^2 between samples and rejection posterior, over targets whose posterior has at
+    least two designs; ``err_resim`` the mean over targets and samples of the squared distance of f(x) to y*, summed over the
+    properties, and ``None`` if no sample has a forward value.
     """
 
     err_post: float | None
     err_resim: float | None
-    median_err_resim: float | None
+    median_err_resim: float | None  # median over targets of the mean over their samples
     targets: int
-    samples: int
-    failed: int
-    fewest_references: int
+    samples: int  # for each target
+    failed: int  # samples without a forward value, which err_resim leaves out
+    fewest_references: int  # size of the smallest rejection posterior
 
 
 def resimulate(
@@ -60,11 +53,11 @@ def resimulate(
         Kruse et al., Benchmarking invertible architectures on inverse problems, 2021, arXiv 2101.10763.
 
     Args:
-        model: a trained generative model.
+        model: trained on the problem.
         problem: gives the exact properties.
-        targets: forward values of prior designs, shape [t, dy].
+        targets: forward values of prior designs.
         posteriors: designs of the exact posterior of each target.
-        samples: number of designs for each target.
+        samples: designs for each target.
         generator: source of randomness.
     """
     errors, distances, failed = [], [], 0
@@ -91,16 +84,9 @@ def resimulate(
 def rejection_posteriors(
     problem: AnalyticProblem, targets: Float[Tensor, "t dy"], count: int, limit: int, generator: torch.Generator
 ) -> list[Float[Tensor, "r dx"]]:
-    """Returns, for each target, prior designs whose properties are within the problem's tolerance of it.
+    """Returns, for each target, prior designs whose properties are within the problem's tolerance (Euclidean) of it.
 
-    All targets share the drawn designs.
-
-    Args:
-        problem: has the prior, the forward function and the tolerance (a Euclidean distance).
-        targets: properties, shape [t, dy].
-        count: number of designs for each target.
-        limit: largest number of prior designs to draw; for a rare target there may be fewer designs than `count`.
-        generator: source of randomness.
+    All targets share the drawn designs, at most `limit`; for a rare target there may be fewer designs than `count`.
     """
     posteriors: list[list[Tensor]] = [[] for _ in targets]
     missing = [count] * len(targets)

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,27 +18,19 @@ from torch.utils.flop_counter import flop_registry
 from matdesinne.localization import Localizer, MeanGradientDescent, Newton
 from matdesinne.pipeline import DesignRun, InverseDesign
 
-_WARM_UP = 1000
-"""Candidates of the untimed run that fills caches."""
-_COUNTED = 10_000
-"""Operations are counted for at most this many candidates, and scaled in proportion to larger sizes."""
+_WARM_UP = 1000  # candidates of the untimed run that fills caches
+_COUNTED = 10_000  # operations are counted for at most this many candidates, and scaled in proportion to larger sizes
 _PRODUCT = {"cpu": 2048, "cuda": 8192}
 """Size of the square matrices whose product gives the rate of a device."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The rate of a large float32 matrix product; it gives a lower bound for the time of arithmetic.
+    """The rate of a large float32 matrix product; it gives a lower bound for the time of arithmetic."""
 
-    Args:
-        device: ``"cpu"`` or ``"cuda"``.
-        threads: number of threads of the CPU.
-        rate: floating-point operations per second, median over the repeats.
-    """
-
-    device: str
-    threads: int
-    rate: float
+    device: str  # "cpu" or "cuda"
+    threads: int  # of the CPU
+    rate: float  # floating-point operations per second, median over the repeats
 
     @classmethod
     def measure(cls, device: str, repeats: int) -> Floor:
@@ -50,35 +43,20 @@ class Floor:
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One model, localizer and number of candidates on one device; times are medians in seconds of wall time.
-
-    Args:
-        model: name of the generative model.
-        localizer: name of the localizer.
-        device: ``"cpu"`` or ``"cuda"``.
-        size: designs that were sampled.
-        repeats: number of runs of which the times are medians.
-        sample: time of sampling.
-        select: time of prediction and selection.
-        localize: time of localization.
-        kept: number of candidates at the end.
-        error: mean distance to the target, in the property's unit.
-        operations: floating-point operations in matrix products, of all three stages.
-        floor: time of these operations at the rate of a large matrix product.
-    """
+    """One model, localizer and number of candidates on one device; times are medians in seconds of wall time."""
 
     model: str
     localizer: str
-    device: str
-    size: int
-    repeats: int
+    device: str  # "cpu" or "cuda"
+    size: int  # designs that were sampled
+    repeats: int  # runs of which the times are medians
     sample: float
-    select: float
+    select: float  # prediction and selection
     localize: float
-    kept: int
-    error: float
-    operations: float
-    floor: float
+    kept: int  # candidates at the end
+    error: float  # mean distance to the target, in the property's unit
+    operations: float  # floating-point operations in matrix products, of all three stages
+    floor: float  # time of these operations at the rate of a large matrix product
 
     @property
     def total(self) -> float:
@@ -88,44 +66,26 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class PaperTime:
-    """Wall time of the published localization, gradient descent on the mean squared error of the selected candidates.
-
-    Args:
-        model: name of the generative model.
-        device: ``"cpu"`` or ``"cuda"``.
-        size: designs that were sampled.
-        rows: number of localized candidates.
-        timed_steps: number of timed steps.
-        steps: number of steps of the algorithm.
-        seconds: time of `steps` steps, in proportion if fewer were timed.
-    """
+    """Wall time of the published localization, gradient descent on the mean squared error of the selected candidates."""
 
     model: str
     device: str
-    size: int
-    rows: int
+    size: int  # designs that were sampled
+    rows: int  # localized candidates
     timed_steps: int
-    steps: int
-    seconds: float
+    steps: int  # of the algorithm
+    seconds: float  # time of `steps` steps, in proportion if fewer were timed
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Times trained designs.
+    """Times trained designs."""
 
-    Args:
-        designs: trained designs by the name of their generative model.
-        target: value of the property.
-        repeats: largest number of runs of which the median is taken.
-        seconds: after this time no further run of the same size starts.
-        seed: seed of every run.
-    """
-
-    designs: Mapping[str, InverseDesign]
+    designs: Mapping[str, InverseDesign]  # by the name of their generative model
     target: float
-    repeats: int
-    seconds: float
-    seed: int
+    repeats: int  # largest number of runs of which the median is taken
+    seconds: float  # after this time no further run of the same size starts
+    seed: int  # of every run
 
     def rows(self, localizers: Mapping[str, Localizer], sizes: Sequence[int], floor: Floor) -> list[SpeedRow]:
         """Time every model with every localizer at every size, on the device of the floor."""
@@ -140,10 +100,17 @@ class Speed:
 
     def paper(self, device: str, size: int, timed_steps: int, steps: int = 2000) -> list[PaperTime]:
         """Time the published localization, or some of its steps, through the same surrogates."""
-        timed = min(timed_steps, steps)
-        return [
-            self._paper_time(model, design.to(device), device, size, timed, steps) for model, design in self.designs.items()
-        ]
+        times = []
+        for model, design in self.designs.items():
+            design.to(device).refinement.localization = None
+            selected = self._run(design, size).candidates
+            surrogate, timed = design.surrogate, min(timed_steps, steps)
+            MeanGradientDescent(steps=1).localize(selected, surrogate)  # fills caches
+            prediction = _seconds(partial(surrogate.predict_many, selected.designs), device)
+            spent = _seconds(partial(MeanGradientDescent(steps=timed).localize, selected, surrogate), device)
+            seconds = max(spent - prediction, 0.0) * steps / timed
+            times.append(PaperTime(model, device, size, len(selected), timed, steps, seconds))
+        return times
 
     def _row(self, model: str, design: InverseDesign, localizer: str, size: int, floor: Floor) -> SpeedRow:
         times: list[list[float]] = []
@@ -173,22 +140,6 @@ class Speed:
 
     def _run(self, design: InverseDesign, size: int) -> DesignRun:
         return design.run(self.target, size, torch.Generator().manual_seed(self.seed))
-
-    def _paper_time(self, model: str, design: InverseDesign, device: str, size: int, timed: int, steps: int) -> PaperTime:
-        design.refinement.localization = None
-        selected = self._run(design, size).candidates
-        MeanGradientDescent(steps=1).localize(selected, design.surrogate)  # fills caches
-        prediction = _seconds(lambda: design.surrogate.predict_many(selected.designs), device)
-        spent = _seconds(lambda: MeanGradientDescent(steps=timed).localize(selected, design.surrogate), device)
-        return PaperTime(
-            model=model,
-            device=device,
-            size=size,
-            rows=len(selected),
-            timed_steps=timed,
-            steps=steps,
-            seconds=max(spent - prediction, 0.0) * steps / timed,
-        )
 
 
 class _Operations(TorchDispatchMode):

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import matplotlib.figure
 
+from matdesinne.benchmark.report import grouped, records_table
 from matdesinne.benchmark.speed import Floor, PaperTime, SpeedRow, exponent
 from matdesinne.benchmark.training_speed import TrainingRow
-from matdesinne.files import atomic_path, write_json
+from matdesinne.files import write_json, write_text
+from matdesinne.reporting.drawing import save_figure
 from matdesinne.reporting.palette import CYCLE
 from matdesinne.reporting.tables import markdown_table
 
-_LARGE = 10_000
-"""The exponent is that of sizes from here on; constant costs dominate below."""
+_SERIES = ("model", "localizer", "device")
+_LARGE = 10_000  # the exponent is that of sizes from here on; constant costs dominate below
 
 
 def write_speed(
@@ -30,13 +32,7 @@ def write_speed(
 ) -> str:
     """Write ``speed.json``, ``speed.md``, ``speed.png`` and ``speed.pdf``; returns the text of the second.
 
-    Args:
-        folder: where to.
-        rows: times of every model, localizer, size and device.
-        papers: times of the published localization.
-        floors: rates of the devices.
-        training: times of training steps.
-        facts: what else a reader of the numbers needs, with the keys ``target`` and ``unit``.
+    `facts` are what else a reader of the numbers needs, with the keys ``target`` and ``unit``.
     """
     content = {
         "units": {"times and floor": "s", "rate": "1/s", "error": facts.get("unit")},
@@ -50,26 +46,17 @@ def write_speed(
     write_json(folder / "speed.json", content)
     text = _markdown(rows, papers, floors, facts)
     if training:
-        text += (
-            f"\nTraining steps on the CPU, beside the same network written straightforwardly:\n\n{_training_table(training)}"
-        )
-    with atomic_path(folder / "speed.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        text += "\nTraining steps on the CPU, beside the same network written straightforwardly:\n\n"
+        text += records_table([_training_cells(row) for row in training])
+    write_text(folder / "speed.md", text)
     _draw(folder, rows, papers)
     return text
-
-
-def _series(rows: Sequence[SpeedRow]) -> dict[tuple[str, str, str], list[SpeedRow]]:
-    series: dict[tuple[str, str, str], list[SpeedRow]] = {}
-    for row in rows:
-        series.setdefault((row.model, row.localizer, row.device), []).append(row)
-    return series
 
 
 def _growth(rows: Sequence[SpeedRow]) -> list[dict[str, object]]:
     """The exponent e of time ~ size^e for every model, localizer and device with at least two large sizes."""
     growth: list[dict[str, object]] = []
-    for (model, localizer, device), group in _series(rows).items():
+    for (model, localizer, device), group in grouped(rows, *_SERIES).items():
         large = [row for row in group if row.size >= _LARGE]
         slope = exponent([row.size for row in large], [row.total for row in large])
         if slope is not None:
@@ -85,18 +72,14 @@ def _markdown(
     lines = [_cells(row, by_size.get((row.model, row.device, row.size)), facts.get("unit")) for row in rows]
     text = (
         f"Wall times for the target {facts.get('target')} {facts.get('unit')}: medians of warm runs. Floor: operations in "
-        f"matrix products over the rate of a large float32 product measured in this run: {rates}.\n\n"
-        f"{markdown_table(list(lines[0]), [list(cells.values()) for cells in lines])}"
+        f"matrix products over the rate of a large float32 product measured in this run: {rates}.\n\n{records_table(lines)}"
     )
     if papers:
         header = ["model", "device", "candidates", "localized", "steps", "timed steps", "time [s]"]
         cells = [[p.model, p.device, p.size, p.rows, p.steps, p.timed_steps, p.seconds] for p in papers]
         text += f"\nThe paper's localization, in proportion to the timed steps:\n\n{markdown_table(header, cells)}"
     if growth := _growth(rows):
-        cells = [list(line.values()) for line in growth]
-        text += (
-            f"\nExponent of the total time over the candidates, from {_LARGE:,} on:\n\n{markdown_table(list(growth[0]), cells)}"
-        )
+        text += f"\nExponent of the total time over the candidates, from {_LARGE:,} on:\n\n{records_table(growth)}"
     return text
 
 
@@ -119,30 +102,28 @@ def _cells(row: SpeedRow, paper: PaperTime | None, unit: object) -> dict[str, ob
     }
 
 
-def _training_table(training: Sequence[TrainingRow]) -> str:
-    header = ["model", "rows", "time [ms]", "straightforward [ms]", "ratio"]
-    cells = [
-        [row.model, f"{row.batch:,}", f"{1e3 * row.step:.1f}", f"{1e3 * row.reference:.1f}", f"{row.reference / row.step:.1f}"]
-        for row in training
-    ]
-    return markdown_table(header, cells)
+def _training_cells(row: TrainingRow) -> dict[str, object]:
+    return {
+        "model": row.model,
+        "rows": f"{row.batch:,}",
+        "time [ms]": f"{1e3 * row.step:.1f}",
+        "straightforward [ms]": f"{1e3 * row.reference:.1f}",
+        "ratio": f"{row.reference / row.step:.1f}",
+    }
 
 
 def _draw(folder: Path, rows: Sequence[SpeedRow], papers: Sequence[PaperTime]) -> None:
     """Draw total times against size on logarithmic axes, the floor as dotted lines, the paper's algorithm as crosses."""
     figure = matplotlib.figure.Figure(figsize=(6.4, 4.8), layout="constrained")
     axis = figure.subplots()
-    for place, ((model, localizer, device), group) in enumerate(_series(rows).items()):
+    for place, ((model, localizer, device), group) in enumerate(grouped(rows, *_SERIES).items()):
         color, sizes = CYCLE[place % len(CYCLE)], [row.size for row in group]
         axis.plot(sizes, [row.total for row in group], "o-", color=color, label=f"{model}, {localizer}, {device}")
         axis.plot(sizes, [row.floor for row in group], ":", color=color)
     if papers:
         label = "paper's localization"
         axis.plot([paper.size for paper in papers], [paper.seconds for paper in papers], "x", color="black", label=label)
-    axis.set(
-        xscale="log", yscale="log", xlabel="candidates", ylabel="wall time [s]", title="sampling + selection + localization"
-    )
+    axis.set(xscale="log", yscale="log", xlabel="candidates", ylabel="wall time [s]")
+    axis.set_title("sampling + selection + localization")
     axis.legend(fontsize="small")
-    for suffix in ("png", "pdf"):
-        with atomic_path(folder / f"speed.{suffix}") as temporary:
-            figure.savefig(temporary, dpi=120)
+    save_figure(figure, folder, "speed")

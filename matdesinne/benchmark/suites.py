@@ -20,7 +20,7 @@ from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, post
 from matdesinne.benchmark.preparation import prepare, train_models
 from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
-from matdesinne.benchmark.speed import Floor, PaperTime, Speed, SpeedRow
+from matdesinne.benchmark.speed import Floor, Speed
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.benchmark.training_speed import PLAIN_LOSSES, TrainingRow, training_rows
@@ -33,8 +33,7 @@ from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.build import build_module
 
-_DRAW = 1_000_000
-"""Added to the seed of targets and reference designs, which must not be rows of the analytic source."""
+_DRAW = 1_000_000  # added to the seed of targets and reference designs, which must not be rows of the analytic source
 
 Models = dict[str, DictConfig]
 
@@ -53,11 +52,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
             refinement=_refinement(part, ready.surrogate, ready.accurate_surrogate),
             evaluator=ready.evaluator,
             reference=ready.data.split.train,
-            seconds_per_label=part.seconds_per_label,
-            num_samples=part.num_samples,
-            evaluated=part.evaluated,
-            seed=part.seed,
-            baselines=part.baselines,
+            **{name: part[name] for name in ("seconds_per_label", "num_samples", "evaluated", "seed", "baselines")},
         )
         rows += tqdm(table.rows(part.targets), desc=f"Table 1, seed {part.seed}", unit="row")
         facts[place.name] = ready.facts()
@@ -72,27 +67,14 @@ def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) 
     coverage: list[dict[str, object]] = []
     for part, place in _seeds(config, folder):
         ready = prepare(part, models, place)
-        refinement = _refinement(part, ready.surrogate)
-        rows += posterior_rows(
-            ready.models,
-            refinement,
-            ready.data.split.train,
-            part.targets,
-            count=settings.samples,
-            tolerance=settings.tolerance,
-            limit=settings.limit,
-            seed=part.seed,
-        )
+        refinement, train = _refinement(part, ready.surrogate), ready.data.split.train
+        sizes = {"count": settings.samples, "tolerance": settings.tolerance, "limit": settings.limit, "seed": part.seed}
+        rows += posterior_rows(ready.models, refinement, train, part.targets, **sizes)
         for name, model in ready.models.items():
             if hasattr(model, "log_prob"):  # the model has a density
-                shares = expected_coverage(
-                    cast(DensityModel, model),
-                    ready.surrogate,
-                    settings.levels,
-                    count=settings.designs,
-                    samples=settings.ranks,
-                    generator=torch.Generator().manual_seed(part.seed),
-                )
+                density, generator = cast(DensityModel, model), torch.Generator().manual_seed(part.seed)
+                sizes = {"count": settings.designs, "samples": settings.ranks}
+                shares = expected_coverage(density, ready.surrogate, settings.levels, **sizes, generator=generator)
                 coverage.append({"method": name, "seed": part.seed, **{f"{level:g}": share for level, share in shares.items()}})
         text = write_posterior(folder, data_name, rows, coverage)
     return text
@@ -121,16 +103,12 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
 def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
     """Time sampling, selection and localization of the packaged design or of runs, and training steps."""
     settings = config.speed
-    designs = {
-        name: InverseDesign.load(run, instantiate(config.selection, _convert_="all"))
-        for name, run in (config.runs or {"cinn": "pretrained"}).items()
-    }
+    runs, selection = config.runs or {"cinn": "pretrained"}, instantiate(config.selection, _convert_="all")
+    designs = {name: InverseDesign.load(run, selection) for name, run in runs.items()}
     timer = Speed(designs, settings.target, settings.repeats, settings.seconds, config.seed)
     fast = {"newton": Newton(settings.tolerance)}
     slow = {"adam": Adam(tolerance=settings.tolerance), "gradient_descent": GradientDescent(steps=settings.slow_steps)}
-    rows: list[SpeedRow] = []
-    papers: list[PaperTime] = []
-    floors: list[Floor] = []
+    rows, papers, floors = [], [], []
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         floors.append(floor := Floor.measure(device, settings.repeats))
         rows += timer.rows(fast, settings.sizes, floor)
@@ -148,7 +126,7 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
     x = surrogate.space.sample(4 * batch, torch.Generator().manual_seed(config.seed))
     rows = Batch(x, surrogate.predict_many(x)[0])
     data = DesignDataModule((rows.x, rows.y), surrogate.space, surrogate.properties, surrogate.prototype)
-    timed: list[TrainingRow] = []
+    timed = []
     for name in [name for name in PLAIN_LOSSES if name in models]:
         module = build_module(models[name], data).train()
         module.network.fit_scales(rows)
@@ -157,10 +135,7 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
 
 
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
-    "table1": table1,
-    "posterior": posterior,
-    "resimulation": resimulation,
-    "speed": speed,
+    suite.__name__: suite for suite in (table1, posterior, resimulation, speed)
 }
 """The suites by their names; each returns its tables as Markdown."""
 

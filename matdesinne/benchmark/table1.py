@@ -24,9 +24,7 @@ from matdesinne.selection import All
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
 
-_CINN = {0.0: 0.063, 0.5: 0.219, 1.0: 0.193}
-_MATDESINNE_CINN = {0.0: 0.020, 0.5: 0.013, 1.0: 0.015}
-
+_CINN, _MATDESINNE_CINN = {0.0: 0.063, 0.5: 0.219, 1.0: 0.193}, {0.0: 0.020, 0.5: 0.013, 1.0: 0.015}
 PAPER: Mapping[str, Mapping[float, float]] = {
     "MDN": {0.0: 0.184, 0.5: 0.421, 1.0: 0.840},
     "cVAE": {0.0: 0.064, 0.5: 0.461, 1.0: 0.973},
@@ -42,79 +40,49 @@ PAPER: Mapping[str, Mapping[float, float]] = {
 The cINN of the paper has affine coupling blocks (FrEIA); its numbers are shown beside both kinds of cINN.
 """
 
-_NEAR = 0.1
-"""A design within this distance of a target (unit of the property) is near it."""
-_PRIOR_DESIGNS = 500_000
-"""Uniform designs that give the share of designs near a target."""
+_NEAR = 0.1  # a design within this distance of a target (unit of the property) is near it
+_PRIOR_DESIGNS = 500_000  # uniform designs that give the share of designs near a target
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one target; errors in the property's unit, ``None`` where there is no prediction or no design.
+    """One method at one target; errors in the unit of the property, ``None`` where there is nothing to score."""
 
-    Args:
-        method: label of the model, with the prefix MatDesINNe for localized candidates, or name of the baseline.
-        target: value of the property.
-        seed: seed of this run.
-        mae_surrogate: mean absolute error by the surrogate that localizes; for refined candidates by the accurate one.
-        mae_evaluator: the same by a surrogate that never localizes.
-        inside_bounds: share of the returned designs inside the design space.
-        generated: number of drawn designs.
-        kept: number of returned designs.
-        diversity: mean distance of two candidates over that of two training designs near the target.
-        coverage: share of the training designs near the target that have a candidate in their neighbourhood.
-        seconds: total wall time.
-        seconds_sampling: wall time of sampling.
-        seconds_selection: wall time of prediction and selection.
-        seconds_localization: wall time of localization and refinement.
-        seconds_training: wall time of the training of the model, where it was trained in this run.
-    """
-
-    method: str
+    method: str  # label of the model, with the prefix MatDesINNe for localized candidates, or name of the baseline
     target: float
     seed: int
-    mae_surrogate: float | None
-    mae_evaluator: float | None
-    inside_bounds: float | None
-    generated: int
-    kept: int
-    diversity: float | None
-    coverage: float | None
-    seconds: float
-    seconds_sampling: float
-    seconds_selection: float
-    seconds_localization: float
-    seconds_training: float | None
+    mae_surrogate: float | None = None  # by the surrogate that localizes; for refined candidates by the accurate one
+    mae_evaluator: float | None = None  # by a surrogate that never localizes
+    inside_bounds: float | None = None  # share of the returned designs inside the design space
+    generated: int = 0  # drawn designs
+    kept: int = 0  # returned designs
+    diversity: float | None = None  # mean distance of two candidates over that of two training designs near the target
+    coverage: float | None = None  # share of the training designs near the target that have a candidate in their neighbourhood
+    seconds: float = 0.0  # wall time of sampling, selection and localization
+    seconds_sampling: float = 0.0
+    seconds_selection: float = 0.0  # of prediction and selection
+    seconds_localization: float = 0.0  # of localization and refinement
+    seconds_training: float | None = None  # where the model was trained in this run
 
 
 @dataclass(frozen=True)
 class Table1:
     """Runs every trained model, and baselines, at every target.
 
-    Args:
-        models: generative models by their label.
-        training_seconds: wall time of their training by the same label.
-        refinement: selects and localizes by its surrogate. If it has an accurate surrogate, each model has one more row, for
-            the first `evaluated` samples, whose candidates are moved onto the level set of that surrogate in the end.
-        evaluator: scores, never localizes.
-        reference: training designs, for diversity and coverage.
-        seconds_per_label: core time of one DFT calculation.
-        num_samples: designs to draw for each method and target.
-        evaluated: number of candidates of each method and target that the evaluator scores.
-        seed: seed of every draw.
-        baselines: also make the rows that need no model.
+    If the refinement has an accurate surrogate, each model has one more row, for the first `evaluated` samples, whose
+    candidates are moved onto the level set of that surrogate in the end.
     """
 
-    models: Mapping[str, InverseModel]
-    training_seconds: Mapping[str, float]
-    refinement: Refinement
-    evaluator: Surrogate
-    reference: DesignTable
-    seconds_per_label: float
-    num_samples: int
-    evaluated: int
-    seed: int
-    baselines: bool = True
+    models: Mapping[str, InverseModel]  # by their label
+    training_seconds: Mapping[str, float]  # wall time of their training
+    refinement: Refinement  # selects and localizes by its surrogate
+    evaluator: Surrogate  # scores, never localizes
+    reference: DesignTable  # training designs, for diversity and coverage
+    seconds_per_label: float  # core time of one DFT calculation
+    num_samples: int  # designs to draw for each method and target
+    evaluated: int  # candidates of each method and target that the evaluator scores
+    seed: int  # of every draw
+    baselines: bool = True  # also make the rows that need no model
 
     @property
     def surrogate(self) -> Surrogate:
@@ -187,17 +155,10 @@ class Table1:
             run = refinement.refine(designs, self._target(value), sampling)
         except EmptyResultError:
             return self._row(method, value, designs[:0], len(designs), sampling, training=training)
-        return self._row(
-            method,
-            value,
-            run.candidates.designs,
-            len(designs),
-            sampling,
-            selection=run.seconds["selected"],
-            localization=run.seconds.get("localized", 0.0) + run.seconds.get("refined", 0.0),
-            training=training,
-            surrogate=refinement.accurate_surrogate,
-        )
+        final, selection = run.candidates.designs, run.seconds["selected"]
+        localization = run.seconds.get("localized", 0.0) + run.seconds.get("refined", 0.0)
+        surrogate, times = refinement.accurate_surrogate, (sampling, selection, localization)
+        return self._row(method, value, final, len(designs), *times, training=training, surrogate=surrogate)
 
     def _rejection_rows(self, values: Sequence[float], tolerance: float = 0.02, limit: int = 500_000) -> Iterator[Row]:
         targets = [self._target(value) for value in values]
@@ -208,24 +169,9 @@ class Table1:
     def _search_row(self, value: float) -> Row:
         """Returns the expected cost of labelling uniform designs by DFT until `num_samples` are near the target."""
         share = (self._target(value).residual(self._prior).abs() <= _NEAR).float().mean().item()
-        generated = round(self.num_samples / share) if share else 0
-        return Row(
-            method="DFT search",
-            target=value,
-            seed=self.seed,
-            mae_surrogate=None,
-            mae_evaluator=None,
-            inside_bounds=1.0,
-            generated=generated,
-            kept=self.num_samples if share else 0,
-            diversity=None,
-            coverage=None,
-            seconds=self.seconds_per_label * generated,
-            seconds_sampling=0.0,
-            seconds_selection=0.0,
-            seconds_localization=0.0,
-            seconds_training=None,
-        )
+        generated, kept = (round(self.num_samples / share), self.num_samples) if share else (0, 0)
+        seconds = self.seconds_per_label * generated
+        return Row("DFT search", value, self.seed, inside_bounds=1.0, generated=generated, kept=kept, seconds=seconds)
 
     def _row(
         self,
@@ -234,12 +180,13 @@ class Table1:
         designs: Float[Tensor, "n dx"],
         generated: int,
         sampling: float,
-        *,
         selection: float = 0.0,
         localization: float = 0.0,
+        *,
         training: float | None = None,
         surrogate: Surrogate | None = None,
     ) -> Row:
+        """Score designs; alone they have neither errors nor a spread."""
         target = self._target(value)
         near = (target.residual(self.reference.y).abs() <= _NEAR).all(dim=1)
         reference, half_width = self.reference.x[near], self.surrogate.scale.std

@@ -25,19 +25,12 @@ Loss = Callable[[Batch], Tensor]
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """Median wall times of a training step on the CPU: batch, loss, gradient and optimizer.
+    """Median wall times in seconds of a training step on the CPU: batch, loss, gradient and optimizer."""
 
-    Args:
-        model: label of the generative model, and what a step trains of it.
-        batch: rows of a step.
-        step: seconds of our step.
-        reference: seconds of the straightforward step.
-    """
-
-    model: str
-    batch: int
-    step: float
-    reference: float
+    model: str  # label of the generative model, and what a step trains of it
+    batch: int  # rows of a step
+    step: float  # our step
+    reference: float  # the straightforward step
 
 
 def training_rows(name: str, module: Any, rows: Batch, batch: int, steps: int) -> list[TrainingRow]:
@@ -50,25 +43,26 @@ def training_rows(name: str, module: Any, rows: Batch, batch: int, steps: int) -
         module: the LightningModule of that model, whose network has fitted scales.
         rows: at least two batches of them.
         batch: rows of a step.
-        steps: number of timed steps.
+        steps: to time.
     """
     network = module.network
     batches = TensorBatches(DesignTable(rows.x, rows.y, torch.arange(len(rows.x))), batch, network.device, seed=0)
     loader = DataLoader(TensorDataset(rows.x, rows.y), batch_size=batch, shuffle=True, drop_last=True)
-    losses: dict[str, Loss] = {network.label: lambda part: _objective(module.losses(part))}
+
+    def objective(part: Batch) -> Tensor:
+        terms = module.losses(part)
+        return terms.get("objective", terms["loss"])
+
+    losses: dict[str, Loss] = {network.label: objective}
     if name == "cinn":
         losses = {
-            f"{network.label}, one block": losses[network.label],
+            f"{network.label}, one block": objective,
             f"{network.label}, all blocks": lambda part: -network.standard_log_prob(*_standardized(network, part)).mean(),
         }
     slow = torch.optim.AdamW(network.parameters(), lr=1e-5)
     reference = _median_seconds(lambda part: PLAIN_LOSSES[name](module, Batch(*part)), loader, slow, steps)
     fast = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
     return [TrainingRow(label, batch, _median_seconds(loss, batches, fast, steps), reference) for label, loss in losses.items()]
-
-
-def _objective(losses: Mapping[str, Tensor]) -> Tensor:
-    return losses.get("objective", losses["loss"])
 
 
 def _standardized(network: Any, batch: Batch) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n dy"]]:

@@ -17,12 +17,12 @@ from matdesinne.errors import ConfigError
 
 
 def check_numbers(config: DictConfig, minimum: Mapping[str, float], maximum: float = 2**32 - 1) -> None:
-    """Checks numbers that a user may have set, before any work starts.
+    """Checks numbers that a user may have set, before any work starts; a setting that is ``None`` is not checked.
 
     Args:
-        config: the configuration that holds the numbers.
+        config: holds the numbers.
         minimum: smallest allowed value by the name of a setting (dots lead into groups); a setting whose minimum is an ``int``
-            must be a whole number. A setting that is ``None`` is not checked.
+            must be a whole number.
         maximum: largest allowed value of all settings.
 
     Raises:
@@ -52,23 +52,24 @@ def by_name(config: DictConfig, name: str) -> dict[str, Any]:
 
 
 def verbatim(*keys: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Lets the values of some settings stand on the command line without quotes, as in ``where=a < 1``.
+    """Lets the values of some settings, which are text, stand on the command line without quotes, as in ``where=a < 1``.
 
     Hydra's grammar does not allow ``<`` and ``=`` in an unquoted value, so the values are quoted in ``sys.argv`` before Hydra
-    reads it.
-
-    Args:
-        keys: names of the settings, whose values are text. ``null`` and values in quotes are left as they are.
+    reads it. ``null`` and values in quotes are left as they are.
     """
-    return _rewritten(lambda word: _quoted(word, keys))
+
+    def quoted(word: str) -> str:
+        key, _, value = word.partition("=")
+        if key not in keys or value in ("", "null") or value[0] in "'\"":
+            return word
+        escaped = value.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+
+    return _rewritten(quoted)
 
 
 def null_groups(*groups: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Lets ``GROUP=null`` on the command line leave a configuration group out, which Hydra's grammar writes as ``~GROUP``.
-
-    Args:
-        groups: names of the groups.
-    """
+    """Lets ``GROUP=null`` on the command line leave a configuration group out, which Hydra's grammar writes as ``~GROUP``."""
     words = {f"{group}=null": f"~{group}" for group in groups}
     return _rewritten(lambda word: words.get(word, word))
 
@@ -86,11 +87,3 @@ def _rewritten(rewrite: Callable[[str], str]) -> Callable[[Callable[..., None]],
         return run
 
     return decorate
-
-
-def _quoted(word: str, keys: tuple[str, ...]) -> str:
-    key, _, value = word.partition("=")
-    if key not in keys or value in ("", "null") or value[0] in "'\"":
-        return word
-    escaped = value.replace("'", "\\'")
-    return f"{key}='{escaped}'"

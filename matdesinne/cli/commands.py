@@ -6,32 +6,8 @@ A wheel has the scripts in `matdesinne/scripts`; a checkout has them beside the 
 __all__ = ["benchmark", "explore", "generate", "label", "train"]
 
 import runpy
+from functools import partial
 from pathlib import Path
-
-
-def train() -> None:
-    """Runs ``train.py``, the command ``matdesinne-train``."""
-    _run("train")
-
-
-def generate() -> None:
-    """Runs ``generate.py``, the command ``matdesinne-generate``."""
-    _run("generate")
-
-
-def benchmark() -> None:
-    """Runs ``benchmark.py``, the command ``matdesinne-benchmark``."""
-    _run("benchmark")
-
-
-def label() -> None:
-    """Runs ``label.py``, the command ``matdesinne-label``."""
-    _run("label")
-
-
-def explore() -> None:
-    """Runs ``explore.py``, the command ``matdesinne-explore``."""
-    _run("explore")
 
 
 def _run(name: str) -> None:
@@ -40,3 +16,10 @@ def _run(name: str) -> None:
     inside = package / "scripts" / f"{name}.py"
     script = inside if inside.is_file() else package.parent / f"{name}.py"
     runpy.run_path(str(script), run_name="__main__")
+
+
+train = partial(_run, "train")
+generate = partial(_run, "generate")
+benchmark = partial(_run, "benchmark")
+label = partial(_run, "label")
+explore = partial(_run, "explore")

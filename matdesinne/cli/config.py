@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from matdesinne.errors import InterruptionError, MatDesINNeError
-from matdesinne.training.advice import silence_advice
+from matdesinne.training import silence_advice
 
 T = TypeVar("T")
 
@@ -44,10 +44,7 @@ def config_folder() -> str:
 
 
 def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Makes a Hydra task end with one line and a non-zero exit status if the user can correct the cause.
-
-    Any other error keeps its traceback.
-    """
+    """Makes a Hydra task end with one line and a non-zero status if the user can correct the cause, else with a traceback."""
 
     @functools.wraps(function)
     def task(config: DictConfig) -> T:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from matdesinne.bands import BandLabels
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch
@@ -26,9 +27,9 @@ class TensorBatches:
         table: the rows.
         batch_size: rows of a batch; in training an incomplete last batch is dropped unless it is the only one.
         device: where the tensors live.
-        seed: seed of the order and of the symmetry operations; ``None`` for the table's order and no augmentation.
+        seed: of the order and of the symmetry operations; ``None`` for the table's order and no augmentation.
         group: symmetry operations, of which each row gets a random one.
-        part: this process and the number of processes that share the rows.
+        part: number of this process, and of the processes that share the rows.
 
     Raises:
         ConfigError: if there are fewer rows than processes.
@@ -49,9 +50,7 @@ class TensorBatches:
                 "more rows (data.synthetic.chains for a generative model) or fewer trainer.devices."
             )
         self.x, self.y = table.x.to(device), table.y.to(device)
-        self.bands = tuple(
-            labels._replace(energies=labels.energies.to(device), kpoints=labels.kpoints.to(device)) for labels in table.bands
-        )
+        self.bands = tuple(BandLabels(grid.energies.to(device), grid.kpoints.to(device), grid.name) for grid in table.bands)
         self.batch_size, self.seed, self.part, self.epoch = batch_size, seed, part, 0
         self._given = self._skipped = 0
         # where Lightning looks for set_epoch

@@ -37,14 +37,14 @@ class DesignDataModule(pl.LightningDataModule):
     Args:
         source: where the table comes from: a `Source`, a pandas DataFrame with a column for each parameter and property, or
             designs and properties as tensors of shape [n, dx] and [n, dy].
-        space: names, units, bounds and symmetries of the parameters.
-        properties: names, units and floors of the properties.
+        space: the parameters and their bounds.
+        properties: names, units and floors.
         prototype: the atoms of a design, where designs are crystals.
         root: the folder of the source's files, where they do not come with the package.
         validation: fraction of the rows for validation.
         test: fraction of the rows that nothing is trained or chosen on.
-        split_seed: seed of the split.
-        order_seed: seed of the order of training rows.
+        split_seed: of the split.
+        order_seed: of the order of training rows.
         synthetic: makes training designs of a generative model that a surrogate labels, see `with_rows`; ``None`` trains it on
             the rows of the table.
         added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.
@@ -114,15 +114,10 @@ class DesignDataModule(pl.LightningDataModule):
         return rows
 
     def with_rows(self, train: DesignTable, validation: DesignTable, prior: Float[Tensor, "m dy"] | None = None) -> Self:
-        """The same data with other training and validation rows, such as designs that a surrogate has labelled.
+        """The same data, and test rows, with other training and validation rows, such as designs that a surrogate has labelled.
 
-        Test rows stay.
-
-        Args:
-            train: training rows.
-            validation: validation rows.
-            prior: properties of designs drawn from the prior over designs, where the training rows do not follow it; rows with
-                a prior of their own are not augmented by symmetry operations.
+        `prior` has the properties of designs drawn from the prior over designs, where the training rows do not follow it; rows
+        with a prior of their own are not augmented by symmetry operations.
         """
         other = copy.copy(self)
         other._split = Split(train, validation, self.split.test)

@@ -6,6 +6,7 @@ __all__ = ["AnalyticSource", "FileSource", "LabelSource", "PackagedSource", "Pub
 
 import hashlib
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
     import pyarrow
 
 _DATASETS = Path(__file__).parents[1] / "datasets"
-_CHUNK_ROWS = 1 << 22
-"""Designs of an analytic problem that are drawn at once."""
-_FLATTENING = 0.25
-"""Power of the density of a property by which its rare values are kept rather than common ones."""
-_GRIDS = ("", "_fine")
-"""Endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid."""
+_CHUNK_ROWS = 1 << 22  # designs of an analytic problem that are drawn at once
+_FLATTENING = 0.25  # power of the density of a property by which its rare values are kept rather than common ones
+_GRIDS = ("", "_fine")  # endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid
 
 
 class Source(ABC):
     """Something that gives a table for a declared space and declared properties."""
+
+    name: str
+    """The source in messages."""
 
     @abstractmethod
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
@@ -53,29 +54,17 @@ class Source(ABC):
             DatasetError: if it cannot be read.
         """
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name the source, for messages."""
-
 
 class PackagedSource(Source):
     """A data set that comes with the package, as Parquet.
 
     The file holds one row a design; ``valence_energies`` and ``conduction_energies`` are lists over the k-points that the
-    schema's metadata names (`matdesinne/datasets` has a card for each set).
-
-    Args:
-        name: file name without its ending.
+    schema's metadata names (`matdesinne/datasets` has a card for each set). The name is that of the file without its ending.
     """
 
     def __init__(self, name: str) -> None:
         self.path = _DATASETS / f"{name}.parquet"
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self.path.name
+        self.name = self.path.name
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read designs, properties and band energies."""
@@ -85,8 +74,7 @@ class PackagedSource(Source):
             known = sorted(path.stem for path in self.path.parent.glob("*.parquet"))
             raise DatasetError(f"Expected one of the packaged sets {known}, got {self.path.stem!r}: correct data.source.name.")
         table = pyarrow.parquet.read_table(self.path)
-        missing = [name for name in (*space.names, *(prop.name for prop in properties)) if name not in table.schema.names]
-        if missing:
+        if missing := [name for name in _columns(space, properties) if name not in table.schema.names]:
             raise DatasetError(
                 f"Expected columns of {self.name}, {table.schema.names}, got {missing}: correct the names of parameters "
                 "and properties."
@@ -104,11 +92,7 @@ class LabelSource(Source):
     def __init__(self, path: str | Path) -> None:
         packaged = _DATASETS / f"{path}.parquet"
         self.path = packaged if Path(path).parent == Path() and packaged.is_file() else Path(path)
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self.path)
+        self.name = str(self.path)
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read designs, properties and, where the table has them, band energies; rows are named -1, -2, ..."""
@@ -119,17 +103,14 @@ class LabelSource(Source):
         try:
             table = pyarrow.parquet.read_table(self.path)
         except (OSError, pyarrow.ArrowException) as error:
-            reason = " ".join(str(error).split())
-            raise DatasetError(
-                f"Expected labels.parquet of label.py at {self.path}, got {reason}: correct the path."
-            ) from error
-        missing = [name for name in wanted if name not in table.schema.names]
-        if missing:
-            raise DatasetError(
-                f"Expected labels.parquet of label.py at {self.path}, got a table without {missing}: correct the path."
-            )
+            raise self._foreign(" ".join(str(error).split())) from error
+        if missing := [name for name in wanted if name not in table.schema.names]:
+            raise self._foreign(f"a table without {missing}")
         table = table.filter(pyarrow.compute.equal(table["status"], "done"))
         return _labelled(table, space, properties, -1 - torch.arange(len(table)))
+
+    def _foreign(self, got: str) -> DatasetError:
+        return DatasetError(f"Expected labels.parquet of label.py at {self.path}, got {got}: correct the path.")
 
 
 def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Property], ids: Int[Tensor, " n"]) -> DesignTable:
@@ -142,12 +123,9 @@ def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Pro
 
     def bands(ending: str) -> BandLabels:
         kpoints = torch.tensor(json.loads(table.schema.metadata[f"kpoints{ending}".encode()]))
-        energies = torch.full((len(table), 2, len(kpoints)), torch.nan)
-        for edge, name in enumerate((f"valence_energies{ending}", f"conduction_energies{ending}")):
-            for row, values in enumerate(table[name].to_pylist()):
-                if values is not None:
-                    energies[row, edge] = torch.tensor(values)
-        return BandLabels(energies, kpoints, f"band_gap{ending}")
+        unknown, names = [math.nan] * len(kpoints), (f"valence_energies{ending}", f"conduction_energies{ending}")
+        edges = torch.tensor([[values or unknown for values in table[name].to_pylist()] for name in names])
+        return BandLabels(edges.reshape(2, len(table), len(kpoints)).transpose(0, 1), kpoints, f"band_gap{ending}")
 
     grids = [bands(ending) for ending in _GRIDS if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
     if properties[0].name.endswith(_GRIDS[1]):
@@ -160,38 +138,25 @@ def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Pro
 class PublishedSource(Source):
     """Files of a public repository at a pinned commit, verified by their checksums.
 
-    They are taken from a folder when one is given, here or by an environment variable, and else downloaded once into the
-    user's cache, with progress.
+    They are taken from a folder, when `root` or an environment variable names one, or downloaded once into the user's cache.
 
     Args:
-        designs: name of the file with one design a line, no header.
-        labels: name of the file with one line of properties for each design, no header.
+        designs, labels: names of two files without a header: with one design, and with its properties, a line.
         url: address of the folder of both files.
         sha256: checksum of each file by its name.
         variable: the environment variable that may name a folder that has the files.
     """
 
     def __init__(
-        self,
-        designs: str,
-        labels: str,
-        url: str,
-        sha256: Mapping[str, str],
-        variable: str = "MATDESINNE_MOS2_VASP",
+        self, designs: str, labels: str, url: str, sha256: Mapping[str, str], variable: str = "MATDESINNE_MOS2_VASP"
     ) -> None:
-        self.designs, self.labels = designs, labels
-        self.url, self.sha256 = url.rstrip("/") + "/", dict(sha256)
-        self.variable = variable
-
-    @property
-    def name(self) -> str:
-        """Both file names."""
-        return f"{self.designs} and {self.labels}"
+        self.designs, self.labels, self.name = designs, labels, f"{designs} and {labels}"
+        self.url, self.sha256, self.variable = url.rstrip("/") + "/", dict(sha256), variable
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Fetch or find both files, verify them, read them."""
-        named = os.environ.get(self.variable)
-        root = Path(named) if root is None and named else root
+        if root is None and (named := os.environ.get(self.variable)):
+            root = Path(named)
         x = read_numbers(self._file(self.designs, root), space.names, header=False)
         y = read_numbers(self._file(self.labels, root), [prop.name for prop in properties], header=False)
         if len(x) != len(y):
@@ -217,15 +182,8 @@ class PublishedSource(Source):
         import pooch
 
         try:
-            return Path(
-                pooch.retrieve(
-                    self.url + name,
-                    known_hash=f"sha256:{self.sha256[name]}",
-                    fname=name,
-                    path=pooch.os_cache("matdesinne"),
-                    progressbar=True,
-                )
-            )
+            known, cache = f"sha256:{self.sha256[name]}", pooch.os_cache("matdesinne")
+            return Path(pooch.retrieve(self.url + name, known_hash=known, fname=name, path=cache, progressbar=True))
         except Exception as error:  # network, disk and checksum errors alike
             raise DatasetError(
                 f"Expected to fetch {name} from {self.url}, got {type(error).__name__} ({error}): check the network, or give a "
@@ -234,29 +192,23 @@ class PublishedSource(Source):
 
 
 class FileSource(Source):
-    """A user's own table.
+    """A user's own table: CSV with a header, or Parquet, with one column for each parameter and each property.
 
-    Args:
-        path: a CSV file with a header, or Parquet; one column for each parameter and each property.
-        ignore: columns that are there and not used.
+    Columns that are there and not used are listed under `ignore`.
     """
 
     def __init__(self, path: str, ignore: Sequence[str] = ()) -> None:
         if not path:
             raise ConfigError("Expected the path of a table, got none: add data.source.path=FILE.csv.")
         self.path, self.ignore = Path(path), tuple(ignore)
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self.path)
+        self.name = str(self.path)
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read the declared columns; rows are named by their position."""
         path = self.path if root is None else root / self.path
-        values = read_numbers(path, [*space.names, *(prop.name for prop in properties)], self.ignore)
-        x, y = values[:, : space.dimension], values[:, space.dimension :]
-        return DesignTable(x.float(), y.float(), torch.arange(len(values)))
+        values = read_numbers(path, _columns(space, properties), self.ignore)
+        x, y = values.float().tensor_split([space.dimension], dim=1)
+        return DesignTable(x, y, torch.arange(len(x)))
 
 
 class TableSource(Source):
@@ -269,17 +221,14 @@ class TableSource(Source):
         DatasetError: if it is neither.
     """
 
+    name = "the table in memory"
+
     def __init__(self, table: pandas.DataFrame | tuple[Tensor, Tensor]) -> None:
         if not (hasattr(table, "columns") or (isinstance(table, tuple) and len(table) == 2)):
             raise DatasetError(
                 f"Expected a DataFrame, or two tensors (designs, properties), got {type(table).__name__}: give a table."
             )
         self.table = table
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return "the table in memory"
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Take the columns by their names, or the tensors as they are; rows are numbered by their position."""
@@ -292,32 +241,23 @@ class TableSource(Source):
                     f"{list(x.shape)} and {list(y.shape)}: reshape them."
                 )
             return DesignTable(x, y, torch.arange(len(x)))
-        names = [*space.names, *(prop.name for prop in properties)]
-        x, y = to_numbers(self.table, names, self.name).float().tensor_split([space.dimension], dim=1)
+        values = to_numbers(self.table, _columns(space, properties), self.name)
+        x, y = values.float().tensor_split([space.dimension], dim=1)
         return DesignTable(x, y, torch.arange(len(x)))
 
 
 class AnalyticSource(Source):
     """Designs from the prior of an analytic problem, labelled by its exact forward function.
 
-    Args:
-        problem: prior and forward function.
-        count: number of rows.
-        seed: seed of the draw.
-        drawn: designs to draw, of which `count` are kept, rare properties rather than common ones: each with a weight of
-            one over the fourth root of the density of every property. p(x | y) does not depend on how often each y is shown.
+    Of the `drawn` designs `count` are kept, rare properties rather than common ones: each with a weight of one over the fourth
+    root of the density of every property. p(x | y) does not depend on how often each y is shown.
     """
 
     def __init__(self, problem: AnalyticProblem, count: int, seed: int, drawn: int | None = None) -> None:
-        self.problem, self.count, self.seed = problem, count, seed
+        self.problem, self.count, self.seed, self.name = problem, count, seed, type(problem).__name__
         self.drawn = count if drawn is None else drawn
         if self.drawn < count:
             raise ConfigError(f"Expected drawn of at least count, got {drawn} and {count}: draw more.")
-
-    @property
-    def name(self) -> str:
-        """The problem's name."""
-        return type(self.problem).__name__
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Draw and label."""
@@ -326,7 +266,7 @@ class AnalyticSource(Source):
             x = self.problem.sample_prior(self.count, generator)
             return DesignTable(x, self.problem.forward(x), torch.arange(self.count))
         log_density: Callable[[Tensor], Tensor] | None = None
-        x, y, key = torch.empty(0), torch.empty(0), torch.empty(0)
+        x = y = key = torch.empty(0)
         for start in tqdm(range(0, self.drawn, _CHUNK_ROWS), desc=f"Drawing {self.name}", unit="chunk", leave=False):
             size = min(_CHUNK_ROWS, self.drawn - start)
             new_x = self.problem.sample_prior(size, generator)
@@ -338,11 +278,14 @@ class AnalyticSource(Source):
             if len(key) == self.count:
                 ahead = new_key > key.min()
                 new_x, new_y, new_key = new_x[ahead], new_y[ahead], new_key[ahead]
-            parts = zip((x, y, key), (new_x, new_y, new_key), strict=True)
-            x, y, key = (torch.cat(pair) for pair in parts)
+            x, y, key = torch.cat([x, new_x]), torch.cat([y, new_y]), torch.cat([key, new_key])
             kept = key.topk(min(self.count, len(key))).indices
             x, y, key = x[kept], y[kept], key[kept]
         return DesignTable(x, y, torch.arange(self.count))
+
+
+def _columns(space: DesignSpace, properties: Sequence[Property]) -> list[str]:
+    return [*space.names, *(prop.name for prop in properties)]
 
 
 def _log_density(y: Float[Tensor, "n dy"], bins: int = 64) -> Callable[[Tensor], Tensor]:

@@ -1,8 +1,8 @@
-"""Training designs of the generative models: drawn from the box, labelled by the surrogate, flat in the property."""
+"""Training designs that a surrogate labels: for generative models, flat in the property, and for distilled surrogates."""
 
 from __future__ import annotations
 
-__all__ = ["SyntheticDesigns", "SyntheticRows", "held_out"]
+__all__ = ["SyntheticDesigns", "SyntheticRows", "distilled_rows", "held_out"]
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from matdesinne.bands import BandLabels, band_gap
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError, TrainingError
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 
 _BINS = 64
-_STEP = 0.12
-"""Typical length of a Metropolis step, in half-widths of the box."""
-_HELD_OUT = 50
-"""One in so many designs is for validation."""
+_STEP = 0.12  # typical length of a Metropolis step, in half-widths of the box
+_HELD_OUT = 50  # one in so many designs is for validation
 
 
 class SyntheticRows(NamedTuple):
@@ -43,19 +43,12 @@ class SyntheticDesigns:
 
     References:
         Metropolis et al., Equation of state calculations by fast computing machines, 1953, doi 10.1063/1.1699114.
-
-    Args:
-        uniform: designs drawn uniformly from the box.
-        chains: number of chains.
-        steps: steps of each chain; every state is a training design.
-        floor_share: share of training designs at or below the floor (less its margin) of the property.
-        seed: seed of all draws.
     """
 
-    uniform: int = 1_500_000
+    uniform: int = 1_500_000  #: designs drawn uniformly from the box
     chains: int = 150_000
-    steps: int = 8
-    floor_share: float = 0.1
+    steps: int = 8  #: of each chain; every state is a training design
+    floor_share: float = 0.1  #: share of training designs at or below the floor (less its margin) of the property
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,14 +60,7 @@ class SyntheticDesigns:
             )
 
     def make(self, space: DesignSpace, surrogate: Surrogate) -> SyntheticRows:
-        """Draw designs and label them.
-
-        Args:
-            space: a bounded space.
-            surrogate: labels the designs.
-
-        Returns:
-            Training and validation designs, and property values of the uniform draw (the prior of y).
+        """Draw designs from a bounded space and label them; the prior of y is that of the uniform draw.
 
         Raises:
             TrainingError: if the surrogate finds next to no design above the property's floor.
@@ -151,6 +137,24 @@ class _LogWeights:
 
     def __call__(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.table[torch.bucketize(y, self.edges)]
+
+
+def distilled_rows(teacher: TightBindingSurrogate, designs: int, seed: int) -> DesignTable:
+    """Draw designs uniformly from the box and label them with the band energies of an accurate surrogate, the teacher.
+
+    The energies are the means over its ensemble, on its own grid of k-points; rows have negative ids, which no DFT row has.
+    A network that learns the energies of a Hamiltonian instead of those of a few hundred DFT rows does not overfit, and is a
+    hundred times faster than the Hamiltonian.
+
+    References:
+        Hinton, Vinyals, Dean, Distilling the knowledge in a neural network, 2015, arXiv 1503.02531.
+    """
+    x = teacher.space.sample(designs, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        chunks = tqdm(x.split(1 << 10), desc="Labelling designs by the teacher", unit="chunk", leave=False)
+        energies = torch.cat([teacher.energies(rows.to(teacher.device)).mean(dim=0).cpu() for rows in chunks])
+    labels = BandLabels(energies, teacher.kpoints.cpu(), teacher.properties[0].name)
+    return DesignTable(x, band_gap(energies), -1 - torch.arange(designs), (labels,))
 
 
 def held_out(table: DesignTable) -> tuple[DesignTable, DesignTable]:

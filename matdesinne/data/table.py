@@ -28,17 +28,13 @@ if TYPE_CHECKING:
 class DesignTable:
     """Labelled designs in physical units.
 
-    Args:
-        x: designs, shape [n, dx].
-        y: properties, shape [n, dy]; NaN where a row has band energies on another grid than the property's only.
-        ids: a number that names each row in its source, shape [n].
-        bands: auxiliary labels on one or more grids of k-points, where the source has them; the property's own grid first.
+    A property is NaN where a row has band energies on another grid than the property's only.
     """
 
     x: Float[Tensor, "n dx"]
     y: Float[Tensor, "n dy"]
-    ids: Int[Tensor, " n"]
-    bands: tuple[BandLabels, ...] = ()
+    ids: Int[Tensor, " n"]  #: a number that names each row in its source
+    bands: tuple[BandLabels, ...] = ()  #: auxiliary labels on grids of k-points, the property's own grid first
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -76,12 +72,7 @@ class DesignTable:
         return self.take(first.sort().values)
 
     def split(self, validation: float, test: float, seed: int) -> Split:
-        """Split the rows at random, reproducibly and without touching the global seed.
-
-        Args:
-            validation: fraction of the rows for validation.
-            test: fraction of the rows for testing.
-            seed: seed of the split's own generator.
+        """Split off fractions of the rows for validation and test at random, by a generator of its own.
 
         Raises:
             ConfigError: if a fraction is out of range.
@@ -111,11 +102,7 @@ class Split:
 
     def row_ids(self) -> dict[str, list[int]]:
         """The rows of each part by their names in the source."""
-        return {
-            "train": self.train.ids.tolist(),
-            "validation": self.validation.ids.tolist(),
-            "test": self.test.ids.tolist(),
-        }
+        return {part: getattr(self, part).ids.tolist() for part in ("train", "validation", "test")}
 
 
 def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Property], source: str) -> DesignTable:
@@ -152,16 +139,13 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
 
 
 def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (), header: bool = True) -> Float[Tensor, "n c"]:
-    """Read columns of numbers from a CSV or Parquet file.
+    """Read columns of numbers, as float64, from a CSV or Parquet file.
 
     Args:
-        path: the file; ``.parquet`` is read as Parquet, everything else as CSV.
+        path: see `read_frame`.
         columns: names of the wanted columns; every other column is an error.
         ignore: further columns that may be there and are not read.
         header: whether a CSV file starts with the names; otherwise its columns are the wanted ones in order.
-
-    Returns:
-        float64 values, shape [n, columns].
 
     Raises:
         DatasetError: naming file, column and first bad row.
@@ -174,12 +158,7 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
 
 
 def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> pandas.DataFrame:
-    """Read a table as it is, the entries of a CSV file as text.
-
-    Args:
-        path: the file; ``.parquet`` is read as Parquet, everything else as CSV.
-        columns: names of the columns of a CSV file without a header.
-        header: whether a CSV file starts with the names.
+    """Read ``.parquet`` as Parquet, everything else as CSV, with the entries as text; `columns` names those without a header.
 
     Raises:
         DatasetError: if there is no such file or it cannot be parsed.
@@ -192,14 +171,9 @@ def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> 
         with warnings.catch_warnings():
             # a row with more fields than names is only a warning to pandas
             warnings.simplefilter("error", pandas.errors.ParserWarning)
+            first, names = (0, None) if header else (None, list(columns))
             return pandas.read_csv(
-                path,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                skipinitialspace=True,
-                header=0 if header else None,
-                names=None if header else list(columns),
+                path, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, header=first, names=names
             )
     except FileNotFoundError as error:
         raise DatasetError(f"Expected a table at {path}, got no such file: correct the path.") from error
@@ -211,11 +185,7 @@ def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> 
 
 
 def to_numbers(frame: pandas.DataFrame, columns: Sequence[str], source: str) -> Float[Tensor, "n c"]:
-    """Columns of a table as float64 numbers, shape [n, columns].
-
-    Raises:
-        DatasetError: naming the source, the column and the first bad row.
-    """
+    """Columns of a table as float64; raises a `DatasetError` that names the source, the column and the first bad row."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise _wrong_columns(frame, columns, f"lacks {missing}", source)

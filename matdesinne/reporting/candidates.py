@@ -4,12 +4,11 @@ from __future__ import annotations
 
 __all__ = ["draw_candidates", "draw_samples", "run_section"]
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.figure
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -19,11 +18,7 @@ from matdesinne.pipeline import DesignRun
 from matdesinne.reporting.drawing import axis_label, bin_edges
 from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
-
-if TYPE_CHECKING:
-    from matdesinne.data.table import DesignTable
-    from matdesinne.models.base import InverseModel
-    from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Property
 
 _SAMPLED, _FINAL, _TARGET = GREY, BLUE, VERMILLION
 
@@ -90,13 +85,12 @@ def run_section(run: DesignRun, picture: Path) -> Section:
     return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)])
 
 
-def draw_samples(model: InverseModel, surrogate: Surrogate, held_out: DesignTable, path: Path, seed: int = 0) -> None:
-    """Draw the predicted properties of one sample for each held-out target against the target."""
-    y = held_out.y[:2048]
-    predicted, _ = surrogate.predict_many(model.sample(y, torch.Generator().manual_seed(seed)))
-    count = len(surrogate.properties)
-    figure = matplotlib.figure.Figure(figsize=(4.5 * count, 4.2), layout="constrained")
-    for j, (axis, prop) in enumerate(zip(figure.subplots(1, count, squeeze=False)[0], surrogate.properties, strict=True)):
+def draw_samples(
+    y: Float[Tensor, "n dy"], predicted: Float[Tensor, "n dy"], properties: Sequence[Property], path: Path
+) -> None:
+    """Draw the predicted properties of one sample for each target y against the target."""
+    figure = matplotlib.figure.Figure(figsize=(4.5 * len(properties), 4.2), layout="constrained")
+    for j, (axis, prop) in enumerate(zip(figure.subplots(1, len(properties), squeeze=False)[0], properties, strict=True)):
         ends = [float(y[:, j].min()), float(y[:, j].max())]
         axis.plot(ends, ends, color=GREY, linewidth=1, zorder=1)
         axis.scatter(y[:, j], predicted[:, j], s=4, color=BLUE, alpha=0.5)

@@ -23,10 +23,8 @@ from matdesinne.training.module import DesignModule
 def build_module(config: DictConfig, data: DesignDataModule) -> DesignModule:
     """Make the untrained module of a configuration for the designs and properties of a data set.
 
-    Args:
-        config: a constructor call of a `DesignModule` whose key ``network`` is a constructor call of its network. The network
-            gets those of the arguments ``space``, ``properties``, ``prototype`` and ``kpoints`` that it takes from the data.
-        data: the data set.
+    The configuration is a constructor call of a `DesignModule` whose key ``network`` is a constructor call of its network. The
+    network gets those of the arguments ``space``, ``properties``, ``prototype`` and ``kpoints`` that it takes from the data.
 
     Raises:
         ConfigError: if settings do not fit.
@@ -65,22 +63,14 @@ def _build_network(config: DictConfig, data: DesignDataModule) -> torch.nn.Modul
 
 
 def check_property(name: str | None, properties: Sequence[Property]) -> None:
-    """Check that the property that a user asked for by ``property=`` is there.
-
-    Raises:
-        ConfigError: if it is not.
-    """
+    """Raise a `ConfigError` if the property that a user asked for by ``property=`` is not there."""
     known = [prop.name for prop in properties]
     if name is not None and name not in known:
         raise ConfigError(f"Expected property out of {known}, got {name!r}: use another data set or run, or drop property=.")
 
 
 def check_device(trainer: DictConfig) -> torch.device:
-    """The device that a trainer's configuration stands for.
-
-    Raises:
-        DeviceError: if the accelerator is not there.
-    """
+    """The device that a trainer's configuration stands for; raises a `DeviceError` if it is not there."""
     asked = {key: trainer[key] for key in ("_target_", "accelerator", "devices")}
     try:
         return instantiate(asked, logger=False, barebones=True).strategy.root_device

@@ -24,10 +24,8 @@ from matdesinne.errors import CheckpointError, InterruptionError
 from matdesinne.files import atomic_path
 from matdesinne.network import DesignNetwork, network_from_config
 
-_SECONDS = 20.0
-"""Time between two checkpoints within an epoch."""
-_KEY = "matdesinne"
-"""Key of a checkpoint under which the random state and the place in the epoch stand."""
+_SECONDS = 20.0  # between two checkpoints within an epoch
+_KEY = "matdesinne"  # of a checkpoint, for the random state and the place in the epoch
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,11 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt`` of the lowest validation loss, also in a run's folder that was moved.
-
-    Args:
-        folder: of the checkpoints.
-    """
+    """Keeps ``best.ckpt`` of the lowest validation loss, also in a run's folder that was moved."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "best", monitor="val/loss", enable_version_counter=False)
@@ -79,9 +73,6 @@ class LastCheckpoint(Checkpoint):
     It holds the state of torch's generators and the place in the epoch, so that a resumed training ends with the weights of
     an uninterrupted one. Lightning's own answer to SIGTERM would leave a validation before the epoch is kept. Here all
     processes agree after a step, or after an epoch, that the training ends.
-
-    Args:
-        folder: of the checkpoint.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 __all__ = ["LightningAffineCINN", "LightningCINN"]
 
 from functools import partial
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.cinn import CINN, AffineCINN
-from matdesinne.training.module import InverseModule, TrainingOptions
+from matdesinne.training.module import InverseModule, training_options
 from matdesinne.training.optimizers import Muon
-from matdesinne.training.schedules import warmup_cosine
 
-_LATE = 1.5
-"""A block's share of the training steps grows with this power of the place of its coordinate."""
+_LATE = 1.5  # a block's share of the training steps grows with this power of the place of its coordinate
 
 
 class LightningCINN(InverseModule[CINN]):
@@ -25,21 +22,12 @@ class LightningCINN(InverseModule[CINN]):
 
     The blocks share no parameters, so a step trains one of them, the later coordinates more often, because they have more to
     learn. ``train/loss`` is the unbiased estimate of the whole sum from that block: its term over its share of the steps.
-
-    Args:
-        network: what is trained.
-        options: see `DesignModule`.
     """
 
     trains_in_parts = True
-
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": partial(Muon, lr=6e-3, weight_decay=1e-4),
-        "scheduler": partial(warmup_cosine, warmup=0.03),
-        "batch_size": 512,
-        "max_epochs": 11,
-        "gradient_clip_val": 10.0,
-    }
+    defaults = training_options(
+        partial(Muon, lr=6e-3, weight_decay=1e-4), warmup=0.03, batch_size=512, max_epochs=11, gradient_clip_val=10.0
+    )
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood; in training that of one block, chosen at random, as the objective of the step."""
@@ -56,19 +44,11 @@ class LightningAffineCINN(InverseModule[AffineCINN]):
     r"""Trains an `AffineCINN` by maximum likelihood: loss :math:`-\log p(u|y)`.
 
     It is :math:`\|z\|^2 / 2 - \log |\det \partial z / \partial u|` but for a constant.
-
-    Args:
-        network: what is trained.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": partial(Muon, lr=5e-3, weight_decay=1e-4),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 512,
-        "max_epochs": 3,
-        "gradient_clip_val": 10.0,
-    }
+    defaults = training_options(
+        partial(Muon, lr=5e-3, weight_decay=1e-4), warmup=0.05, batch_size=512, max_epochs=3, gradient_clip_val=10.0
+    )
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood."""

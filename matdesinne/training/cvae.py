@@ -5,16 +5,14 @@ from __future__ import annotations
 __all__ = ["LightningCVAE"]
 
 from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar, Unpack
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.cvae import CVAE
-from matdesinne.training.module import InverseModule, TrainingOptions, adamw
-from matdesinne.training.schedules import warmup_cosine
+from matdesinne.training.module import InverseModule, TrainingOptions, adamw, training_options
 
 
 class LightningCVAE(InverseModule[CVAE]):
@@ -24,27 +22,16 @@ class LightningCVAE(InverseModule[CVAE]):
         Sohn, Lee, Yan, Learning structured output representation using deep conditional generative models, NeurIPS 2015.
 
     Args:
-        network: what is trained.
         alpha: weight of the reconstruction.
         beta: weight of the divergence.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": adamw(lr=1e-2, weight_decay=1e-4),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 256,
-        "max_epochs": 1,
-        "gradient_clip_val": 10.0,
-    }
+    defaults = training_options(
+        adamw(lr=1e-2, weight_decay=1e-4), warmup=0.05, batch_size=256, max_epochs=1, gradient_clip_val=10.0
+    )
 
     def __init__(
-        self,
-        network: CVAE | Mapping[str, object],
-        *,
-        alpha: float = 1.0,
-        beta: float = 0.1,
-        **options: Unpack[TrainingOptions],
+        self, network: CVAE | Mapping[str, object], *, alpha: float = 1.0, beta: float = 0.1, **options: Unpack[TrainingOptions]
     ) -> None:
         super().__init__(network, **options)
         self.alpha, self.beta = alpha, beta

@@ -6,7 +6,7 @@ __all__ = ["LightningINN"]
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Unpack
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from matdesinne.models.inn import INN
 from matdesinne.models.mmd import mmd
-from matdesinne.training.module import InverseModule, TrainingOptions
+from matdesinne.training.module import InverseModule, TrainingOptions, training_options
 from matdesinne.training.optimizers import Muon
-from matdesinne.training.schedules import warmup_cosine
 
 
 class LightningINN(InverseModule[INN]):
@@ -30,22 +29,16 @@ class LightningINN(InverseModule[INN]):
         Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
 
     Args:
-        network: what is trained.
         lambda_y: weight of the squared error of the property.
         lambda_z: weight of the discrepancy of the latent variables.
         lambda_x: weight of the discrepancy of the designs that the backward direction gives.
         lambda_padding: weight of the squared size of the padding that the forward direction gives.
         scales: widths of the kernels of both discrepancies, in standardised units.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": partial(Muon, lr=5e-3, weight_decay=1e-4),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 512,
-        "max_epochs": 1,
-        "gradient_clip_val": 10.0,
-    }
+    defaults = training_options(
+        partial(Muon, lr=5e-3, weight_decay=1e-4), warmup=0.05, batch_size=512, max_epochs=1, gradient_clip_val=10.0
+    )
 
     def __init__(
         self,

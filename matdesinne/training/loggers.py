@@ -26,10 +26,7 @@ _ANSWER_SECONDS, _START_SECONDS, _END_SECONDS = 5, 20, 30
 def wandb_logger(project: str, folder: str, group: str | None = None) -> WandbLogger:
     """A Weights & Biases logger that stays offline, and says so, without a key or a server that takes it.
 
-    Args:
-        project: name of the project there.
-        folder: the run's folder; offline runs are kept in ``wandb/`` in it, and ``wandb sync`` sends them later.
-        group: name that the runs of a sweep share.
+    Offline runs are kept in ``wandb/`` in the folder, and ``wandb sync`` sends them later; the runs of a sweep share a group.
     """
     import wandb
 
@@ -55,11 +52,7 @@ def wandb_logger(project: str, folder: str, group: str | None = None) -> WandbLo
 
 
 def _check_access() -> None:
-    """Check that there is a key, and that the server answers.
-
-    Raises:
-        ConnectionError: if not.
-    """
+    """Raise a `ConnectionError` if there is no key, or the server does not answer."""
     import requests
     import wandb
 
@@ -106,12 +99,8 @@ def log_results(
 ) -> None:
     """Log the results of a command: numbers to every logger; pictures, HTML pages and tables to Weights & Biases.
 
-    Args:
-        loggers: of Lightning.
-        metrics: numbers by their names.
-        images: PNG files by their names; files that are not there are left out.
-        pages: HTML files by their names; files that are not there are left out.
-        tables: names of columns and rows by the name of the table.
+    All are given by their names: metrics as numbers; images and pages as files, which are left out if they are not there;
+    tables as the names of the columns and the rows.
     """
     for logger in loggers:
         if metrics:

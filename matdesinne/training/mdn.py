@@ -4,15 +4,11 @@ from __future__ import annotations
 
 __all__ = ["LightningMDN"]
 
-from functools import partial
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.mdn import MDN
-from matdesinne.training.module import InverseModule, TrainingOptions, adamw
-from matdesinne.training.schedules import warmup_cosine
+from matdesinne.training.module import InverseModule, adamw, training_options
 
 
 class LightningMDN(InverseModule[MDN]):
@@ -20,19 +16,11 @@ class LightningMDN(InverseModule[MDN]):
 
     References:
         Bishop, Mixture density networks, 1994.
-
-    Args:
-        network: what is trained.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": adamw(lr=1e-2, weight_decay=1e-4),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 256,
-        "max_epochs": 1,
-        "gradient_clip_val": 10.0,
-    }
+    defaults = training_options(
+        adamw(lr=1e-2, weight_decay=1e-4), warmup=0.05, batch_size=256, max_epochs=1, gradient_clip_val=10.0
+    )
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """Negative log-likelihood."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignModule", "InverseModule", "TrainingOptions", "adamw"]
+__all__ = ["DesignModule", "InverseModule", "TrainingOptions", "adamw", "training_options"]
 
 import inspect
 from abc import ABC, abstractmethod
@@ -23,6 +23,7 @@ from matdesinne.errors import ConfigError, TrainingError
 from matdesinne.models.base import InverseModel
 from matdesinne.network import Batch, DesignNetwork, check_at_least, network_from_config
 from matdesinne.training.checkpoints import LastCheckpoint
+from matdesinne.training.schedules import warmup_cosine
 
 N = TypeVar("N", bound=DesignNetwork)
 M = TypeVar("M", bound=InverseModel)
@@ -32,21 +33,13 @@ MakeScheduler = Callable[..., LRScheduler]
 
 
 class TrainingOptions(TypedDict, total=False):
-    """How a module is trained.
+    """How a module is trained; the trainer's own ``max_epochs`` and ``gradient_clip_val`` come first."""
 
-    Attributes:
-        optimizer: makes the optimizer of some parameters.
-        scheduler: makes the scheduler of an optimizer, with ``total_steps`` where it takes that argument; ``None`` for none.
-        batch_size: rows of a training step.
-        max_epochs: passes over the training rows, where the trainer states none.
-        gradient_clip_val: largest norm of the gradient, where the trainer states none.
-    """
-
-    optimizer: MakeOptimizer
-    scheduler: MakeScheduler | None
-    batch_size: int
-    max_epochs: int
-    gradient_clip_val: float
+    optimizer: MakeOptimizer  #: makes the optimizer of some parameters
+    scheduler: MakeScheduler | None  #: makes the scheduler of an optimizer, with `total_steps` where it takes that argument
+    batch_size: int  #: rows of a training step
+    max_epochs: int  #: passes over the training rows
+    gradient_clip_val: float  #: largest norm of the gradient
 
 
 class DesignModule(pl.LightningModule, ABC, Generic[N]):
@@ -111,10 +104,10 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a scheduler of its rate for each step or, for one without ``total_steps``, each epoch."""
+        name = type(self.network).__name__
         try:
             optimizer = self.make_optimizer(self.network.parameters())
         except (TypeError, ValueError) as error:
-            name = type(self.network).__name__
             raise ConfigError(
                 f"Expected settings of the optimizer of {name} that fit, got: {error}: correct optimizer."
             ) from error
@@ -123,10 +116,8 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
         takes_steps = "total_steps" in inspect.signature(self.make_scheduler).parameters
         steps = {"total_steps": max(int(self.trainer.estimated_stepping_batches), 1)} if takes_steps else {}
         scheduler = self.make_scheduler(optimizer, **steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step" if takes_steps else "epoch"},
-        }
+        interval = "step" if takes_steps else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; the loss and its terms are logged once an epoch."""
@@ -211,3 +202,16 @@ class InverseModule(DesignModule[M]):
 def adamw(lr: float, weight_decay: float = 0.0) -> MakeOptimizer:
     """The AdamW that the defaults of most modules name."""
     return partial(torch.optim.AdamW, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+
+
+def training_options(
+    optimizer: MakeOptimizer, *, warmup: float, batch_size: int, max_epochs: int, gradient_clip_val: float
+) -> TrainingOptions:
+    """The `defaults` of a module whose learning rate follows `warmup_cosine`."""
+    return {
+        "optimizer": optimizer,
+        "scheduler": partial(warmup_cosine, warmup=warmup),
+        "batch_size": batch_size,
+        "max_epochs": max_epochs,
+        "gradient_clip_val": gradient_clip_val,
+    }

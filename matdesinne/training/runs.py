@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "add_synthetic_rows",
+    "closing_line",
     "hash_of_rows",
     "make_callbacks",
     "prepare_folder",
@@ -19,8 +20,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import torch
 from filelock import FileLock
@@ -32,7 +34,7 @@ from pytorch_lightning.loggers import Logger
 
 import matdesinne
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.data.synthetic import held_out
+from matdesinne.data.synthetic import distilled_rows, held_out
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import CheckpointError, ConfigError, InterruptionError
 from matdesinne.files import atomic_path, write_json
@@ -42,7 +44,6 @@ from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.training.build import build_module
-from matdesinne.training.distillation import distilled_rows
 from matdesinne.training.fit import fit
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,10 +52,7 @@ _LOGGER = logging.getLogger(__name__)
 def add_synthetic_rows(data: DesignDataModule, surrogate: Surrogate | None, device: torch.device) -> DesignDataModule:
     """The rows that a generative model trains on: synthetic designs where the data set asks for them, else the table's.
 
-    Args:
-        data: the data set.
-        surrogate: labels the synthetic designs.
-        device: where it does.
+    The surrogate labels the synthetic designs on the device.
 
     Raises:
         ConfigError: if the data set asks for synthetic designs and there is no surrogate to label them.
@@ -77,8 +75,7 @@ def trained_surrogate(
     """Train a surrogate, or load the one that equal settings gave before.
 
     Args:
-        config: with the keys ``data``, ``surrogate``, ``trainer``, ``callbacks``, ``seed`` and ``surrogates_folder``, where
-            trained surrogates are kept, each under the hash of its settings.
+        config: as of ``train.py``; surrogates are kept in its ``surrogates_folder``, each under the hash of its settings.
         data: the table.
         settings: of the surrogate; those under ``surrogate`` when omitted.
         seed: of the initial weights and of the noise; that of the configuration when omitted.
@@ -95,7 +92,10 @@ def trained_surrogate(
     }
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(config.surrogates_folder) / name
-    with _one_process_at_a_time(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    # other jobs that need the same surrogate wait for it; other processes of the same job train it together
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with FileLock(folder / ".lock") if first else nullcontext():
         if (folder / "settings.json").is_file():
             _LOGGER.info("Using the surrogate trained before in %s", folder)
             return load_network(Surrogate, folder, "surrogate")
@@ -113,30 +113,18 @@ def train_surrogate(
     loggers: Sequence[Logger] = (),
     resume: bool = False,
 ) -> Surrogate:
-    """Train a surrogate, calibrate its spread, write it into a folder.
+    """Train a surrogate, see `trained_surrogate`, calibrate its spread, write it and its checkpoints into a folder.
 
-    Args:
-        config: see `trained_surrogate`.
-        data: the table.
-        folder: of the checkpoints and the trained surrogate.
-        settings: of the surrogate.
-        seed: of the initial weights and of the noise.
-        loggers: of Lightning.
-        resume: go on from the last checkpoint in the folder if there is one.
+    To resume is to go on from the last checkpoint in the folder if there is one.
     """
     rows = data if settings.get("distillation") is None else _distilled(config, data, settings.distillation, seed)
-    with _seeded(seed):
+    resume, callbacks = resume and was_started(folder), make_callbacks(config)
+    with torch.random.fork_rng():  # draws as from a seed of its own: other work may precede or follow
+        torch.manual_seed(seed)
         module = build_module(settings, rows)
         _LOGGER.info("Training the surrogate %s, kept in %s", type(module.network).__name__, folder)
-        trained = fit(
-            module,
-            rows,
-            instantiate(config.trainer),
-            folder,
-            loggers=loggers,
-            callbacks=make_callbacks(config),
-            resume=resume and was_started(folder),
-        )
+        trainer = instantiate(config.trainer)
+        trained = fit(module, rows, trainer, folder, loggers=loggers, callbacks=callbacks, resume=resume)
     if not isinstance(trained, Surrogate):
         raise ConfigError(f"Expected the configuration of a surrogate, got one of a {type(trained).__name__}: correct it.")
     unseen = data.split.validation.without(data.split.train)
@@ -173,7 +161,9 @@ def save_design(folder: Path, model: InverseModel, surrogate: Surrogate | None) 
 
 
 def save_accurate_surrogates(config: DictConfig, data: DesignDataModule, folder: Path) -> None:
-    """Train the surrogate under ``accurate_surrogate`` and write it for every grid of k-points that the data carry."""
+    """Train the surrogate under ``accurate_surrogate``, if any, and write it for every grid of k-points that the data carry."""
+    if not config.get("accurate_surrogate"):
+        return
     surrogate = trained_surrogate(config, data, config.accurate_surrogate)
     versions = [surrogate]
     if isinstance(surrogate, TightBindingSurrogate):
@@ -189,18 +179,20 @@ def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> Di
         CheckpointError: if there is no run to resume.
     """
     kept = folder / "config.yaml"
-    if config.resume is not None:
-        if not kept.is_file():
-            raise CheckpointError(
-                f"Expected {kept} to resume from, got no such file: give the folder of a run that was started."
-            )
-        changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
-        merged = OmegaConf.merge(OmegaConf.load(kept), changes)
-        assert isinstance(merged, DictConfig)
-        return merged
-    with atomic_path(kept) as temporary:
-        OmegaConf.save(config, temporary, resolve=True)
-    return config
+    if config.resume is None:
+        with atomic_path(kept) as temporary:
+            OmegaConf.save(config, temporary, resolve=True)
+        return config
+    if not kept.is_file():
+        raise CheckpointError(f"Expected {kept} to resume from, got no such file: give the folder of a run that was started.")
+    changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.load(kept), changes))
+
+
+def closing_line(folder: Path) -> str:
+    """Returns what a run says last: its folder and, if that has a model and a surrogate, how to generate with it."""
+    whole = all((folder / f"{part}.json").is_file() for part in ("model", "surrogate"))
+    return f"Wrote {folder}." + (f" Generate with: python generate.py run={folder} target=VALUE" if whole else "")
 
 
 def _distilled(config: DictConfig, data: DesignDataModule, settings: DictConfig, seed: int) -> DesignDataModule:
@@ -213,31 +205,10 @@ def _distilled(config: DictConfig, data: DesignDataModule, settings: DictConfig,
     return data.with_rows(*held_out(distilled_rows(teacher, settings.designs, seed)))
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from torch's global generators as from a seed, and leave them as they were: other work may precede or follow."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def _one_process_at_a_time(folder: Path) -> Iterator[None]:
-    """Let other jobs that need the same surrogate wait for it; other processes of the same job train it together."""
-    if rank_zero_only.rank > 0:  # type: ignore[attr-defined]
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        yield
-
-
 def hash_of_rows(table: DesignTable) -> str:
     """Returns a hash of designs and properties, by which edited rows are told from the rows before."""
     return hashlib.sha256(table.x.numpy().tobytes() + table.y.numpy().tobytes()).hexdigest()
 
 
 def _plain(config: DictConfig) -> dict[str, object]:
-    content = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    return cast(dict[str, object], OmegaConf.to_container(config, resolve=True))

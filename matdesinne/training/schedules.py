@@ -14,12 +14,7 @@ from matdesinne.errors import ConfigError
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05) -> LambdaLR:
-    """Rise to the optimizer's learning rate, then fall to zero along half a cosine.
-
-    Args:
-        optimizer: whose rates are scheduled.
-        total_steps: of the training.
-        warmup: fraction of all steps in which the rate rises.
+    """Rise to the optimizer's learning rate in a fraction `warmup` of all steps, then fall to zero along half a cosine.
 
     Raises:
         ConfigError: if the fraction is not in [0, 1).
@@ -28,13 +23,7 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05) 
 
 
 def warmup_exponential(optimizer: Optimizer, total_steps: int, final: float, warmup: float = 0.0) -> LambdaLR:
-    """Rise to the optimizer's learning rate, then fall exponentially.
-
-    Args:
-        optimizer: whose rates are scheduled.
-        total_steps: of the training.
-        final: share of the rate in the last step.
-        warmup: fraction of all steps in which the rate rises.
+    """Rise to the optimizer's learning rate in a fraction `warmup` of all steps, then fall exponentially to a share `final`.
 
     Raises:
         ConfigError: if a fraction is out of range.

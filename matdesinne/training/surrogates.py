@@ -6,8 +6,7 @@ __all__ = ["LightningBands", "LightningForwardINN", "LightningMLP", "SurrogateMo
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -23,8 +22,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.inn import INNSurrogate
 from matdesinne.surrogates.mlp import MLPSurrogate
 from matdesinne.targets import Property
-from matdesinne.training.module import DesignModule, TrainingOptions, adamw
-from matdesinne.training.schedules import warmup_cosine
+from matdesinne.training.module import DesignModule, TrainingOptions, adamw, training_options
 
 S = TypeVar("S", bound=Surrogate)
 
@@ -33,7 +31,7 @@ class SurrogateModule(DesignModule[S]):
     """Trains a surrogate; validation logs the errors ``val/mae`` and ``val/rmse`` of its mean prediction.
 
     The errors are in the unit of the property; one below a label that is censored at the floor does not count. A subclass
-    fills `evaluate`, `loss` and `prediction`.
+    fills `loss`.
     """
 
     def __init__(self, network: S | Mapping[str, object], **options: Unpack[TrainingOptions]) -> None:
@@ -41,16 +39,20 @@ class SurrogateModule(DesignModule[S]):
         self.val_mae, self.val_rmse = MeanAbsoluteError(), MeanSquaredError(squared=False)
 
     @abstractmethod
-    def evaluate(self, batch: Batch) -> Tensor:
-        """What the network gives for the designs of a batch: one pass serves loss and prediction."""
-
-    @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Float[Tensor, ""]:
         """The loss of what `evaluate` gave."""
 
-    @abstractmethod
+    def evaluate(self, batch: Batch) -> Tensor:
+        """What the network gives for the designs of a batch, its members' predictions: one pass serves loss and prediction."""
+        return self.network.member_predictions(self.network.features(batch.x))
+
     def prediction(self, outputs: Tensor) -> Float[Tensor, "n dy"]:
         """Mean prediction in physical units from what `evaluate` gave."""
+        return outputs.mean(dim=0)
+
+    def standard_residual(self, outputs: Float[Tensor, "m n dy"], batch: Batch) -> Float[Tensor, "m n dy"]:
+        """Errors of the members in standardised units, one-sided where a label is censored at the floor."""
+        return one_sided(outputs - batch.y, batch.y, self.network.properties) / self.network.target_scale.std
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The loss alone."""
@@ -69,99 +71,52 @@ class SurrogateModule(DesignModule[S]):
 
 
 class LightningMLP(SurrogateModule[MLPSurrogate]):
-    """Trains an `MLPSurrogate` by the Huber loss of each member, one-sided where a label is censored at the floor.
+    """Trains an `MLPSurrogate` by the Huber loss of each member.
 
     Args:
-        network: what is trained.
         huber: error at which the loss goes from quadratic to linear, in standard deviations of the property.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": adamw(lr=2e-3, weight_decay=0.03),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 128,
-        "max_epochs": 120,
-        "gradient_clip_val": 1.0,
-    }
+    defaults = training_options(
+        adamw(lr=2e-3, weight_decay=0.03), warmup=0.05, batch_size=128, max_epochs=120, gradient_clip_val=1.0
+    )
 
     def __init__(
-        self,
-        network: MLPSurrogate | Mapping[str, object],
-        *,
-        huber: float = 1.0,
-        **options: Unpack[TrainingOptions],
+        self, network: MLPSurrogate | Mapping[str, object], *, huber: float = 1.0, **options: Unpack[TrainingOptions]
     ) -> None:
         super().__init__(network, **options)
         self.huber = checked_huber(huber)
 
-    def evaluate(self, batch: Batch) -> Float[Tensor, "m n dy"]:
-        """Prediction of each member."""
-        return self.network.member_predictions(self.network.features(batch.x))
-
     def loss(self, outputs: Float[Tensor, "m n dy"], batch: Batch) -> Float[Tensor, ""]:
         """Huber loss in standardised units, the mean over rows and members."""
-        residual = one_sided(outputs - batch.y, batch.y, self.network.properties) / self.network.target_scale.std
-        return huber_loss(residual, self.huber).mean()
-
-    def prediction(self, outputs: Float[Tensor, "m n dy"]) -> Float[Tensor, "n dy"]:
-        """Mean over the ensemble."""
-        return outputs.mean(dim=0)
+        return huber_loss(self.standard_residual(outputs, batch), self.huber).mean()
 
 
 class LightningForwardINN(SurrogateModule[INNSurrogate]):
-    """Trains an `INNSurrogate`, the paper's forward model, by the squared error.
+    """Trains an `INNSurrogate`, the paper's forward model, by the squared error."""
 
-    Args:
-        network: what is trained.
-        options: see `DesignModule`.
-    """
+    defaults = training_options(
+        adamw(lr=1e-3, weight_decay=1e-5), warmup=0.05, batch_size=256, max_epochs=150, gradient_clip_val=1.0
+    )
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": adamw(lr=1e-3, weight_decay=1e-5),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 256,
-        "max_epochs": 150,
-        "gradient_clip_val": 1.0,
-    }
-
-    def evaluate(self, batch: Batch) -> Float[Tensor, "n dy"]:
-        """Prediction of the one member."""
-        return self.network.member_predictions(self.network.features(batch.x))[0]
-
-    def loss(self, outputs: Float[Tensor, "n dy"], batch: Batch) -> Float[Tensor, ""]:
-        """Squared error in standardised units, one-sided where a label is censored at the floor."""
-        residual = one_sided(outputs - batch.y, batch.y, self.network.properties) / self.network.target_scale.std
-        return residual.square().mean()
-
-    def prediction(self, outputs: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
-        """The prediction itself."""
-        return outputs
+    def loss(self, outputs: Float[Tensor, "1 n dy"], batch: Batch) -> Float[Tensor, ""]:
+        """Squared error in standardised units."""
+        return self.standard_residual(outputs, batch).square().mean()
 
 
 class LightningBands(SurrogateModule[BandSurrogate]):
     """Trains a `BandSurrogate` by the Huber loss of the band energies, those near the band edges with more weight.
 
     Args:
-        network: what is trained.
         huber: error at which the loss goes from quadratic to linear, in eV.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": adamw(lr=2e-3, weight_decay=1e-3),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 64,
-        "max_epochs": 500,
-        "gradient_clip_val": 1.0,
-    }
+    defaults = training_options(
+        adamw(lr=2e-3, weight_decay=1e-3), warmup=0.05, batch_size=64, max_epochs=500, gradient_clip_val=1.0
+    )
 
     def __init__(
-        self,
-        network: BandSurrogate | Mapping[str, object],
-        *,
-        huber: float = 0.03,
-        **options: Unpack[TrainingOptions],
+        self, network: BandSurrogate | Mapping[str, object], *, huber: float = 0.03, **options: Unpack[TrainingOptions]
     ) -> None:
         super().__init__(network, **options)
         self.huber = checked_huber(huber)
@@ -181,11 +136,7 @@ class LightningBands(SurrogateModule[BandSurrogate]):
 
 
 def checked_huber(huber: float) -> float:
-    """Check the error at which a Huber loss goes from quadratic to linear.
-
-    Raises:
-        ConfigError: if it is not positive.
-    """
+    """Raise a `ConfigError` if the error at which a Huber loss goes from quadratic to linear is not positive."""
     if not huber > 0:
         raise ConfigError(f"Expected huber > 0, got {huber}: give the error at which the loss becomes linear.")
     return huber

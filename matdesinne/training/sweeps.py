@@ -24,11 +24,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class SweepTable(Callback):
-    """Write ``sweep.csv`` as jobs of a sweep end: what each job changed, and its ``metrics.json``, the best first.
-
-    Args:
-        metric: the jobs are sorted by it, rising.
-    """
+    """Write ``sweep.csv`` as jobs of a sweep end: what each job changed, and its ``metrics.json``, lowest `metric` first."""
 
     def __init__(self, metric: str = "val/loss") -> None:
         self.metric = metric
@@ -73,12 +69,5 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 
 def objective(folder: Path) -> float:
-    """Returns the metric that a sweep minimises, from a run's ``metrics.json``.
-
-    Args:
-        folder: the run's folder.
-
-    Returns:
-        The number; infinity where the run has none by this name.
-    """
+    """Returns the metric that a sweep minimises, from a run's ``metrics.json``; infinity where that has none by its name."""
     return float(read_metrics(folder).get(HydraConfig.get().callbacks["sweep_table"]["metric"], math.inf))

@@ -6,7 +6,7 @@ __all__ = ["LightningTightBinding"]
 
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -16,27 +16,18 @@ from torch import Tensor
 from matdesinne.bands import BandLabels, band_gap, edge_weights, relative_energies
 from matdesinne.network import Batch, check_at_least
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
-from matdesinne.training.module import TrainingOptions
-from matdesinne.training.schedules import warmup_cosine
+from matdesinne.training.module import TrainingOptions, training_options
 from matdesinne.training.surrogates import SurrogateModule, checked_huber, huber_loss
 
 
 class _Samples(NamedTuple):
-    """Rows with energies at some k-points each.
-
-    Args:
-        x: designs, shape [r, dx].
-        kpoints: shape [r, k, 2].
-        energies: labels in eV, shape [r, 2, k].
-        shares: of each energy in the loss of its row, shape [r, 2, k].
-        weights: of each row, shape [r].
-    """
+    """Rows with energies at some k-points each."""
 
     x: Float[Tensor, "r dx"]
     kpoints: Float[Tensor, "r k 2"]
-    energies: Float[Tensor, "r 2 k"]
-    shares: Float[Tensor, "r 2 k"]
-    weights: Float[Tensor, " r"]
+    energies: Float[Tensor, "r 2 k"]  # labels in eV
+    shares: Float[Tensor, "r 2 k"]  # of each energy in the loss of its row
+    weights: Float[Tensor, " r"]  # of each row
 
 
 class LightningTightBinding(SurrogateModule[TightBindingSurrogate]):
@@ -46,19 +37,17 @@ class LightningTightBinding(SurrogateModule[TightBindingSurrogate]):
     edges; energies are compared up to a shift of each design. Validation takes all k-points of the property's own grid.
 
     Args:
-        network: what is trained.
         huber: error at which the loss goes from quadratic to linear, in eV.
         kpoints_per_step: k-points of each design in a training step.
-        options: see `DesignModule`.
     """
 
-    defaults: ClassVar[TrainingOptions] = {
-        "optimizer": partial(SOAP, lr=6e-3, betas=(0.95, 0.98), weight_decay=1e-3),
-        "scheduler": partial(warmup_cosine, warmup=0.05),
-        "batch_size": 64,
-        "max_epochs": 420,
-        "gradient_clip_val": 1.0,
-    }
+    defaults = training_options(
+        partial(SOAP, lr=6e-3, betas=(0.95, 0.98), weight_decay=1e-3),
+        warmup=0.05,
+        batch_size=64,
+        max_epochs=420,
+        gradient_clip_val=1.0,
+    )
 
     def __init__(
         self,

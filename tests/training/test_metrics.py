@@ -8,7 +8,7 @@ import torch
 from matdesinne.data.table import DesignTable
 from matdesinne.models.base import InverseModel
 from matdesinne.training.fit import fit
-from matdesinne.training.metrics import TargetMetrics, target_metrics
+from matdesinne.training.metrics import TargetMetrics, TargetSamples
 
 from ..conftest import CONF, Linear, box, linear, make_trainer, prop, tiny_module, toy_data
 
@@ -37,6 +37,10 @@ class Fixed(InverseModel):
         raise NotImplementedError
 
 
+def metrics(model, surrogate, held_out) -> dict[str, float]:
+    return TargetSamples.draw(model, surrogate, held_out).metrics()
+
+
 @pytest.fixture
 def held_out() -> DesignTable:
     x = SPACE.sample(2000, torch.Generator().manual_seed(1))
@@ -45,21 +49,21 @@ def held_out() -> DesignTable:
 
 @pytest.mark.parametrize("offset", [0.0, 0.125])
 def test_target_error(held_out, offset):
-    assert target_metrics(Fixed(offset), linear(), held_out)["target_mae"] == pytest.approx(offset, abs=1e-6)
+    assert metrics(Fixed(offset), linear(), held_out)["target_mae"] == pytest.approx(offset, abs=1e-6)
 
 
 def test_values_below_the_floor_are_equal(held_out):
     model, exact = Fixed(0.125), Linear(SPACE, [prop(floor=0.0)], [[1.0, 1.0]]).eval()
     below = held_out.take((held_out.y[:, 0] < -0.125).nonzero()[:, 0])
-    assert target_metrics(model, exact, below)["target_mae"] == 0
+    assert metrics(model, exact, below)["target_mae"] == 0
 
 
 def test_discrepancy_of_the_posterior_is_small(held_out):
-    assert abs(target_metrics(Fixed(), linear(), held_out)["joint_mmd"]) < 0.005
+    assert abs(metrics(Fixed(), linear(), held_out)["joint_mmd"]) < 0.005
 
 
 def test_discrepancy_sees_what_is_missing(held_out):
-    narrow = target_metrics(Fixed(spread=0.1), linear(), held_out)
+    narrow = metrics(Fixed(spread=0.1), linear(), held_out)
     assert narrow["target_mae"] < 1e-6 and narrow["joint_mmd"] > 0.05
 
 
@@ -72,20 +76,18 @@ def test_each_of_several_properties():
 
     x = SPACE.sample(100, torch.Generator().manual_seed(1))
     surrogate = linear(outputs=2)
-    metrics = target_metrics(Both(), surrogate, DesignTable(x, surrogate.predict_many(x)[0], torch.arange(100)))
-    assert set(metrics) == {"target_mae_y", "target_mae_w", "joint_mmd"}
-    assert metrics["target_mae_y"] == pytest.approx(0, abs=1e-6) and metrics["target_mae_w"] == pytest.approx(0, abs=1e-6)
+    found = metrics(Both(), surrogate, DesignTable(x, surrogate.predict_many(x)[0], torch.arange(100)))
+    assert set(found) == {"target_mae_y", "target_mae_w", "joint_mmd"}
+    assert found["target_mae_y"] == pytest.approx(0, abs=1e-6) and found["target_mae_w"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("epochs", "evaluations"), [(3, 4), (40, 21)])
 def test_logged_in_at_most_twenty_epochs(held_out, tmp_path, monkeypatch, epochs, evaluations):
     """And once more for the best epoch."""
     calls = []
-    monkeypatch.setattr(
-        "matdesinne.training.metrics.target_metrics", lambda *_: calls.append(1) or {"target_mae": 1.5, "joint_mmd": 0.5}
-    )
+    monkeypatch.setattr(TargetSamples, "metrics", lambda _: calls.append(1) or {"target_mae": 1.5, "joint_mmd": 0.5})
     module = tiny_module(CONF / "model" / "mdn.yaml", SPACE, [prop()], batch_size=64)
     fit(module, toy_data(), make_trainer(max_epochs=epochs), tmp_path, callbacks=[TargetMetrics(linear(), held_out)])
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    logged = json.loads((tmp_path / "metrics.json").read_text())
     assert len(calls) == evaluations
-    assert (metrics["val/target_mae"], metrics["val/joint_mmd"]) == (1.5, 0.5)
+    assert (logged["val/target_mae"], logged["val/joint_mmd"]) == (1.5, 0.5)

@@ -6,9 +6,8 @@ import torch
 from matdesinne.bands import band_gap
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
-from matdesinne.data.synthetic import held_out
+from matdesinne.data.synthetic import distilled_rows, held_out
 from matdesinne.network import Batch
-from matdesinne.training.distillation import distilled_rows
 
 from ..conftest import CONF, load_part, perturb, prop, tiny_network
 
