@@ -35,7 +35,7 @@ from matdesinne.training.module import DesignModule, InverseModule
 from matdesinne.training.surrogates import SurrogateModule
 from matdesinne.training.sweeps import SweepTable
 
-from .conftest import CONF, ROOT, load_part, part_config, tiny_module
+from .helpers import CONF, ROOT, load_part, part_config, tiny_module
 
 GROUPS = {
     path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from .conftest import script_config
+from .helpers import script_config
 from .test_scripts import write_run
 
 

@@ -8,7 +8,7 @@ from matdesinne.features import BoxFeatures, CellFeatures
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import CELL_PARAMETERS, Prototype
 
-from .conftest import box, line, load_part, rows
+from .helpers import box, line, load_part, rows
 
 CUTOFF = 3.2
 

@@ -7,7 +7,7 @@ import wandb
 
 import generate
 
-from .conftest import script_config
+from .helpers import script_config
 
 
 @pytest.mark.parametrize("words", [[], ["logger=default"]], ids=["silent", "logged"])

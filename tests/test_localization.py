@@ -8,7 +8,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.localization import Adam, GradientDescent, MeanGradientDescent, Newton
 from matdesinne.pipeline import InverseDesign
 
-from .conftest import Quadratic, box, candidates, linear, prop, quadratic, rows
+from .helpers import Quadratic, box, candidates, linear, prop, quadratic, rows
 
 BOTH = [Newton(), GradientDescent(rate=0.05, steps=150), Adam(rate=0.05)]
 NAMES = ["newton", "gradient", "adam"]

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from matdesinne.localization import Adam, GradientDescent, MeanGradientDescent, Newton
 from matdesinne.space import DesignSpace, Parameter
 
-from .conftest import Linear, box, candidates, linear, prop, quadratic, rows, yaml_files
+from .helpers import Linear, box, candidates, linear, prop, quadratic, rows, yaml_files
 
 HALF_WIDTHS = torch.tensor([4.0, 0.25])
 UNEVEN = DesignSpace([Parameter(f"x{i + 1}", "m", -width, width) for i, width in enumerate(HALF_WIDTHS.tolist())])

@@ -7,7 +7,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.surrogates.mlp import MLPSurrogate
 
-from .conftest import box, line, load_part, prop
+from .helpers import box, line, load_part, prop
 
 
 @pytest.fixture(scope="module")

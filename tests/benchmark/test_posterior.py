@@ -10,7 +10,7 @@ from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, InsideSpace
 
-from ..conftest import CONF, Linear, box, linear, prop, rows, tiny_network
+from ..helpers import CONF, Linear, box, linear, prop, rows, tiny_network
 
 COUNT = 60
 

@@ -12,7 +12,7 @@ from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import All
 from matdesinne.training.module import DesignModule
 
-from ..conftest import CONF, box, linear, perturb, prop, rows, tiny_module, tiny_network
+from ..helpers import CONF, box, linear, perturb, prop, rows, tiny_module, tiny_network
 
 FLOOR = Floor("cpu", 1, 1e9)
 

@@ -10,7 +10,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import Refinement
 from matdesinne.selection import All, InsideSpace, Tolerance
 
-from ..conftest import Linear, box, prop, rows, tiny_network, toy_data, yaml_files
+from ..helpers import Linear, box, prop, rows, tiny_network, toy_data, yaml_files
 
 TARGETS = [0.0, 0.5, 1.0]
 BASELINES = ["uniform + localization", "rejection sampling", "DFT search"]

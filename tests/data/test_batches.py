@@ -8,7 +8,7 @@ from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
-from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
+from ..helpers import CONF, box, prop, rows, tiny_module, toy_data, trainer
 
 CPU = torch.device("cpu")
 SPACE = DesignSpace(

@@ -5,7 +5,7 @@ import torch
 from matdesinne.exploration.design_space import design_space_section
 from matdesinne.exploration.designs import Exploration
 
-from ..conftest import candidates, line, linear
+from ..helpers import candidates, line, linear
 from .conftest import Linear, crystal, explored, fit
 
 

@@ -7,7 +7,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.exploration import embedding
 from matdesinne.exploration.embedding import embed
 
-from ..conftest import box, candidates, linear, rows
+from ..helpers import box, candidates, linear, rows
 from .conftest import table
 
 

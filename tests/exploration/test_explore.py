@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import gather
 
-from ..conftest import OWN, candidates, linear, script_config, write_table
+from ..helpers import OWN, candidates, linear, script_config, write_table
 from ..test_scripts import write_run
 from .conftest import crystal
 

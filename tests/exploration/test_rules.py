@@ -8,7 +8,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.exploration.rules import design_rules_section, sensitivities
 from matdesinne.space import DesignSpace, Parameter
 
-from ..conftest import Linear, linear, prop, quadratic
+from ..helpers import Linear, linear, prop, quadratic
 from .conftest import SLOPES, crystal, explored
 
 

@@ -8,7 +8,7 @@ from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.strain import StrainKind, strain_section
 from matdesinne.space import DesignSpace, Parameter
 
-from ..conftest import candidates, linear
+from ..helpers import candidates, linear
 from .conftest import Linear, crystal, explored, mos2, table
 
 NAMES = ("a", "b", "c", "alpha", "beta", "gamma")

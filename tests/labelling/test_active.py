@@ -17,7 +17,7 @@ from matdesinne.oracles.base import Column, Oracle
 from matdesinne.space import DesignSpace, Symmetry
 from matdesinne.targets import Target
 
-from ..conftest import CONF, OWN, QUICK, box, prop, tiny_network, write_table
+from ..helpers import CONF, OWN, QUICK, box, prop, tiny_network, write_table
 
 
 class Sum(Oracle):

@@ -18,7 +18,7 @@ from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
 from matdesinne.training.loggers import closed_runs, wandb_logger
 
-from ..conftest import box, load_part
+from ..helpers import box, load_part
 
 GAP = Property("y", "eV", floor=0.0)
 

@@ -11,7 +11,7 @@ from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.network import load_network, save_network
 from matdesinne.surrogates.base import Surrogate
 
-from ..conftest import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, tiny_network, yaml_files
+from ..helpers import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, tiny_network, yaml_files
 
 SPACE = box(3, scale=0.5)
 FILES = yaml_files("model/paper")

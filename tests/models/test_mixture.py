@@ -14,7 +14,7 @@ from matdesinne.models.mixture import (
     _unit,
 )
 
-from ..conftest import perturb
+from ..helpers import perturb
 
 DIMENSION, CONDITION = 3, 2
 MODE = {"truncate": False, "bounded": True}

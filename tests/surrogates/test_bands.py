@@ -9,7 +9,7 @@ from matdesinne.network import Batch
 from matdesinne.targets import Property
 from matdesinne.training.surrogates import LightningBands
 
-from ..conftest import CONF, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
+from ..helpers import CONF, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
 
 YAML = CONF / "surrogate" / "bands.yaml"
 GAP = [Property("band_gap", "eV", floor=0.0)]

@@ -17,7 +17,7 @@ from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.surrogates import SurrogateModule, huber_loss
 
-from ..conftest import (
+from ..helpers import (
     CONF,
     TableSource,
     box,
@@ -231,6 +231,7 @@ def test_folder_round_trip(path, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(made.predict_many(x), again.predict_many(x), strict=True))
 
 
+@pytest.mark.slow
 @files
 def test_checkpoint_round_trip(path, tmp_path):
     """By Lightning's own method, from the file alone."""
@@ -260,6 +261,7 @@ def test_units_of_designs(path, close):
     close(second.eval().predict_many(10 * batch.x)[0], first.eval().predict_many(batch.x)[0], factor=10)
 
 
+@pytest.mark.slow
 @files
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_learns_a_toy(path, seed):

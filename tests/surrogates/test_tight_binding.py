@@ -17,7 +17,7 @@ from matdesinne.surrogates.tight_binding.slater_koster import SlaterKoster
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.training.tight_binding import LightningTightBinding
 
-from ..conftest import CONF, TableSource, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
+from ..helpers import CONF, TableSource, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
 
 YAML = CONF / "surrogate" / "tight_binding.yaml"
 GAP = [prop("band_gap", floor=0.0)]

@@ -10,7 +10,7 @@ from matdesinne.data.synthetic import held_out
 from matdesinne.network import Batch
 from matdesinne.training.distillation import distilled_rows
 
-from ..conftest import CONF, load_part, perturb, prop, tiny_network
+from ..helpers import CONF, load_part, perturb, prop, tiny_network
 
 GAP = [prop("band_gap", floor=0.0)]
 SPACE, PROTOTYPE = (load_part(group) for group in ("space", "prototype"))

@@ -20,7 +20,7 @@ from matdesinne.training.mdn import LightningMDN
 from matdesinne.training.module import DesignModule
 from matdesinne.training.runs import add_synthetic_rows, prepare_folder, train_surrogate, trained_surrogate
 
-from ..conftest import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
+from ..helpers import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
 
 NAMES = ["x1", "x2", "y"]
 

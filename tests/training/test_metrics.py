@@ -10,7 +10,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.training.fit import fit
 from matdesinne.training.metrics import TargetMetrics, target_metrics
 
-from ..conftest import CONF, Linear, box, linear, make_trainer, prop, tiny_module, toy_data
+from ..helpers import CONF, Linear, box, linear, make_trainer, prop, tiny_module, toy_data
 
 SPACE = box()
 

@@ -5,7 +5,7 @@ import torch
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.transitions.close_pairs import close_pairs, close_pairs_section
 
-from ...conftest import candidates, linear
+from ...helpers import candidates, linear
 from ..conftest import crystal, explored
 
 

@@ -9,7 +9,7 @@ from matdesinne.exploration.transitions.transition import Levels
 from matdesinne.localization import Newton
 from matdesinne.space import DesignSpace, Parameter
 
-from ...conftest import Linear, box, candidates, linear, prop, quadratic, rows
+from ...helpers import Linear, box, candidates, linear, prop, quadratic, rows
 
 UP = Side(0.8, True)
 

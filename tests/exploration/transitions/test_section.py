@@ -12,7 +12,7 @@ from matdesinne.exploration.transitions.structures import structure_pairs, write
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.reporting.report import Section
 
-from ...conftest import Linear, box, candidates, load_part, prop, rows
+from ...helpers import Linear, box, candidates, load_part, prop, rows
 
 TOLERANCE = 1e-6
 
