@@ -4,6 +4,7 @@ jaxtyping's own import hook hands each function to typeguard or beartype: the fi
 no `Self`. This one checks what jaxtyping states and nothing else: `Float[Tensor, "n dx"]`, also in unions and tuples.
 """
 
+import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
@@ -40,6 +41,7 @@ def checked(function: types.FunctionType, names: dict[str, Any]) -> Callable[...
     """The function with a check of its arguments and its result; axes of one name are of one size within a call."""
     signature = inspect.signature(function)
     hints: dict[str, object] = {}
+    read = functools.cache(lambda: hints.update(stated(function, names)))
 
     def check(name: str, value: object) -> None:
         if name in hints and not agrees(value, hints[name]):
@@ -48,8 +50,7 @@ def checked(function: types.FunctionType, names: dict[str, Any]) -> Callable[...
 
     @functools.wraps(function)
     def wrapper(*args: object, **kwargs: object) -> object:
-        if not hints:
-            hints.update(stated(function, names))
+        read()
         with jaxtyped("context"):
             for name, value in signature.bind(*args, **kwargs).arguments.items():
                 check(name, value)
@@ -61,10 +62,14 @@ def checked(function: types.FunctionType, names: dict[str, Any]) -> Callable[...
 
 
 def stated(function: types.FunctionType, names: dict[str, Any]) -> dict[str, object]:
-    """The annotations of arrays, as the names of a module read them."""
-    texts = {name: getattr(hint, "__forward_arg__", hint) for name, hint in function.__annotations__.items()}
-    arrays = {name: text for name, text in texts.items() if any(kind in str(text) for kind in ARRAYS)}
-    return {name: eval(text, names) if isinstance(text, str) else text for name, text in arrays.items()}
+    """The annotations of arrays; one that needs a name which only a type checker imports is left out."""
+    found = {}
+    for name, hint in function.__annotations__.items():
+        text = getattr(hint, "__forward_arg__", hint)
+        if any(kind in str(text) for kind in ARRAYS):
+            with contextlib.suppress(NameError):
+                found[name] = eval(text, names) if isinstance(text, str) else text
+    return found
 
 
 def states_arrays(function: object) -> bool:
