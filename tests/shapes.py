@@ -38,30 +38,34 @@ def agrees(value: object, hint: object) -> bool:
 
 
 def checked(function: types.FunctionType, names: dict[str, Any]) -> Callable[..., Any]:
-    """The function with a check of its arguments and its result; axes of one name are of one size within a call."""
-    signature = inspect.signature(function)
-    hints: dict[str, object] = {}
-    read = functools.cache(lambda: hints.update(stated(function, names)))
+    """The function with a check of its arguments and its result; axes of one name are of one size within a call.
 
-    def check(name: str, value: object) -> None:
-        if name in hints and not agrees(value, hints[name]):
-            found = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
-            raise ShapeError(f"{function.__module__}.{function.__qualname__} states {name}: {hints[name]}, got {found}")
+    A function that refuses an argument by an error of its own does so.
+    """
+    signature = inspect.signature(function)
+    stated = functools.cache(lambda: annotations(function, names))
+
+    def fault(name: str, value: object) -> str | None:
+        if name not in stated() or agrees(value, stated()[name]):
+            return None
+        found = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
+        return f"{function.__module__}.{function.__qualname__} states {name}: {stated()[name]}, got {found}"
 
     @functools.wraps(function)
     def wrapper(*args: object, **kwargs: object) -> object:
-        read()
         with jaxtyped("context"):
-            for name, value in signature.bind(*args, **kwargs).arguments.items():
-                check(name, value)
+            given = signature.bind(*args, **kwargs).arguments.items()
+            faults = [text for name, value in given if (text := fault(name, value))]
             result = function(*args, **kwargs)
-            check("return", result)
+            faults += filter(None, [fault("return", result)])
+        if faults:
+            raise ShapeError("; ".join(faults))
         return result
 
     return wrapper
 
 
-def stated(function: types.FunctionType, names: dict[str, Any]) -> dict[str, object]:
+def annotations(function: types.FunctionType, names: dict[str, Any]) -> dict[str, object]:
     """The annotations of arrays; one that needs a name which only a type checker imports is left out."""
     found = {}
     for name, hint in function.__annotations__.items():
