@@ -186,7 +186,7 @@ class DesignSpace:
             raise ConfigError(f"Expected one of the parameters {list(self.names)}, got {name!r}: correct the name.")
         return self.names.index(name)
 
-    def contains(self, x: Float[Tensor, "n dx"], tolerance: float = 1e-5) -> Bool[Tensor, " n"]:
+    def contains(self, x: Float[Tensor, "*n dx"], tolerance: float = 1e-5) -> Bool[Tensor, "*n"]:
         """Return a mask of the designs that lie inside the bounds.
 
         Args:
