@@ -182,6 +182,7 @@ WRONG = {
 WORDS = {"generate": ["run=run", "target=0.5"], "train": TRAIN, "benchmark": [*OWN, *QUICK[:2]], "label": LABEL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "word", "named"),
     [(script, word, named) for script, cases in WRONG.items() for word, named in cases],

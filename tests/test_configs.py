@@ -93,6 +93,7 @@ def test_generate_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", options(BENCHMARK_GROUPS))
 def test_benchmark_composes(override):
     config = composed("benchmark", override)
@@ -143,6 +144,7 @@ def test_default_oracle_is_that_of_the_card():
     assert numerics["grids"] == {"": 9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["experiment"])
 def test_experiment_can_be_built(name):
     config = composed("benchmark", f"experiment={name}")
@@ -176,6 +178,7 @@ def test_command_line_changes_an_experiment():
     assert (config.targets, config.surrogate.network.blocks, config.evaluator.network.members) == ([1.0], 2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in GROUPS["hparams_search"] if name != "optuna"])
 def test_search_varies_settings_that_exist(name):
     """The first and the last combination compose; a search for a surrogate trains no model."""
@@ -268,6 +271,7 @@ def test_modules(group):
         assert isinstance(made, pl.LightningModule) and isinstance(made.network, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", options(["model", "surrogate"]))
 def test_module_at_its_full_size(override):
     """Network, optimizer and scheduler can be made."""
@@ -319,6 +323,7 @@ def test_defaults_of_constructors_are_those_of_the_file(path):
     assert {*inspect.signature(kind).parameters, *kind.defaults} - {"options"} <= set(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_network_and_its_module_need_no_settings(path):
     config, data = OmegaConf.load(path), instantiate(composed("train").data, _convert_="all")

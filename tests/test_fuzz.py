@@ -28,6 +28,8 @@ from matdesinne.training.mdn import LightningMDN
 from . import helpers
 from .helpers import CONF, box, prop, tiny_module
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["x1", "x2", "y"]
 SEEDS = st.integers(0, 2**64 - 1)
 PALETTE = b',"\n\r0189.-eE\x00\xff{}[]'

@@ -43,6 +43,7 @@ def evaluations(monkeypatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SCALED, ids=SCALED_NAMES)
 @pytest.mark.parametrize("value", [0.6, 50.0])
 def test_path_is_independent_of_units(method, value, close):

@@ -15,8 +15,8 @@ TARGET = Target((0.5,), (0.5,))
 
 @pytest.mark.parametrize(
     "y",
-    [torch.zeros(4), torch.zeros(4, 1, 1), torch.zeros(4, 1, dtype=torch.int64), [[0.5]]],
-    ids=["1-d", "3-d", "int", "list"],
+    [torch.zeros(4), torch.zeros(4, 1, 1), torch.zeros(4, 1, dtype=torch.int64)],
+    ids=["1-d", "3-d", "int"],
 )
 def test_an_argument_of_another_shape(y):
     with pytest.raises(ShapeError, match=r"Target\.residual states y"):
@@ -25,7 +25,7 @@ def test_an_argument_of_another_shape(y):
 
 def test_a_result_of_another_shape(monkeypatch):
     made = linear()
-    monkeypatch.setattr(made, "member_predictions", lambda features: torch.zeros(2, len(features), 3))
+    monkeypatch.setattr(made, "member_predictions", lambda features: torch.zeros(2, len(features) + 1, 1))
     with pytest.raises(ShapeError, match="states return"):
         made.predict(rows(box(), 5).x)
 
@@ -33,8 +33,8 @@ def test_a_result_of_another_shape(monkeypatch):
 def test_axes_of_one_name_are_of_one_size():
     model = tiny_network(CONF / "model" / "mdn.yaml", box(), [prop()])
     model.fit_scales(rows(box()))
-    with pytest.raises(ShapeError, match="log_prob states y"):
-        model.log_prob(torch.zeros(4, 2), torch.zeros(5, 1))
+    with pytest.raises(ShapeError, match="log_prob states"):
+        model.log_prob(torch.zeros(4, 2), torch.zeros(1, 1))
 
 
 def test_what_a_subclass_states_is_checked():

@@ -163,6 +163,7 @@ def test_trainer_gives_each_epoch_its_own_order(tmp_path):
     assert not torch.equal(second, third)
 
 
+@pytest.mark.slow
 def test_trainer_follows_the_order_of_seed_and_epoch(tmp_path):
     seen = orders_in_a_fit(tmp_path, 2, order_seed=7)
     made = TensorBatches(toy_data().split.train, 32, CPU, 7)

@@ -28,6 +28,7 @@ def run(tmp_path, monkeypatch, flat, undrawn) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_report_of_a_table_of_ones_own(run):
     """With rows beside; the figures that need cells are left out, and the report says so."""
     write_table(run)
@@ -39,6 +40,7 @@ def test_report_of_a_table_of_ones_own(run):
     assert page.count("<img") == 6
 
 
+@pytest.mark.slow
 def test_run_that_does_not_know_its_data(run):
     assert "rows of the data set</td>" not in explore(run, *SMALL, "targets=[0.5]")
 

@@ -137,6 +137,7 @@ def test_samples_differ(path):
     assert len(x.unique(dim=0)) == 50
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("chunk", [1, 7, 100])
 def test_batch_equals_its_rows(path, chunk, monkeypatch, close):
@@ -429,6 +430,7 @@ def test_log_prob_of_samples_is_higher(path):
         assert made.log_prob(x, y).mean() > made.log_prob(x + 3 * x.std(0), y).mean()
 
 
+@pytest.mark.slow
 @ONE_COORDINATE
 @densities
 def test_log_prob_is_the_density_of_the_samples(path):

@@ -110,6 +110,7 @@ def test_one_property_only():
         tiny_network(YAML, box(), [prop("y"), prop("w")])
 
 
+@pytest.mark.slow
 def test_trains_on_the_packaged_set(space, tmp_path):
     data = DesignDataModule(PackagedSource("mos2_gpaw"), space, GAP)
     made = tiny_module(YAML, space, GAP, hidden=32, depth=2)

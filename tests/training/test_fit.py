@@ -266,6 +266,7 @@ def test_equal_settings_train_once(table, tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -77,6 +77,7 @@ def test_each_of_several_properties():
     assert metrics["target_mae_y"] == pytest.approx(0, abs=1e-6) and metrics["target_mae_w"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "evaluations"), [(3, 4), (40, 21)])
 def test_logged_in_at_most_twenty_epochs(held_out, tmp_path, monkeypatch, epochs, evaluations):
     """And once more for the best epoch."""
