@@ -121,7 +121,7 @@ def test_check_names_the_fault(x, y, words):
 
 def test_check_rejects_no_rows():
     with pytest.raises(DatasetError, match=r"memory.*empty"):
-        check_table(DesignTable(torch.empty(0, 2), torch.empty(0, 1), torch.empty(0)), box(), [prop()], "memory")
+        check_table(DesignTable(torch.empty(0, 2), torch.empty(0, 1), torch.arange(0)), box(), [prop()], "memory")
 
 
 def test_check_forgives_rounding():

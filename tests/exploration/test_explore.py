@@ -53,6 +53,7 @@ def test_candidates_of_generate(run):
     assert [(entry.target.values, len(entry)) for entry in exploration.generated] == [((-0.5,), 10), ((0.5,), 10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "named"),
     [

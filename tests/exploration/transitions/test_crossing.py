@@ -47,6 +47,7 @@ def brute_force(surrogate, x: torch.Tensor, side: Side, free: list[bool], points
 DOWN = Side(-0.05, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [[True, True], [True, False], [False, True]], ids=["both", "first", "second"])
 @pytest.mark.parametrize(("surrogate", "side"), [(linear(), UP), (linear(), DOWN), (quadratic(), DOWN)])
 def test_nearest_crossing_is_that_of_brute_force(surrogate, free, side):
