@@ -81,6 +81,7 @@ def test_lines_are_short(path: Path):
     assert all(len(line) <= 140 for line in path.read_text().splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", options(TRAIN_GROUPS))
 def test_train_composes(override):
     config = composed("train", override)
@@ -112,6 +113,7 @@ def test_label_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("material", GROUPS["material"])
 @pytest.mark.parametrize("name", GROUPS["oracle"])
 def test_oracle(name, material):

@@ -60,6 +60,7 @@ def test_nearest_crossing_is_that_of_brute_force(surrogate, free, side):
     assert torch.equal(found.designs[both][:, ~torch.tensor(free)], x[both][:, ~torch.tensor(free)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("surrogate", "knobs", "free"),
     [
