@@ -81,6 +81,7 @@ def test_choice_takes_no_design_twice(count):
     assert len(set(rows.tolist())) == len(rows) == min(count, 5)
 
 
+@pytest.mark.slow
 def test_training_rows_grow_by_the_labels(learnt):
     made, rounds = learnt
     joined = pyarrow.parquet.read_table(made.folder / "round_1" / "labels.parquet").to_pandas()

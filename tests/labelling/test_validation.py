@@ -190,6 +190,7 @@ def test_oracle_of_other_designs(tmp_path):
         validate([drawn(0.5, 5)], 5, Sum(box(3)), executor, tmp_path, torch.Generator())
 
 
+@pytest.mark.slow
 def test_errors_are_logged_to_wandb(tmp_path, monkeypatch):
     """A real offline run is read back."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
