@@ -1,21 +1,30 @@
-# make demo: from a bare machine to candidates. make test: from a bare machine to passing tests. make gpaw: DFT labels, too.
+# make demo: from a bare machine to candidates. make gpaw: DFT labels, too.
+# make check: lint, types and the fast tests. make test: from a bare machine to passing tests; with COVERAGE=1 it reports the coverage.
+# make fuzz: all cases of the property tests, of which the other runs take a tenth.
 # make docs: the user guide, in build/docs. make browser: what the tests of report.html need.
 # make mutants: mutation tests, see docs/mutation.md. make oldest: the tests with the oldest versions that pyproject.toml allows.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 MUTATED ?= localization selection targets transforms
 
-.PHONY: demo test oldest lint docs mutants gpaw browser clean
+.PHONY: demo check test fuzz oldest lint docs mutants gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
 
-test: $(INSTALLED) lint
+check: lint
+	$(PYTEST) -m "not slow"
+
+test: lint
 	@$(MAKE) gpaw || echo "GPAW cannot be installed here: the tests that need it will be skipped."
 	@$(MAKE) browser || echo "Chromium cannot be installed here: the tests that need it will be skipped."
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=matdesinne --cov-report=term:skip-covered
+	$(PYTEST) $(if $(COVERAGE),--cov=matdesinne --cov-report=term:skip-covered)
+
+fuzz: $(INSTALLED)
+	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz
 
 # torch of that age comes with CUDA: several GB; warnings of other packages' age are no errors here
 oldest:

@@ -182,7 +182,7 @@ class DesignSpace:
             raise ConfigError(f"Expected one of the parameters {list(self.names)}, got {name!r}: correct the name.")
         return self.names.index(name)
 
-    def contains(self, x: Float[Tensor, "n dx"], tolerance: float = 1e-5) -> Bool[Tensor, " n"]:
+    def contains(self, x: Float[Tensor, "*n dx"], tolerance: float = 1e-5) -> Bool[Tensor, "*n"]:
         """Return a mask of the designs inside the bounds, up to a rounding error in float32 of this fraction of the width."""
         lower, upper = self.lower.to(x), self.upper.to(x)
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)

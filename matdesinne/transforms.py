@@ -39,11 +39,11 @@ class Standardizer(nn.Module):
         varies = std > 1e-6 * values.mean(dim=0).abs()
         self.std.copy_(torch.where(varies, std, torch.ones_like(std)))
 
-    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Convert physical to standardised values."""
         return (x - self.mean) / self.std
 
-    def inverse(self, u: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def inverse(self, u: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         """Convert standardised to physical values."""
         return u * self.std + self.mean
 

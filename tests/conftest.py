@@ -1,65 +1,24 @@
-"""What the tests share: tolerances, tiny spaces and networks, exact surrogates, the optional published data set."""
+"""Fixtures of all tests, marks and hypothesis profiles.
 
-import importlib
+It imports torch where it needs it only: the process that hands out the tests loads this file, too.
+"""
+
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import pytorch_lightning as pl
-import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from hypothesis import settings
 
-from matdesinne.candidates import Candidates
-from matdesinne.cli.config import config_folder
-from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.data.sources import Source
-from matdesinne.data.table import DesignTable
-from matdesinne.network import Batch, DesignNetwork
-from matdesinne.space import DesignSpace, Parameter
-from matdesinne.structures import Prototype
-from matdesinne.surrogates.base import Surrogate
-from matdesinne.targets import Property, Target
-from matdesinne.training.build import build_module
-from matdesinne.training.module import DesignModule
+from . import shapes
+from .warm import Warm
 
 ROOT = Path(__file__).parents[1]
-CONF = ROOT / "conf"
 
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
-"""Relative and absolute tolerance of every comparison; a test may widen it by a factor."""
+shapes.install("matdesinne")
 
-TINY = {"hidden": 16, "blocks": 2, "depth": 1, "members": 2, "components": 3, "latent": 3, "pieces": 2, "kpoints": 41}
-
-PARAMETERS = ",".join(
-    f"{{_target_:matdesinne.space.Parameter,name:{name},unit:m,lower:-1.0,upper:1.0}}" for name in ("x1", "x2")
-)
-QUICK = [
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "logger=csv",
-    "surrogate.network.hidden=16",
-    "surrogate.max_epochs=20",
-    "surrogate.batch_size=32",
-    "surrogate.optimizer.lr=0.01",
-    "model.max_epochs=1",
-    "data.synthetic.uniform=2000",
-    "data.synthetic.chains=200",
-    "data.synthetic.steps=1",
-]
-"""Words for a script that trains for a moment."""
-
-OWN = [
-    "data=csv",
-    "data.source.path=table.csv",
-    f"data.space.parameters=[{PARAMETERS}]",
-    "data.properties=[{_target_:matdesinne.targets.Property,name:y,unit:eV,floor:-1.0}]",
-]
-"""Words for the table that `write_table` writes."""
+settings.register_profile("tenth", max_examples=100, deadline=None, print_blob=True)
+settings.register_profile("fuzz", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("tenth")
 
 THIRD_PARTY_WARNINGS = [
     # Lightning 2.6 asks torch's pytree in a way that torch 2.13 wants to drop
@@ -67,203 +26,27 @@ THIRD_PARTY_WARNINGS = [
 ]
 
 
+SLOW_FIXTURES = {"warm", "built", "browser"}
+"""They start processes: whatever uses one is slow."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # marks also win over -W error on the command line
     for item in items:
+        if not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
         for entry in THIRD_PARTY_WARNINGS:
             item.add_marker(pytest.mark.filterwarnings(entry))
-
-
-def part_config(group: str, name: str = "mos2") -> DictConfig:
-    """What a file of conf/space or conf/prototype composes to with its defaults."""
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        return compose(f"{group}/{name}")[group]
-
-
-def load_part(group: str, name: str = "mos2"):
-    return instantiate(part_config(group, name), _convert_="all")
-
-
-def yaml_files(group: str) -> list[Path]:
-    return sorted((CONF / group).glob("*.yaml"))
-
-
-def tiny_module(
-    path: Path,
-    space: DesignSpace,
-    properties: list[Property],
-    seed: int = 0,
-    prototype: Prototype | None = None,
-    **settings: object,
-) -> DesignModule:
-    """The LightningModule of a YAML file, its network made small; same seed, same weights.
-
-    A setting goes to the network or to the module, whichever has it; one that neither has is left out.
-    """
-    config = OmegaConf.load(path)
-    changes = {key: value for key, value in {**TINY, **settings}.items() if key in config.network}
-    if isinstance(changes.get("hidden"), int) and OmegaConf.is_list(config.network.hidden):
-        changes["hidden"] = [changes["hidden"]] * len(config.network.hidden)
-    config.network.update(changes)
-    config.update({key: value for key, value in settings.items() if key in config})
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build_module(
-            config,
-            SimpleNamespace(space=space, properties=tuple(properties), prototype=prototype, training_rows=rows(space)),
-        )
-
-
-def tiny_network(
-    path: Path, space: DesignSpace, properties: list[Property], *args: object, **settings: object
-) -> DesignNetwork:
-    """The network of a YAML file, see `tiny_module`."""
-    return tiny_module(path, space, properties, *args, **settings).network
-
-
-def loss_of(module: DesignModule, batch: Batch) -> dict[str, torch.Tensor]:
-    """The losses of a batch, and under "objective" what a step minimises."""
-    losses = module.losses(batch)
-    return {"objective": losses["loss"], **losses}
-
-
-def perturb(module: torch.nn.Module, size: float = 0.3, seed: int = 0) -> None:
-    """Move the weights away from their start, where a coupling is the identity."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter))
-
-
-def box(dimension: int = 2, scale: float = 1.0) -> DesignSpace:
-    return DesignSpace([Parameter(f"x{i + 1}", "m", -scale, scale) for i in range(dimension)])
-
-
-def line(dimension: int = 2) -> DesignSpace:
-    return DesignSpace([Parameter(f"x{i + 1}", "m") for i in range(dimension)])
-
-
-def prop(name: str = "y", floor: float | None = None, censored: bool = False, margin: float = 0.0) -> Property:
-    return Property(name, "eV", floor, margin, censored)
-
-
-def rows(space: DesignSpace, count: int = 256, outputs: int = 1, seed: int = 0) -> Batch:
-    """Designs from the box (or a normal) with y = the sum of the coordinates, and their difference."""
-    generator = torch.Generator().manual_seed(seed)
-    x = space.sample(count, generator) if space.bounded else torch.randn(count, space.dimension, generator=generator)
-    y = torch.stack([x.sum(dim=1), x[:, 0] - x[:, -1]], dim=1)
-    return Batch(x, y[:, :outputs])
-
-
-class TableSource(Source):
-    """A table that is there already."""
-
-    def __init__(self, table: DesignTable) -> None:
-        self.table = table
-
-    def load(self, space, properties, root=None):
-        return self.table
-
-    @property
-    def name(self):
-        return "memory"
-
-
-def toy_data(count: int = 256, space: DesignSpace | None = None, **settings: object) -> DesignDataModule:
-    space = space or box()
-    batch = rows(space, count)
-    source = TableSource(DesignTable(batch.x, batch.y, torch.arange(count)))
-    return DesignDataModule(source, space, [prop()], **{"test": 0.1, "validation": 0.1, **settings})
-
-
-def trainer(folder: Path, **settings: object) -> pl.Trainer:
-    options = {
-        "accelerator": "cpu",
-        "max_epochs": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(default_root_dir=folder, **{**options, **settings})
-
-
-def trainer_config(**changes: object) -> DictConfig:
-    """What conf/trainer composes to, for two quiet epochs."""
-    quick = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False}
-    return OmegaConf.merge(OmegaConf.load(CONF / "trainer" / "default.yaml"), quick, changes)
-
-
-def make_trainer(**changes: object):
-    """What train.py gives to `fit`."""
-    return instantiate(trainer_config(**changes))
-
-
-def write_table(folder: Path, change=None) -> Path:
-    x = box().sample(120, torch.Generator().manual_seed(0))
-    lines = ["x1,x2,y", *(f"{a},{b},{a + b}" for a, b in x.tolist())]
-    lines = change(lines) if change else lines
-    (folder / "table.csv").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def script_config(name: str, folder: Path, *overrides: str) -> DictConfig:
-    """What Hydra gives to a script's task that runs in this process with this folder."""
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        config = compose(name, list(overrides), return_hydra_config=True)
-    config.hydra.runtime.output_dir = str(folder)
-    HydraConfig.instance().set_config(config)
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-
-
-def run_train(config: DictConfig) -> float:
-    """What train.py does with a configuration of `script_config`, in this process."""
-    return importlib.import_module("train").main(config)
-
-
-class Linear(Surrogate):
-    """y = A x."""
-
-    def __init__(self, space: DesignSpace, properties: list[Property], matrix: list[list[float]]) -> None:
-        super().__init__(space, properties)
-        self.register_buffer("matrix", torch.tensor(matrix))
-        self.fit_scales(Batch(rows(space, 8).x, torch.tensor([[0.0], [2.0]]).expand(2, len(properties))))
-
-    def member_predictions(self, features):
-        return (self.features.scale.inverse(features) @ self.matrix.T).unsqueeze(0)
-
-
-class Quadratic(Linear):
-    """y = (A x) + |x|^2, two members that differ by `gap`."""
-
-    gap = 0.02
-
-    def member_predictions(self, features):
-        x = self.features.scale.inverse(features)
-        mean = x @ self.matrix.T + x.square().sum(dim=1, keepdim=True)
-        return torch.stack([mean - self.gap / 2, mean + self.gap / 2])
-
-
-def linear(dimension: int = 2, outputs: int = 1) -> Linear:
-    matrix = [[1.0] * dimension, [1.0] + [0.0] * (dimension - 2) + [-1.0]][:outputs]
-    return Linear(box(dimension), [prop("y"), prop("w")][:outputs], matrix).eval()
-
-
-def quadratic(dimension: int = 2) -> Quadratic:
-    return Quadratic(box(dimension), [prop()], [[0.5] * dimension]).eval()
-
-
-def candidates(surrogate: Surrogate, x: torch.Tensor, target: object) -> Candidates:
-    wanted = target if isinstance(target, Target) else Target.parse(target, surrogate.properties)
-    mean, std = surrogate.predict_many(x)
-    return Candidates(surrogate.space, surrogate.properties, x, wanted, mean, std, "sampled")
 
 
 @pytest.fixture
 def close():
     """Compare tensors to the tolerance of the first one's dtype."""
+    import numpy as np
+    import torch
+
+    from .toys import TOLERANCE
 
     def check(actual: object, expected: object, factor: float = 1.0) -> None:
         actual = torch.as_tensor(actual)
@@ -275,22 +58,36 @@ def close():
 
 
 @pytest.fixture
-def generator() -> torch.Generator:
+def generator():
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture
 def untouched_seed():
     """Library code must not draw from, or set, torch's global generator."""
+    import torch
+
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 @pytest.fixture(scope="session")
-def prototype() -> Prototype:
+def warm():
+    """Runs scripts in forks of a process that has imported what they need."""
+    made = Warm()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def prototype():
     """The atoms of monolayer MoS2."""
-    return instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
+    from .toys import load_part
+
+    return load_part("prototype")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from matdesinne.errors import InterruptionError
 from matdesinne.training.fit import fit
 from matdesinne.training.module import DesignModule, adamw
 
-from .conftest import CONF, make_trainer
+from .toys import CONF, make_trainer
 from .training.test_resume import BATCH_SIZE, data, module
 
 EPOCHS = 3

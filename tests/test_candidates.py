@@ -12,7 +12,7 @@ from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.targets import Target
 
-from .conftest import box, candidates, linear, prop, quadratic, rows
+from .toys import box, candidates, linear, prop, quadratic, rows
 
 
 @pytest.fixture(params=["value", "interval", "open", "two"])

@@ -35,7 +35,7 @@ from matdesinne.training.module import DesignModule, InverseModule
 from matdesinne.training.surrogates import SurrogateModule
 from matdesinne.training.sweeps import SweepTable
 
-from .conftest import CONF, ROOT, load_part, part_config, tiny_module
+from .toys import CONF, ROOT, load_part, part_config, tiny_module
 
 GROUPS = {
     path.name: sorted(str(file.relative_to(path).with_suffix("")) for file in path.rglob("*.yaml"))
@@ -81,6 +81,7 @@ def test_lines_are_short(path: Path):
     assert all(len(line) <= 140 for line in path.read_text().splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", options(TRAIN_GROUPS))
 def test_train_composes(override):
     config = composed("train", override)
@@ -93,6 +94,7 @@ def test_generate_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", options(BENCHMARK_GROUPS))
 def test_benchmark_composes(override):
     config = composed("benchmark", override)
@@ -111,6 +113,7 @@ def test_label_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("material", GROUPS["material"])
 @pytest.mark.parametrize("name", GROUPS["oracle"])
 def test_oracle(name, material):
@@ -143,6 +146,7 @@ def test_default_oracle_is_that_of_the_card():
     assert numerics["grids"] == {"": 9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS["experiment"])
 def test_experiment_can_be_built(name):
     config = composed("benchmark", f"experiment={name}")
@@ -176,6 +180,7 @@ def test_command_line_changes_an_experiment():
     assert (config.targets, config.surrogate.network.blocks, config.evaluator.network.members) == ([1.0], 2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in GROUPS["hparams_search"] if name != "optuna"])
 def test_search_varies_settings_that_exist(name):
     """The first and the last combination compose; a search for a surrogate trains no model."""
@@ -268,6 +273,7 @@ def test_modules(group):
         assert isinstance(made, pl.LightningModule) and isinstance(made.network, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", options(["model", "surrogate"]))
 def test_module_at_its_full_size(override):
     """Network, optimizer and scheduler can be made."""
@@ -319,6 +325,7 @@ def test_defaults_of_constructors_are_those_of_the_file(path):
     assert {*inspect.signature(kind).parameters, *kind.defaults} - {"options"} <= set(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_network_and_its_module_need_no_settings(path):
     config, data = OmegaConf.load(path), instantiate(composed("train").data, _convert_="all")

@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 
-from .conftest import script_config
 from .test_scripts import write_run
+from .toys import script_config
 
 
 def candidates(folder, *words: str) -> bytes:
@@ -25,11 +25,13 @@ def test_same_seed_same_candidates_bit_for_bit(run, tmp_path, target):
     assert candidates(tmp_path / "a", *words) == candidates(tmp_path / "b", *words)
 
 
+@pytest.mark.slow
 def test_other_seed_other_candidates(run, tmp_path):
     words = [f"run={run}", "target=[null,9]", "accepted_error=9"]
     assert candidates(tmp_path / "a", *words, "seed=1") != candidates(tmp_path / "b", *words, "seed=2")
 
 
+@pytest.mark.slow
 def test_pretrained_design(tmp_path):
     """With selection and localization as they come."""
     words = ["target=1.0", "seed=3"]

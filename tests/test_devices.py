@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from . import several_devices
-from .conftest import ROOT
+from .toys import ROOT
+
+pytestmark = pytest.mark.slow
 
 NAMES = ["model/cinn", "model/inn", "model/mdn", "model/cvae", "surrogate/bands", "surrogate/tight_binding"]
 

@@ -2,8 +2,6 @@
 
 import importlib.util
 import itertools
-import json
-import os
 import re
 import shlex
 import shutil
@@ -20,7 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from matdesinne.cli.config import config_folder
 
-from .conftest import ROOT
+from .toys import ROOT
+from .warm import Warm, environment
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -177,22 +176,6 @@ def test_blocks_are_of_known_kinds(path):
     assert [str(block) for block in blocks(path) if block.file is None and block.language not in kinds] == []
 
 
-@pytest.fixture(scope="module")
-def warm():
-    """Runs scripts one after another, each as in a process of its own."""
-    program = [sys.executable, str(ROOT / "tests" / "warm.py")]
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(program, env=environment(ROOT), **streams) as process:
-        yield process
-        process.stdin.close()
-
-
-def environment(root: Path) -> dict[str, str]:
-    """That of a user who has the sources of a folder."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON", "COV_", "HYDRA"))}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "WANDB_MODE": "offline"}
-
-
 def script(root: Path, words: list[str]) -> tuple[Path, list[str]] | None:
     """The script that a command runs and its words; none of other commands."""
     if words[0] in PROJECT["scripts"]:
@@ -220,7 +203,7 @@ def compose_all(command: str) -> None:
 class Page:
     """A folder in which the blocks of a page run one after another."""
 
-    def __init__(self, path: Path, folder: Path, warm: subprocess.Popen) -> None:
+    def __init__(self, path: Path, folder: Path, warm: Warm) -> None:
         self.path, self.folder, self.warm = path, folder, warm
         self.root = folder if path.stem in CHECKOUT else ROOT
         self.names: dict[str, object] = {"__name__": "page"}
@@ -251,7 +234,7 @@ class Page:
             command = command.replace(TRAINER, SWEEPER, 1)
         words = shlex.split(f"{command} {CHEAPER.get(begin) or SWEEPS.get(begin, '')}")
         called = script(self.root, words)
-        status, said = self.plain(words) if called is None else self.warmly(*called)
+        status, said = self.plain(words) if called is None else self.warm.run(*called, self.folder, environment(self.root))
         assert status == 0, f"{block}: {shlex.join(words)}\n{said}"
 
     def plain(self, words: list[str]) -> tuple[int, str]:
@@ -259,12 +242,6 @@ class Page:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         done = subprocess.run(words, cwd=self.folder, env=environment(self.root), timeout=300, check=False, **streams)
         return done.returncode, done.stdout
-
-    def warmly(self, name: Path, words: list[str]) -> tuple[int, str]:
-        output = self.folder / ".output"
-        places = {"script": str(name), "folder": str(self.folder), "output": str(output)}
-        print(json.dumps({"words": words, "environment": environment(self.root), **places}), file=self.warm.stdin, flush=True)
-        return int(self.warm.stdout.readline()), output.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
@@ -322,6 +299,7 @@ def test_every_module_is_in_the_reference():
     assert sorted(listed) == sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sphinx", "furo", "myst_nb", "sphinxcontrib.mermaid")),
     reason="needs the extra docs",

@@ -14,7 +14,7 @@ from matdesinne.exports import Exports, structures
 from matdesinne.structures import write_extxyz
 from matdesinne.targets import Property, Target
 
-from .conftest import box, candidates, load_part, quadratic, rows
+from .toys import box, candidates, load_part, quadratic, rows
 
 FORMATS = ["cif", "poscar", "ase_db", "chemiscope"]
 COUNT = 12

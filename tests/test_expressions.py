@@ -8,11 +8,13 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from matdesinne.errors import ConfigError
 from matdesinne.expressions import Column, Rule
+
+from .toys import cases
 
 VALUES = {
     "a": torch.tensor([-2.0, -0.5, 0.0, 0.5, 3.0], dtype=torch.float64),
@@ -212,8 +214,8 @@ def test_the_canary_sings():
 
 
 @given(texts=st.lists(TEXTS, min_size=50, max_size=50))
-@settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-def test_ten_thousand_texts_raise_our_error_or_are_rules(texts):
+@cases(200, suppress_health_check=list(HealthCheck))
+def test_texts_raise_our_error_or_are_rules(texts):
     with canary() as calls:
         for text in texts:
             try:

@@ -1,4 +1,4 @@
-"""Whatever bytes and values come, no error but ours: some 11,000 cases, the same in every run."""
+"""Whatever bytes and values come, no error but ours: some 11,000 cases in `make fuzz`, other ones in every run."""
 
 import functools
 import io
@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
@@ -25,7 +25,10 @@ from matdesinne.targets import Property, Target
 from matdesinne.training.checkpoints import read_network
 from matdesinne.training.mdn import LightningMDN
 
-from .conftest import CONF, box, prop, tiny_module
+from . import toys
+from .toys import CONF, box, prop, tiny_module
+
+pytestmark = pytest.mark.slow
 
 NAMES = ["x1", "x2", "y"]
 SEEDS = st.integers(0, 2**64 - 1)
@@ -33,14 +36,8 @@ PALETTE = b',"\n\r0189.-eE\x00\xff{}[]'
 TABLE = b"x1,x2,y\n0.5,0.25,0.75\n-0.5,0.25,-0.25\n1.0,-1e-3,2.5\n"
 
 
-def cases(count: int):
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-    )
+SLOW_STRATEGIES = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+cases = functools.partial(toys.cases, suppress_health_check=SLOW_STRATEGIES)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import wandb
 
 import generate
 
-from .conftest import script_config
+from .toys import script_config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["logger=default"]], ids=["silent", "logged"])
 def test_results_of_a_generation(tmp_path, monkeypatch, words):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:

@@ -22,7 +22,7 @@ from matdesinne.training.checkpoints import read_network
 from matdesinne.training.fit import fit
 from matdesinne.training.mdn import LightningMDN
 
-from .conftest import CONF, box, make_trainer, prop, tiny_module, toy_data
+from .toys import CONF, box, make_trainer, prop, tiny_module, toy_data
 
 NAMES = ["x1", "x2", "y"]
 

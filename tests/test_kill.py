@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 from matdesinne.training import checkpoints
 from matdesinne.training.module import DesignModule
 
-from .conftest import OWN, QUICK, ROOT, run_train, script_config, write_table
+from .toys import OWN, QUICK, ROOT, run_train, script_config, write_table
 from .training.test_resume import MDN, last_weights, same, train, weights
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("MATDESINNE_KILL_ROUNDS", "12"))
 """1,000 by hand: `MATDESINNE_KILL_ROUNDS=1000 pytest tests/test_kill.py -k rounds`."""

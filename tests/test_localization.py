@@ -8,7 +8,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.localization import Adam, GradientDescent, MeanGradientDescent, Newton
 from matdesinne.pipeline import InverseDesign
 
-from .conftest import Quadratic, box, candidates, linear, prop, quadratic, rows
+from .toys import Quadratic, box, candidates, linear, prop, quadratic, rows
 
 BOTH = [Newton(), GradientDescent(rate=0.05, steps=150), Adam(rate=0.05)]
 NAMES = ["newton", "gradient", "adam"]
@@ -73,6 +73,7 @@ def test_newton_step_is_clipped():
     assert (moved.designs - x).norm() <= 0.1 + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 @pytest.mark.parametrize("target", [0.5, 1.99, 50.0, [None, -1.99]])
 def test_stays_in_the_box(method, target, start):
@@ -108,6 +109,7 @@ def test_interval_stops_at_the_edge(method, start):
     torch.testing.assert_close(moved.mean[outside], edge, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_rows_are_independent(method, chunk, start, monkeypatch, close):
@@ -118,6 +120,7 @@ def test_rows_are_independent(method, chunk, start, monkeypatch, close):
     close(method.localize(table, surrogate).designs, together.designs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 def test_repeats_exactly(method, start):
     surrogate = quadratic()
@@ -148,6 +151,7 @@ def test_no_rows(method):
     assert len(method.localize(candidates(surrogate, torch.empty(0, 2), 0.5), surrogate)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [GradientDescent(rate=0.05, steps=500), Adam(rate=0.05)], ids=["gradient", "adam"])
 def test_descent_converges(method, start):
     surrogate = quadratic()
@@ -210,6 +214,7 @@ def within(table, **narrow):
     return dataclasses.replace(table, space=space, designs=designs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*BOTH, MeanGradientDescent(0.1, 50)], ids=[*NAMES, "mean"])
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0])
 def test_fixed_parameter_stays(method, value, start):
@@ -227,6 +232,7 @@ def test_target_is_reached_in_the_other_parameters(method, start):
     assert moved.error.max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 @pytest.mark.parametrize("target", [0.3, 50.0, [None, -50.0]])
 def test_narrower_bounds_hold(method, target, start):
@@ -274,6 +280,7 @@ def test_mean_descent_is_that_of_autograd(count, scale, close):
     close(moved.designs, expected, factor=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_mean_descent_is_independent_of_the_chunks(chunk, start, monkeypatch, close):
     surrogate = quadratic()
@@ -319,6 +326,7 @@ def test_mean_descent_leaves_rows_inside_an_interval_alone(start):
     assert (moved.designs[~inside] != start[~inside]).any(dim=1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 13])
 def test_packaged_weights_give_a_batch_what_they_give_its_rows(chunk, monkeypatch):
     """The default surrogate; in double precision, where kinks of the gap do not make rounding decide on a step."""

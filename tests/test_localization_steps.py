@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from matdesinne.localization import Adam, GradientDescent, MeanGradientDescent, Newton
 from matdesinne.space import DesignSpace, Parameter
 
-from .conftest import Linear, box, candidates, linear, prop, quadratic, rows, yaml_files
+from .toys import Linear, box, candidates, linear, prop, quadratic, rows, yaml_files
 
 HALF_WIDTHS = torch.tensor([4.0, 0.25])
 UNEVEN = DesignSpace([Parameter(f"x{i + 1}", "m", -width, width) for i, width in enumerate(HALF_WIDTHS.tolist())])
@@ -43,6 +43,7 @@ def evaluations(monkeypatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SCALED, ids=SCALED_NAMES)
 @pytest.mark.parametrize("value", [0.6, 50.0])
 def test_path_is_independent_of_units(method, value, close):

@@ -12,7 +12,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.checkpoints import read_checkpoint
 from matdesinne.training.mdn import LightningMDN
 
-from .conftest import CONF, box, line, prop, tiny_module, tiny_network, toy_data, trainer
+from .toys import CONF, box, line, prop, tiny_module, tiny_network, toy_data, trainer
 
 MDN_YAML = CONF / "model" / "mdn.yaml"
 

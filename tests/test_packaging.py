@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from .conftest import QUICK, ROOT
+from .toys import QUICK, ROOT
 
 FOLDERS = ["conf", "docs", "matdesinne", "tests"]
 SCRIPTS = ["train", "generate", "benchmark", "label", "explore"]

@@ -16,7 +16,7 @@ from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Expression, Tolerance
 from matdesinne.targets import Target
 
-from .conftest import CONF, Linear, box, linear, load_part, prop, rows, tiny_network, yaml_files
+from .toys import CONF, Linear, box, linear, load_part, prop, rows, tiny_network, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
@@ -402,6 +402,7 @@ def test_no_such_accurate_surrogate(tmp_path):
         InverseDesign.load("pretrained", refine_with="wrong")
 
 
+@pytest.mark.slow
 def test_generating_imports_nothing_slow_that_it_does_not_need():
     """The import of each takes as long as ten thousand candidates."""
     slow = ["pytorch_lightning", "ase", "FrEIA", "scipy.stats", "pandas", "sklearn"]

@@ -3,7 +3,6 @@
 import csv
 import importlib
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -20,46 +19,32 @@ from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, save_network
 from matdesinne.pipeline import InverseDesign
 
-from .conftest import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
+from .toys import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
+from .warm import environment
 
 
-def script(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run one script in a folder, with more variables of its environment; both streams in one text."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environment = {
-        **kept,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "NETRC": "none",
-        **(variables or {"WANDB_MODE": "offline"}),
-    }
-    environment.pop("HYDRA_FULL_ERROR", None)
-    environment.pop("PYTHONWARNINGS", None)
-    name, *arguments = words
-    return subprocess.run(
-        [sys.executable, str(ROOT / name), *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="session")
+def works(warm):
+    """What a script says that runs in a folder, with more variables of its environment."""
+
+    def run(folder: Path, name: str, *words: str, **variables: str) -> str:
+        status, said = warm.run(ROOT / name, list(words), folder, environment(ROOT, **variables))
+        assert status == 0, said
+        return said
+
+    return run
 
 
-def works(folder: Path, *words: str, **variables: str) -> str:
-    result = script(folder, *words, **variables)
-    assert result.returncode == 0, result.stdout
-    return result.stdout
-
-
-def rejected(folder: Path, *words: str) -> str:
+@pytest.fixture(scope="session")
+def rejected(warm):
     """What a script says before it gives up, without a traceback."""
-    result = script(folder, *words)
-    assert result.returncode != 0, result.stdout
-    assert "Traceback" not in result.stdout, result.stdout
-    return result.stdout
+
+    def run(folder: Path, name: str, *words: str) -> str:
+        status, said = warm.run(ROOT / name, list(words), folder, environment())
+        assert status != 0 and "Traceback" not in said, said
+        return said
+
+    return run
 
 
 def one_error(said: str) -> str:
@@ -96,7 +81,7 @@ def write_run(folder: Path) -> Path:
     return folder
 
 
-def test_a_model_without_a_surrogate(tmp_path):
+def test_a_model_without_a_surrogate(tmp_path, works, rejected):
     """It samples a posterior; there is nothing to localize by."""
     words = ["surrogate=null", "data.synthetic=null", "model.max_epochs=1", "logger=csv", "trainer.accelerator=cpu"]
     write_table(tmp_path)
@@ -115,7 +100,7 @@ CLOSED_PROXY = {
 
 
 @pytest.fixture(scope="module")
-def packaged_run(tmp_path_factory) -> Path:
+def packaged_run(tmp_path_factory, works) -> Path:
     """A run on the packaged set, resumed for a second epoch; without a network, without and with a key for the log."""
     folder = tmp_path_factory.mktemp("packaged")
     words = [word for word in QUICK if word != "logger=csv"]
@@ -155,7 +140,7 @@ def test_offline_log_is_told(packaged_run, said, reason):
     assert [reason in line for line in lines if "Weights & Biases is offline" in line] == [True]
 
 
-def test_generate_writes_candidates(packaged_run):
+def test_generate_writes_candidates(packaged_run, works):
     said = works(packaged_run, "generate.py", "run=run", "target=[null,9]", "num_samples=40", "hydra.run.dir=out")
     assert "band_gap" in said and "eV" in said
     out = packaged_run / "out"
@@ -170,7 +155,7 @@ def test_generate_writes_candidates(packaged_run):
     assert (out / "candidates.png").is_file()
 
 
-def test_sweep_over_two_models(tmp_path):
+def test_sweep_over_two_models(tmp_path, works):
     """One Weights & Biases run a job, one surrogate for both."""
     write_table(tmp_path)
     words = [word for word in QUICK if word != "logger=csv"]
@@ -189,7 +174,7 @@ def test_sweep_over_two_models(tmp_path):
     assert losses == sorted(losses)
 
 
-def test_benchmark(tmp_path):
+def test_benchmark(tmp_path, works):
     words = [word for word in QUICK if not word.startswith(("model.", "logger="))]
     small = [
         "surrogate.network.members=1",
@@ -236,7 +221,7 @@ def test_generate_names_what_is_needed(tmp_path, fails, words, named):
     assert named in fails("generate", "run=run", *words)
 
 
-def test_where(tmp_path):
+def test_where(tmp_path, works):
     """As a user writes it, with characters that Hydra's own grammar has not."""
     write_run(tmp_path)
     works(
@@ -274,7 +259,7 @@ def test_label_names_what_is_needed(fails, words, named):
     assert named in fails("label", "folder=out", *words)
 
 
-def test_label_and_validate(tmp_path):
+def test_label_and_validate(tmp_path, works):
     """Sobol designs by an ensemble, and candidates against it."""
     write_run(tmp_path)
     oracle = ["oracle=surrogate", "oracle.run=run", "executor.workers=1"]
@@ -288,7 +273,7 @@ def test_label_and_validate(tmp_path):
     assert (tmp_path / "check" / "validation.png").is_file()
 
 
-def test_active_learning(tmp_path):
+def test_active_learning(tmp_path, works, rejected):
     """One round: labels by an ensemble join the user's table."""
     write_run(tmp_path)
     write_table(tmp_path)
@@ -339,20 +324,19 @@ def test_command_of_a_checkout_that_is_installed_in_place(monkeypatch, capsys, n
 
 
 @pytest.mark.parametrize(("word", "wrong"), [("model=nothing", "nothing"), ("model.widht=3", "widht")])
-def test_unknown_word(tmp_path, word, wrong):
+def test_unknown_word(tmp_path, rejected, word, wrong):
     """In Hydra's own words: it reads the command line before any code of ours."""
     assert wrong in rejected(tmp_path, "train.py", word)
 
 
+@pytest.mark.slow
 def test_error_is_one_line(tmp_path):
-    assert "nowhere" in one_error(rejected(tmp_path, "generate.py", "run=nowhere", "target=0.5"))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_missing_gpu(tmp_path, fails):
-    write_table(tmp_path)
-    said = fails("train", "model=mdn", *OWN, *QUICK, "trainer.accelerator=gpu")
-    assert "trainer.accelerator=cpu" in said
+    """In a process of its own."""
+    command = [sys.executable, str(ROOT / "generate.py"), "run=nowhere", "target=0.5"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), text=True, timeout=300, check=False, **streams)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    assert "nowhere" in one_error(result.stdout)
 
 
 def test_resume_of_nothing(fails):

@@ -9,7 +9,7 @@ from matdesinne.selection import All, Expression, InsideSpace, Selection, Spread
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.targets import Target
 
-from .conftest import box, prop
+from .toys import box, prop
 
 
 def table(designs=None, mean=None, std=None) -> Candidates:

@@ -7,7 +7,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.surrogates.mlp import MLPSurrogate
 
-from .conftest import box, line, load_part, prop
+from .toys import box, line, load_part, prop
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,7 @@ def test_symmetry_rule_has_three_entries(rule):
         DesignSpace(box().parameters, [Symmetry({"x1": rule})])
 
 
+@pytest.mark.slow
 def test_infinite_group_is_an_error():
     with pytest.raises(ConfigError, match="group"):
         DesignSpace(box().parameters, [Symmetry({"x1": [1, "x1", 1]})]).group()

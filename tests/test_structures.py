@@ -9,7 +9,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.structures import CELL_PARAMETERS, write_extxyz
 from matdesinne.targets import Property, Target
 
-from .conftest import box, candidates, load_part, quadratic, rows
+from .toys import box, candidates, load_part, quadratic, rows
 
 
 @pytest.fixture(scope="module")

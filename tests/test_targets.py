@@ -5,13 +5,13 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from matdesinne.errors import ConfigError, TargetError
 from matdesinne.targets import Property, Target
 
-from .conftest import prop
+from .toys import cases, prop
 
 INF = math.inf
 GAP = [prop("band_gap", floor=0.0)]
@@ -94,7 +94,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner), max_leaves=6)
 
 
-@settings(max_examples=400, deadline=None)
+@cases(400)
 @given(value=anything, properties=st.sampled_from([FREE, GAP, TWO]))
 @example(value=10**400, properties=FREE)
 def test_parse_gives_an_ordered_target_or_our_error(value, properties):
@@ -106,7 +106,7 @@ def test_parse_gives_an_ordered_target_or_our_error(value, properties):
     assert all(low <= high for low, high in zip(target.lower, target.upper, strict=True))
 
 
-@settings(max_examples=200, deadline=None)
+@cases(200)
 @given(
     low=st.floats(-1e6, 1e6),
     width=st.floats(0, 1e6),

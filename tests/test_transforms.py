@@ -7,7 +7,7 @@ from torch.distributions import Normal
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.transforms import BoxScaler, DesignTransform, PhysicalUnits, Standardizer, TargetFeatures
 
-from .conftest import box
+from .toys import box
 
 MIXED = DesignSpace([Parameter("a", "m", 2.0, 5.0), Parameter("b", "m"), Parameter("c", "m", lower=0.0)])
 

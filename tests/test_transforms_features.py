@@ -8,7 +8,7 @@ from matdesinne.space import DesignSpace, Parameter
 from matdesinne.structures import CELL_PARAMETERS, Prototype
 from matdesinne.transforms import BoxFeatures, CellFeatures
 
-from .conftest import box, line, load_part, rows
+from .toys import box, line, load_part, rows
 
 CUTOFF = 3.2
 

@@ -8,11 +8,16 @@ import importlib
 import json
 import os
 import runpy
+import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 OURS = "matdesinne"
+TESTS = ("COV_", "HYDRA", "PYTEST", "PYTHON", "WANDB_")
+"""Variables that the tests are started with."""
 USED = [
     "cli.arguments",
     "cli.config",
@@ -22,6 +27,35 @@ USED = [
     "exploration.transitions.section",
     "benchmark.suites",
 ]
+
+
+def environment(root: Path = ROOT, **variables: str) -> dict[str, str]:
+    """That of a user who has the sources of a folder, and some variables of his own."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(TESTS)}
+    fixed = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "NETRC": "none"}
+    return {**others, **fixed, **(variables or {"WANDB_MODE": "offline"})}
+
+
+class Warm:
+    """Runs scripts one after another, each as in a process of its own."""
+
+    def __init__(self) -> None:
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen([sys.executable, __file__], env=environment(), **streams)
+
+    def run(self, script: Path, words: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+        """How a script ended in a folder, and what it said on both streams."""
+        with tempfile.TemporaryDirectory() as place:
+            output = Path(place) / "output"
+            job = {"script": str(script), "folder": str(folder), "output": str(output)}
+            print(json.dumps({**job, "words": words, "environment": environment}), file=self.process.stdin, flush=True)
+            status = int(self.process.stdout.readline())
+            return status, output.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def run(job: dict) -> int:

@@ -201,17 +201,17 @@ def _mixture(raw: Float[Tensor, "n m3"], truncate: bool) -> _Mixture:
     return _Mixture(log_weight, mean, rate, low.sigmoid(), flipped, mass, truncate)
 
 
-def _unit(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"]) -> Float[Tensor, " n"]:
+def _unit(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "*#n"]) -> Float[Tensor, " n"]:
     """The coordinate v in [0, 1]."""
     return torch.where(bounded, torch.special.ndtr(uj), ((uj + _REACH) / (2 * _REACH)).clamp(0, 1))
 
 
-def _log_slope(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"]) -> Float[Tensor, " n"]:
+def _log_slope(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "*#n"]) -> Float[Tensor, " n"]:
     """Logarithm of dv / du."""
     return torch.where(bounded, -0.5 * uj.square() - _HALF_LOG_2_PI, -math.log(2 * _REACH))
 
 
-def _log_density(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "#n"], mixture: _Mixture) -> Float[Tensor, " n"]:
+def _log_density(uj: Float[Tensor, " n"], bounded: Bool[Tensor, "*#n"], mixture: _Mixture) -> Float[Tensor, " n"]:
     return _log_density_unit(_unit(uj, bounded), mixture) + _log_slope(uj, bounded)
 
 

@@ -142,7 +142,7 @@ def checked_huber(huber: float) -> float:
     return huber
 
 
-def huber_loss(residual: Float[Tensor, ...], delta: float) -> Float[Tensor, ...]:
+def huber_loss(residual: Float[Tensor, "*n"], delta: float) -> Float[Tensor, "*n"]:
     """Quadratic below delta, of slope one above; delta in the unit of the residual."""
     size = residual.abs()
     return torch.where(size < delta, size.square() / (2 * delta), size - delta / 2)

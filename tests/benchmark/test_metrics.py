@@ -7,7 +7,7 @@ from matdesinne.benchmark.metrics import coverage, mean_target_error, spread_rat
 from matdesinne.data.table import DesignTable
 from matdesinne.targets import Target
 
-from ..conftest import Linear, box, linear, prop, rows
+from ..toys import Linear, box, linear, prop, rows
 
 HALF = torch.ones(2)
 

@@ -9,6 +9,8 @@ import torch
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.errors import TrainingError
 
+pytestmark = pytest.mark.slow
+
 
 def write(folder, name, values):
     (folder / name).write_text(f"{values.sum():g} {torch.get_num_threads()}", encoding="utf-8")

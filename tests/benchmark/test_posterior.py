@@ -10,7 +10,7 @@ from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, InsideSpace
 
-from ..conftest import CONF, Linear, box, linear, prop, rows, tiny_network
+from ..toys import CONF, Linear, box, linear, prop, rows, tiny_network
 
 COUNT = 60
 
@@ -27,6 +27,7 @@ def test_distinct_distributions_can():
     assert c2st(normal(300, 0), normal(300, 1) + 6) > 0.98
 
 
+@pytest.mark.slow
 def test_classifier_sees_correlations():
     """Equal in every coordinate alone."""
     x = normal(400, 0)
@@ -89,6 +90,7 @@ def before_and_after() -> list[PosteriorRow]:
     return compared()
 
 
+@pytest.mark.slow
 def test_every_model_before_and_after_localization_at_every_target():
     found = compared(names=("mdn", "cvae"), targets=(0.0, 0.5))
     methods = ["MDN", "MatDesINNe-MDN", "cVAE", "MatDesINNe-cVAE"]
@@ -102,6 +104,7 @@ def test_sizes_of_what_is_compared(before_and_after):
     assert 0 < after.samples <= COUNT
 
 
+@pytest.mark.slow
 def test_an_exact_posterior_is_near_the_reference():
     """Uniform designs moved straight onto a line are uniform on it but for its ends; an untrained model is not on it."""
 
@@ -128,6 +131,7 @@ def test_no_copy_of_far_rows(before_and_after):
         assert row.nearest > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "place"), [("sampled", 0), ("localized", 1)])
 def test_copies_of_training_rows_are_counted(stage, place):
     design = InverseDesign(model("mdn"), linear(), REFINEMENT.selection, REFINEMENT.localization)
@@ -150,6 +154,7 @@ def test_distances_are_in_half_widths(before_and_after):
     assert found.nearest == pytest.approx(before_and_after[0].nearest, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_target_that_nothing_reaches_has_no_refined_row():
     assert {row.target for row in compared(targets=[0.5, 50.0]) if row.method.startswith("MatDesINNe")} == {0.5}
 

@@ -12,7 +12,7 @@ from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import write_json
 from matdesinne.network import Batch, save_network
 
-from ..conftest import CONF, TINY, box, linear, prop, rows, tiny_network, toy_data, trainer_config, yaml_files
+from ..toys import CONF, TINY, box, linear, prop, rows, tiny_network, toy_data, trainer_config, yaml_files
 
 SURROGATE = {
     "_target_": "matdesinne.training.surrogates.LightningMLP",

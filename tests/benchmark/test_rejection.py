@@ -5,7 +5,7 @@ from matdesinne.benchmark import rejection
 from matdesinne.benchmark.rejection import reject
 from matdesinne.targets import Target
 
-from ..conftest import linear, prop
+from ..toys import linear, prop
 
 TARGETS = [Target((0.0,), (0.0,)), Target((1.5,), (1.5,))]
 

@@ -93,6 +93,7 @@ def test_cells_of_one_seed(report):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cINN (mixture)", "cINN (affine)"])
 @pytest.mark.parametrize(("prefix", "error"), [("", "0.193"), ("MatDesINNe-", "0.015")])
 def test_the_paper_stands_beside_both_kinds_of_cinn(report, method, prefix, error):

@@ -12,7 +12,7 @@ from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import All
 from matdesinne.training.module import DesignModule
 
-from ..conftest import CONF, box, linear, perturb, prop, rows, tiny_module, tiny_network
+from ..toys import CONF, box, linear, perturb, prop, rows, tiny_module, tiny_network
 
 FLOOR = Floor("cpu", 1, 1e9)
 
@@ -24,6 +24,7 @@ def timer(**settings) -> Speed:
     return Speed({"mdn": design}, **{"target": 0.3, "repeats": 2, "seconds": 60.0, "seed": 0, **settings})
 
 
+@pytest.mark.slow
 def test_one_row_for_each_localizer_and_size():
     found = timer().rows({"newton": Newton(1e-4), "descent": GradientDescent(0.1, 50)}, [20, 50], FLOOR)
     assert [(row.localizer, row.size) for row in found] == [(name, size) for name in ("newton", "descent") for size in (20, 50)]
@@ -71,6 +72,7 @@ def test_exponent_needs_two_sizes():
     assert exponent([10, 10], [1.0, 2.0]) is None
 
 
+@pytest.mark.slow
 def test_report(tmp_path):
     speed = timer()
     found = speed.rows({"newton": Newton(1e-4)}, [20, 10_000, 20_000], FLOOR)

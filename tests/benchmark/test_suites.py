@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import OWN, QUICK, script_config, write_table
+from ..toys import OWN, QUICK, script_config, write_table
 
 WORDS = [word for word in QUICK if not word.startswith(("model.", "logger="))]
 EVALUATOR = [
@@ -17,9 +17,12 @@ EVALUATOR = [
     "evaluator_network.depth=1",
 ]
 TABLE = [*OWN, *WORDS, *EVALUATOR, "surrogate=mlp", "models=[mdn,cvae]"]
-PROBLEM = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "data.source.count=2000"]
+PROBLEM = [*WORDS[:2], "trainer.max_epochs=1", "data.source.count=2000", "data.source.drawn=4000"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
+]
 
 
 def benchmark(folder: Path, *words: str) -> None:

@@ -10,7 +10,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.pipeline import Refinement
 from matdesinne.selection import All, InsideSpace, Tolerance
 
-from ..conftest import Linear, box, prop, rows, tiny_network, toy_data, yaml_files
+from ..toys import Linear, box, prop, rows, tiny_network, toy_data, yaml_files
 
 TARGETS = [0.0, 0.5, 1.0]
 BASELINES = ["uniform + localization", "rejection sampling", "DFT search"]
@@ -106,6 +106,7 @@ def test_search_costs_labels_by_probability(table, target):
     assert (row.mae_surrogate, row.mae_evaluator, row.kept) == (None, None, COUNT)
 
 
+@pytest.mark.slow
 def test_search_of_what_never_comes():
     row = next(row for row in made(models={}).rows([50.0]) if row.method == "DFT search")
     assert (row.generated, row.kept, row.seconds) == (0, 0, 0)
@@ -124,11 +125,13 @@ def test_seconds_are_the_sum_of_their_parts(table):
     assert {row.seconds_training for row in table if row.method.endswith("MDN")} == {12.0}
 
 
+@pytest.mark.slow
 def test_seeded(untouched_seed):
     first, second = (list(made(20).rows([0.5])) for _ in range(2))
     assert [row.mae_surrogate for row in first] == [row.mae_surrogate for row in second]
 
 
+@pytest.mark.slow
 def test_rows_carry_the_seed():
     assert {row.seed for row in made(10, seed=7).rows([0.5])} == {7}
 

@@ -8,7 +8,7 @@ from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
-from ..conftest import CONF, box, prop, rows, tiny_module, toy_data, trainer
+from ..toys import CONF, box, prop, rows, tiny_module, toy_data, trainer
 
 CPU = torch.device("cpu")
 SPACE = DesignSpace(
@@ -163,6 +163,7 @@ def test_trainer_gives_each_epoch_its_own_order(tmp_path):
     assert not torch.equal(second, third)
 
 
+@pytest.mark.slow
 def test_trainer_follows_the_order_of_seed_and_epoch(tmp_path):
     seen = orders_in_a_fit(tmp_path, 2, order_seed=7)
     made = TensorBatches(toy_data().split.train, 32, CPU, 7)

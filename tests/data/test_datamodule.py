@@ -11,7 +11,7 @@ from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.space import DesignSpace, Symmetry
 
-from ..conftest import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data, trainer
+from ..toys import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data, trainer
 
 MIRROR = DesignSpace(box().parameters, [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]})])
 

@@ -9,7 +9,7 @@ from matdesinne.data.sources import PackagedSource
 from matdesinne.data.synthetic import distilled_rows, held_out
 from matdesinne.network import Batch
 
-from ..conftest import CONF, load_part, perturb, prop, tiny_network
+from ..toys import CONF, load_part, perturb, prop, tiny_network
 
 GAP = [prop("band_gap", floor=0.0)]
 SPACE, PROTOTYPE = (load_part(group) for group in ("space", "prototype"))

@@ -19,7 +19,7 @@ from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import Ballistics, Kinematics
 from matdesinne.targets import Property
 
-from ..conftest import CONF, box, line, load_part, prop, rows
+from ..toys import CONF, box, line, load_part, prop, rows
 
 GAP = [Property("band_gap", "eV", floor=0.0)]
 DECLARED = OmegaConf.load(CONF / "data" / "mos2_vasp.yaml").source

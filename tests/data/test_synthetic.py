@@ -6,7 +6,7 @@ from matdesinne.data.synthetic import SyntheticDesigns, SyntheticRows, held_out
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError, TrainingError
 
-from ..conftest import Linear, box, linear, prop
+from ..toys import Linear, box, linear, prop
 
 
 def labels(**settings: object) -> SyntheticDesigns:

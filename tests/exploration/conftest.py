@@ -14,7 +14,7 @@ from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
 
-from ..conftest import Linear, candidates, load_part
+from ..toys import Linear, candidates, load_part
 
 GAP = Property("band_gap", "eV", floor=0.0)
 SLOPES = [1.0, -2.0, 0.5, 0.0, 0.0, -0.1, 0.0]

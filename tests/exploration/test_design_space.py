@@ -5,10 +5,11 @@ import torch
 from matdesinne.exploration.design_space import design_space_section
 from matdesinne.exploration.designs import Exploration
 
-from ..conftest import candidates, line, linear
+from ..toys import candidates, line, linear
 from .conftest import Linear, crystal, explored, fit
 
 
+@pytest.mark.slow
 def test_data_behind_the_figures(tmp_path, flat):
     section = design_space_section(explored(crystal(), tmp_path, [0.0, 1.0]))
     assert [figure.path.name for figure in section.figures] == ["figure_2_distribution.png", "figure_2_map.png"]
@@ -28,6 +29,7 @@ def test_counts(tmp_path, flat, undrawn):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "labelled"), [("box", None), ("line", 40)])
 def test_two_properties(tmp_path, flat, space, labelled):
     surrogate = linear(3, outputs=2)

@@ -7,7 +7,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.exploration import embedding
 from matdesinne.exploration.embedding import embed
 
-from ..conftest import box, candidates, linear, rows
+from ..toys import box, candidates, linear, rows
 from .conftest import table
 
 
@@ -39,6 +39,7 @@ def test_missing_package_is_named(monkeypatch):
         embed(surrogate.scale, None, generated, 0)
 
 
+@pytest.mark.slow
 def test_umap_keeps_clusters_and_its_seed():
     """Two far groups of designs stay apart; the same seed gives the same map, without touching the global seed."""
     pytest.importorskip("umap")

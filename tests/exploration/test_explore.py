@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import gather
 
-from ..conftest import OWN, candidates, linear, script_config, write_table
 from ..test_scripts import write_run
+from ..toys import OWN, candidates, linear, script_config, write_table
 from .conftest import crystal
 
 SMALL = ["run=run", "num_samples=40", "selection.rules.1.tolerance=9", "accepted_error=9"]
@@ -28,6 +28,7 @@ def run(tmp_path, monkeypatch, flat, undrawn) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_report_of_a_table_of_ones_own(run):
     """With rows beside; the figures that need cells are left out, and the report says so."""
     write_table(run)
@@ -39,6 +40,7 @@ def test_report_of_a_table_of_ones_own(run):
     assert page.count("<img") == 6
 
 
+@pytest.mark.slow
 def test_run_that_does_not_know_its_data(run):
     assert "rows of the data set</td>" not in explore(run, *SMALL, "targets=[0.5]")
 
@@ -51,6 +53,7 @@ def test_candidates_of_generate(run):
     assert [(entry.target.values, len(entry)) for entry in exploration.generated] == [((-0.5,), 10), ((0.5,), 10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -7,7 +7,7 @@ from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.exploration.designs import data_settings, labelled_rows
 from matdesinne.targets import Property
 
-from ..conftest import OWN, box, prop, script_config, write_table
+from ..toys import OWN, box, prop, script_config, write_table
 from .conftest import GAP, mos2
 
 

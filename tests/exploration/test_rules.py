@@ -8,7 +8,7 @@ from matdesinne.errors import ConfigError
 from matdesinne.exploration.rules import design_rules_section, sensitivities
 from matdesinne.space import DesignSpace, Parameter
 
-from ..conftest import Linear, linear, prop, quadratic
+from ..toys import Linear, linear, prop, quadratic
 from .conftest import SLOPES, crystal, explored
 
 
@@ -83,6 +83,7 @@ def test_wrong_design(tmp_path, design):
         design_rules_section(explored(crystal(), tmp_path, [1.0]), design)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_designs_of_two_properties(tmp_path, count):
     section = design_rules_section(explored(linear(3, outputs=2), tmp_path, [[0.5, 0.1]], count), None)

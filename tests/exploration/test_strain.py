@@ -8,7 +8,7 @@ from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.strain import StrainKind, strain_section
 from matdesinne.space import DesignSpace, Parameter
 
-from ..conftest import candidates, linear
+from ..toys import candidates, linear
 from .conftest import Linear, crystal, explored, mos2, table
 
 NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
@@ -49,6 +49,7 @@ def test_averages_keep_or_drop_the_sign(tmp_path, undrawn):
     assert data.schema.field("shear_average").metadata == {b"unit": b"%"}
 
 
+@pytest.mark.slow
 def test_rows_stand_beside_candidates(tmp_path, undrawn):
     """Rows near a value; all rows at or below a floor."""
     surrogate = crystal()
@@ -63,6 +64,7 @@ def test_rows_stand_beside_candidates(tmp_path, undrawn):
     assert counts["band gap = 0.5 eV", "rows of the data set"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "labelled"), [(1, None), (1, 1), (30, 40)])
 def test_figures(tmp_path, count, labelled):
     section = strain_section(explored(crystal(), tmp_path, [0.0, 0.5, 1.0], count, labelled), 0.1)

@@ -17,7 +17,7 @@ from matdesinne.oracles.base import Column, Oracle
 from matdesinne.space import DesignSpace, Symmetry
 from matdesinne.targets import Target
 
-from ..conftest import CONF, OWN, QUICK, box, prop, tiny_network, write_table
+from ..toys import CONF, OWN, QUICK, box, prop, tiny_network, write_table
 
 
 class Sum(Oracle):
@@ -81,6 +81,7 @@ def test_choice_takes_no_design_twice(count):
     assert len(set(rows.tolist())) == len(rows) == min(count, 5)
 
 
+@pytest.mark.slow
 def test_training_rows_grow_by_the_labels(learnt):
     made, rounds = learnt
     joined = pyarrow.parquet.read_table(made.folder / "round_1" / "labels.parquet").to_pandas()

@@ -16,9 +16,12 @@ from matdesinne.labelling.run import label_points
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics
 from matdesinne.processes import ProcessPool
 
-from ..conftest import CONF, ROOT, line
+from ..toys import CONF, ROOT, line
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("parsl") is None, reason="needs Parsl: the extra `cluster`")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("parsl") is None, reason="needs Parsl: the extra `cluster`"),
+]
 
 DEATH = """
 from pathlib import Path

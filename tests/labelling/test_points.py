@@ -10,7 +10,7 @@ from matdesinne.network import load_network, run_folder
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
-from ..conftest import ROOT, box, line, load_part
+from ..toys import ROOT, box, line, load_part
 
 SEED = 20211209
 

@@ -17,7 +17,7 @@ from matdesinne.labelling.run import label_points
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics, Kinematics
 from matdesinne.processes import ProcessPool
 
-from ..conftest import ROOT, box, line
+from ..toys import ROOT, box, line
 from .fragile import Fragile
 
 PRELOAD = ["matdesinne.oracles.analytic"]
@@ -110,6 +110,7 @@ def test_any_executor_will_do(tmp_path):
     assert torch.equal(torch.tensor(frame["impact"].to_numpy())[frame["status"] == "done"], exact[~exact.isnan()])
 
 
+@pytest.mark.slow
 def test_killed_twice_and_started_again(tmp_path):
     """SIGKILL at random times: every design once, none lost, none twice."""
     x = Kinematics().sample_prior(40, torch.Generator().manual_seed(1)).double()

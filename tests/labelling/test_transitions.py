@@ -8,7 +8,7 @@ from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.labelling.transitions import check_transitions
 from matdesinne.oracles.base import Column, Oracle
 
-from ..conftest import Linear, box, prop
+from ..toys import Linear, box, prop
 
 
 class Shifted(Oracle):

@@ -17,7 +17,7 @@ from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
 from matdesinne.training.loggers import closed_runs, wandb_logger
 
-from ..conftest import box, load_part
+from ..toys import box, load_part
 
 GAP = Property("y", "eV", floor=0.0)
 
@@ -189,6 +189,7 @@ def test_oracle_of_other_designs(tmp_path):
         validate([drawn(0.5, 5)], 5, Sum(box(3)), executor, tmp_path, torch.Generator())
 
 
+@pytest.mark.slow
 def test_errors_are_logged_to_wandb(tmp_path, monkeypatch):
     """A real offline run is read back."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:

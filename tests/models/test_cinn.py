@@ -9,9 +9,10 @@ from matdesinne.models.mixture import MixtureCouplingBlock
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.training.cinn import LightningCINN
 
-from ..conftest import TableSource, box, prop, rows, toy_data, trainer
+from ..toys import TableSource, box, prop, rows, toy_data, trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bounds", [{}, {"lower": 0.0, "upper": 10.0}], ids=["unbounded", "bounded"])
 def test_whole_numbers_are_learnt_as_such(tmp_path, generator, bounds):
     """Components that begin wider than the gaps never see them: nine samples in ten then lie beside every whole number."""

@@ -11,12 +11,14 @@ from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.network import load_network, save_network
 from matdesinne.surrogates.base import Surrogate
 
-from ..conftest import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, tiny_network, yaml_files
+from ..toys import CONF, TOLERANCE, box, perturb, prop, rows, tiny_module, tiny_network, yaml_files
 
 SPACE = box(3, scale=0.5)
 FILES = yaml_files("model/paper")
 paper = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-densities = pytest.mark.parametrize("path", [p for p in FILES if p.stem in ("mdn", "cinn_affine")], ids=lambda path: path.stem)
+densities = pytest.mark.parametrize(
+    "path", [p for p in FILES if isinstance(tiny_network(p, SPACE, [prop()]), DensityModel)], ids=lambda path: path.stem
+)
 
 
 def model(path, space=SPACE, size: float = 0.2, **settings: object) -> InverseModel:

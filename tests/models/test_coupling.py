@@ -5,7 +5,7 @@ from FrEIA.modules import FixedLinearTransform
 
 from matdesinne.models.networks import affine_network
 
-from ..conftest import perturb
+from ..toys import perturb
 
 ROTATION = 1e5
 """The rotations are drawn in single precision: their determinant is 1 to 1e-6 only."""

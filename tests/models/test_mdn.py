@@ -4,7 +4,7 @@ from torch.distributions import MultivariateNormal
 
 from matdesinne.models.mdn import MDN
 
-from ..conftest import line, perturb, prop, rows
+from ..toys import line, perturb, prop, rows
 
 
 def model(components: int, dimension: int = 3) -> MDN:

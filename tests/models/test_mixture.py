@@ -14,7 +14,7 @@ from matdesinne.models.mixture import (
     _unit,
 )
 
-from ..conftest import perturb
+from ..toys import perturb
 
 DIMENSION, CONDITION = 3, 2
 MODE = {"truncate": False, "bounded": True}
@@ -168,6 +168,7 @@ def test_condition_matters():
         assert not torch.allclose(transformed(block, [x], c)[0][0], transformed(block, [x], c + 1)[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rev", [False, True], ids=["forward", "inverse"])
 def test_batch_equals_its_rows(rev, close):
     made = network()
@@ -178,6 +179,7 @@ def test_batch_equals_its_rows(rev, close):
     close(torch.cat([log_det for _, log_det in apart]), together[1], factor=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 def test_inverse_converges_for_every_row(dtype, size):

@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from matdesinne.errors import DatasetError
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics, Kinematics
 
-from ..conftest import line
+from ..toys import line
 
 
 def test_kinematics_is_a_chain_of_rotations(close):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from matdesinne.errors import ConfigError
 from matdesinne.oracles.ase import ASEOracle
 
-from ..conftest import CONF, load_part
+from ..toys import CONF, load_part
 
 KPOINTS = [[0.0, 0.0, 0.0], [0.25, 0.0, 0.0], [0.5, 0.0, 0.0], [0.5, 0.5, 0.0]]
 FREE = {"_target_": "ase.calculators.test.FreeElectrons", "nvalence": 6, "nbands": 8, "kpts": KPOINTS}
@@ -142,6 +142,7 @@ def test_shown_settings_are_keywords_of_vasp(parts):
     assert calculator.float_params["efield"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("gpaw") is None, reason="needs GPAW: make gpaw installs it")
 def test_real_code_by_the_interface_of_ase(parts):
     """The unstrained cell has a direct gap of 1.740 eV at K, as the card of mos2_gpaw says."""

@@ -5,7 +5,7 @@ import torch
 
 from matdesinne.oracles.base import Column, Oracle, failed_row
 
-from ..conftest import box
+from ..toys import box
 
 
 class Root(Oracle):

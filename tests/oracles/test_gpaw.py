@@ -17,9 +17,15 @@ from matdesinne.oracles.gpaw import GPAWOracle
 from matdesinne.oracles.levels import half_grid
 from matdesinne.oracles.relaxation import Relaxation
 
-from ..conftest import CONF, ROOT, part_config
+from ..toys import CONF, ROOT, part_config
 
 needs_gpaw = pytest.mark.skipif(importlib.util.find_spec("gpaw") is None, reason="needs GPAW: make gpaw installs it")
+
+
+def calculates(test):
+    return pytest.mark.slow(needs_gpaw(test))
+
+
 BANDS = ["valence_energies", "conduction_energies"]
 
 
@@ -81,7 +87,7 @@ def test_impossible_cell_is_a_failed_row():
     assert row["status"] == "failed" and "volume" in row["reason"] and row["band_gap"] is None
 
 
-@needs_gpaw
+@calculates
 def test_packaged_label_and_its_image(packaged):
     """A row in a field, and its image under (alpha, beta, E) -> (180 - alpha, 180 - beta, -E)."""
     row = packaged["index"].to_pylist().index(448)
@@ -170,7 +176,7 @@ def test_impossible_relaxation(force, steps):
         Relaxation(force, steps)
 
 
-@needs_gpaw
+@calculates
 def test_gap_of_every_level_is_that_of_its_bands(all_levels):
     made, row = all_levels
     for ending in LEVELS:
@@ -180,7 +186,7 @@ def test_gap_of_every_level_is_that_of_its_bands(all_levels):
         assert row[f"direct_gap{ending}"] == pytest.approx((conduction - valence).min(), abs=2e-6)
 
 
-@needs_gpaw
+@calculates
 def test_levels_differ_as_physics_says(all_levels):
     """At Gamma both edges are degenerate and keep their energies to first order; HSE06 opens the gap by about half an eV."""
     made, row = all_levels
@@ -192,7 +198,7 @@ def test_levels_differ_as_physics_says(all_levels):
     assert 0.3 < row["band_gap_hse"] - row["band_gap"] < 0.8
 
 
-@needs_gpaw
+@calculates
 def test_stretched_layer_becomes_thinner(all_levels):
     made, row = all_levels
     frozen = made.prototype.atoms(dict(zip(made.space.names, stretched()[0].tolist(), strict=True)))
@@ -203,7 +209,7 @@ def test_stretched_layer_becomes_thinner(all_levels):
     assert row["energy_gain"] == pytest.approx(row["energy_unrelaxed"] - row["energy"]) and row["energy_gain"] > 0.01
 
 
-@needs_gpaw
+@calculates
 def test_relaxation_that_does_not_converge_is_a_failed_row():
     [row] = oracle(**SMALL, relax=True, relax_steps=1).label(stretched())
     assert row["status"] == "failed" and "did not converge" in row["reason"] and "after 1 steps" in row["reason"]

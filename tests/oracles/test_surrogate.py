@@ -7,7 +7,7 @@ from matdesinne.errors import CheckpointError
 from matdesinne.network import save_network
 from matdesinne.oracles.surrogate import SurrogateOracle
 
-from ..conftest import CONF, box, prop, rows, tiny_network
+from ..toys import CONF, box, prop, rows, tiny_network
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from matdesinne.pipeline import DesignRun
 from matdesinne.reporting.candidates import draw_candidates
 
-from ..conftest import box, candidates, line, linear, quadratic, rows
+from ..toys import box, candidates, line, linear, quadratic, rows
 
 
 @pytest.mark.parametrize("target", [0.5, [0.2, 0.4], [None, 0.3]], ids=["value", "interval", "open"])

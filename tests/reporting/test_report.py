@@ -12,7 +12,7 @@ from matdesinne.pipeline import DesignRun
 from matdesinne.reporting.candidates import draw_candidates, run_section
 from matdesinne.reporting.report import Picture, Section, Table, write_report
 
-from ..conftest import box, candidates, quadratic, rows
+from ..toys import box, candidates, quadratic, rows
 
 HOSTILE = "<script src='https://example.org/x.js'>alert(1)</script> & \"quoted\""
 

@@ -9,7 +9,7 @@ from matdesinne.network import Batch
 from matdesinne.targets import Property
 from matdesinne.training.surrogates import LightningBands
 
-from ..conftest import CONF, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
+from ..toys import CONF, box, load_part, perturb, prop, rows, tiny_module, tiny_network, trainer
 
 YAML = CONF / "surrogate" / "bands.yaml"
 GAP = [Property("band_gap", "eV", floor=0.0)]
@@ -110,6 +110,7 @@ def test_one_property_only():
         tiny_network(YAML, box(), [prop("y"), prop("w")])
 
 
+@pytest.mark.slow
 def test_trains_on_the_packaged_set(space, tmp_path):
     data = DesignDataModule(PackagedSource("mos2_gpaw"), space, GAP)
     made = tiny_module(YAML, space, GAP, hidden=32, depth=2)

@@ -11,7 +11,7 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.mlp import MLPSurrogate
 from matdesinne.training.surrogates import LightningMLP
 
-from ..conftest import CONF, Linear, box, prop, rows, tiny_network, toy_data, trainer
+from ..toys import CONF, Linear, box, prop, rows, tiny_network, toy_data, trainer
 
 LEVELS = [0.5, 0.6827, 0.9]
 

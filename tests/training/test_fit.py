@@ -20,7 +20,7 @@ from matdesinne.training.module import DesignModule
 from matdesinne.training.runs import add_synthetic_rows, prepare_folder, train_surrogate, trained_surrogate
 from matdesinne.transforms import CellFeatures
 
-from ..conftest import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
+from ..toys import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
 
 NAMES = ["x1", "x2", "y"]
 
@@ -266,6 +266,7 @@ def test_equal_settings_train_once(table, tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

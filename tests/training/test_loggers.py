@@ -35,6 +35,7 @@ def offline_runs(folder) -> list[str]:
     return sorted(path.name for path in (folder / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_offline_without_a_key(tmp_path):
     logger = wandb_logger("matdesinne", str(tmp_path / "run"))
     assert logger.experiment.offline

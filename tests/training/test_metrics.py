@@ -10,7 +10,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.training.fit import fit
 from matdesinne.training.metrics import TargetMetrics, TargetSamples
 
-from ..conftest import CONF, Linear, box, linear, make_trainer, prop, tiny_module, toy_data
+from ..toys import CONF, Linear, box, linear, make_trainer, prop, tiny_module, toy_data
 
 SPACE = box()
 
@@ -81,6 +81,7 @@ def test_each_of_several_properties():
     assert found["target_mae_y"] == pytest.approx(0, abs=1e-6) and found["target_mae_w"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "evaluations"), [(3, 4), (40, 21)])
 def test_logged_in_at_most_twenty_epochs(held_out, tmp_path, monkeypatch, epochs, evaluations):
     """And once more for the best epoch."""

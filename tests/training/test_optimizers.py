@@ -11,7 +11,7 @@ from matdesinne.training.module import DesignModule, adamw
 from matdesinne.training.optimizers import Muon
 from matdesinne.training.schedules import warmup_cosine, warmup_exponential
 
-from ..conftest import CONF, box, prop, tiny_module, toy_data, trainer
+from ..toys import CONF, box, prop, tiny_module, toy_data, trainer
 
 
 @pytest.mark.parametrize(

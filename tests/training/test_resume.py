@@ -24,7 +24,9 @@ from matdesinne.training.fit import fit
 from matdesinne.training.module import DesignModule
 from matdesinne.training.surrogates import LightningMLP, SurrogateModule
 
-from ..conftest import CONF, TableSource, box, load_part, make_trainer, prop, rows, tiny_module, yaml_files
+from ..toys import CONF, TableSource, box, load_part, make_trainer, prop, rows, tiny_module, yaml_files
+
+pytestmark = pytest.mark.slow
 
 FILES = [*yaml_files("model"), *yaml_files("surrogate")]
 EPOCHS, BATCHES, BATCH_SIZE = 3, 4, 8

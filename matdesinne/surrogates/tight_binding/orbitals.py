@@ -87,7 +87,7 @@ def metal_chalcogen_block(
 
 
 def symmetric_block(
-    square: Float[Tensor, "... l*l"], vector: Float[Tensor, "... l"], scalar: Float[Tensor, ...], sign: float = 1.0
+    square: Float[Tensor, "... s"], vector: Float[Tensor, "... l"], scalar: Float[Tensor, "*n"], sign: float = 1.0
 ) -> Float[Tensor, "... l+1 l+1"]:
     """Return the matrix of p or d orbitals and an s orbital on one kind of atom; sign -1 makes their block antisymmetric."""
     width = vector.shape[-1]

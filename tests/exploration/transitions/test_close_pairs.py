@@ -5,7 +5,7 @@ import torch
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.transitions.close_pairs import close_pairs, close_pairs_section
 
-from ...conftest import candidates, linear
+from ...toys import candidates, linear
 from ..conftest import crystal, explored
 
 
@@ -33,6 +33,7 @@ def test_table_says_what_changes(tmp_path, flat, undrawn):
     assert best["second band gap [eV]"] - best["first band gap [eV]"] == pytest.approx(-0.02, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 30])
 def test_figure(tmp_path, flat, count):
     exploration = explored(crystal(), tmp_path, [0.0, 0.5, 1.0], count)

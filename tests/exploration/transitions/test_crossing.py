@@ -9,7 +9,7 @@ from matdesinne.exploration.transitions.transition import Levels
 from matdesinne.localization import Newton
 from matdesinne.space import DesignSpace, Parameter
 
-from ...conftest import Linear, box, candidates, linear, prop, quadratic, rows
+from ...toys import Linear, box, candidates, linear, prop, quadratic, rows
 
 UP = Side(0.8, True)
 
@@ -47,6 +47,7 @@ def brute_force(surrogate, x: torch.Tensor, side: Side, free: list[bool], points
 DOWN = Side(-0.05, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [[True, True], [True, False], [False, True]], ids=["both", "first", "second"])
 @pytest.mark.parametrize(("surrogate", "side"), [(linear(), UP), (linear(), DOWN), (quadratic(), DOWN)])
 def test_nearest_crossing_is_that_of_brute_force(surrogate, free, side):
@@ -59,6 +60,7 @@ def test_nearest_crossing_is_that_of_brute_force(surrogate, free, side):
     assert torch.equal(found.designs[both][:, ~torch.tensor(free)], x[both][:, ~torch.tensor(free)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("surrogate", "knobs", "free"),
     [

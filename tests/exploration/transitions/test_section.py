@@ -12,7 +12,7 @@ from matdesinne.exploration.transitions.section import find_transitions, transit
 from matdesinne.exploration.transitions.transition import Levels, Transitions
 from matdesinne.reporting.report import Section
 
-from ...conftest import Linear, box, candidates, load_part, prop, rows
+from ...toys import Linear, box, candidates, load_part, prop, rows
 
 TOLERANCE = 1e-6
 
@@ -61,6 +61,7 @@ def drawn(tmp_path_factory):
     return section_of(exploration(folder), settings()), folder
 
 
+@pytest.mark.slow
 def test_files(drawn):
     names = {path.name for path in drawn[1].iterdir()}
     tables = {f"{name}.{suffix}" for name in ("transitions", "transitions_by_knobs", "remote") for suffix in ("csv", "parquet")}
@@ -87,6 +88,7 @@ def test_section(drawn):
     assert all(picture.path.is_file() for picture in section.figures)
 
 
+@pytest.mark.slow
 def test_one_given_design(tmp_path):
     section = section_of(exploration(tmp_path), settings(design={"x1": 0.25, "x2": 0.5}))
     table = pyarrow.parquet.read_table(tmp_path / "transitions_by_knobs.parquet").to_pydict()

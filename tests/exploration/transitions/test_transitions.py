@@ -14,7 +14,7 @@ from matdesinne.exploration.transitions.search import (
 from matdesinne.exploration.transitions.transition import Levels, Transitions, best_first, distinct, joined
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 
-from ...conftest import Linear, box, linear, prop, quadratic, rows
+from ...toys import Linear, box, linear, prop, quadratic, rows
 
 LEVELS = Levels(-0.1, 0.1)
 SINGLES = [["x1"], ["x2"]]
