@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from matdesinne.features import BoxFeatures
 
 from matdesinne.models.base import InverseModel
 from matdesinne.targets import Target
+from matdesinne.transforms import BoxFeatures
 
 from .shapes import ShapeError, agrees
 from .toys import CONF, box, linear, prop, rows, tiny_network
