@@ -1,6 +1,7 @@
 """What the tests share: tolerances, tiny spaces and networks, exact surrogates."""
 
 import importlib
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -250,3 +251,17 @@ def candidates(surrogate: Surrogate, x: torch.Tensor, target: object) -> Candida
     wanted = target if isinstance(target, Target) else Target.parse(target, surrogate.properties)
     mean, std = surrogate.predict_many(x)
     return Candidates(surrogate.space, surrogate.properties, x, wanted, mean, std, "sampled")
+
+
+def wandb_log_names(folder: Path, *names: str) -> bool:
+    """Whether the log of the one offline run of Weights & Biases in a folder names these metrics, at the latest after 30 s.
+
+    Its service writes the log on its own time, on a busy machine after the run has ended.
+    """
+    [log] = folder.glob("wandb/offline-run-*/*.wandb")
+    for _ in range(300):
+        content = log.read_bytes()
+        if all(name.encode() in content for name in names):
+            return True
+        time.sleep(0.1)
+    return False

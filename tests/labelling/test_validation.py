@@ -17,7 +17,7 @@ from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
 from matdesinne.training.loggers import closed_runs, wandb_logger
 
-from ..toys import box, load_part
+from ..toys import box, load_part, wandb_log_names
 
 GAP = Property("y", "eV", floor=0.0)
 
@@ -200,8 +200,8 @@ def test_errors_are_logged_to_wandb(tmp_path, monkeypatch):
     with closed_runs():
         log_validation([wandb_logger("matdesinne", str(tmp_path))], validation, tmp_path, 0.1, 0)
     [run] = tmp_path.glob("wandb/offline-run-*")
-    [log], [picture], [table] = (run.rglob(name) for name in ("*.wandb", "validation*.png", "validation*.table.json"))
+    [picture], [table] = (run.rglob(name) for name in ("validation*.png", "validation*.table.json"))
     assert picture.read_bytes() == (tmp_path / "validation.png").read_bytes()
-    assert b"y = 0.5 eV: mae" in log.read_bytes()
+    assert wandb_log_names(tmp_path, "y = 0.5 eV: mae")
     columns, rows = (json.loads(table.read_text())[key] for key in ("columns", "data"))
     assert [row[columns.index("labelled")] for row in rows] == [200, 200]
