@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
+
+_LOGGER = logging.getLogger(__name__)
 
 _ON_TARGET = 1e-4
 """Distance to the target in the unit of the property; the accurate surrogate's rounding hides smaller ones."""
@@ -136,6 +139,7 @@ class Refinement:
             stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
         if self.accurate_surrogate is not None:
             start = time.perf_counter()
+            _LOGGER.info("Refining %s candidates with the accurate surrogate, which takes longer", f"{len(candidates):,}")
             mean, std = self.accurate_surrogate.predict_many(candidates.designs)
             candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
             candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
