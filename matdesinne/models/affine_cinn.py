@@ -12,6 +12,7 @@ from torch import Tensor
 
 from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.coupling import affine_network
+from matdesinne.models.published_coupling import published_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -31,7 +32,7 @@ class AffineCINN(DensityModel):
         blocks: number of FrEIA's GLOW coupling blocks.
         hidden: width of the subnetworks.
         depth: number of hidden layers of the subnetworks.
-        paper_network: use the network of the paper's code, see `affine_network`.
+        paper_network: use the network of the paper's code, see `published_network`.
         frequencies: octaves of the Fourier features of y.
         target_noise: see `InverseModel`.
         coordinates: see `InverseModel`.
@@ -58,7 +59,8 @@ class AffineCINN(DensityModel):
         self.blocks, self.hidden, self.depth = blocks, hidden, depth
         self.paper_network, self.frequencies = paper_network, frequencies
         self.features = TargetFeatures(len(properties), frequencies)
-        self.network = affine_network(space.dimension, self.features.size, blocks, hidden, depth, paper_network)
+        make = published_network if paper_network else affine_network
+        self.network = make(space.dimension, self.features.size, blocks, hidden, depth)
 
     @property
     def latent_dimension(self) -> int:
