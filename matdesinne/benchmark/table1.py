@@ -135,7 +135,8 @@ class Table1:
     @functools.cached_property
     def _localizing(self) -> Refinement:
         """The refinement without an accurate surrogate."""
-        return Refinement(self.surrogate, self.refinement.selection, self.refinement.localization)
+        whole = self.refinement
+        return Refinement(self.surrogate, whole.selection, whole.localization, whole.accepted_error)
 
     @functools.cached_property
     def _prior(self) -> Float[Tensor, "m 1"]:
@@ -171,7 +172,7 @@ class Table1:
         start = time.perf_counter()
         designs = self.surrogate.space.sample(self.num_samples, self._generator())
         sampling = time.perf_counter() - start
-        unselected = Refinement(self.surrogate, All(), self.refinement.localization)
+        unselected = Refinement(self.surrogate, All(), self.refinement.localization, self.refinement.accepted_error)
         return self._refined_row("uniform + localization", value, designs, sampling, unselected)
 
     def _refined_row(
