@@ -20,6 +20,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.benchmark.suites import SUITES
     from matdesinne.errors import ConfigError
     from matdesinne.files import list_folder
+    from matdesinne.reporting.provenance import write_provenance
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
@@ -31,11 +32,13 @@ def main(config: DictConfig) -> None:
         "resimulation.targets",
         "resimulation.samples",
         "posterior.samples",
+        "published.localized",
     )
     check_numbers(config, {"seed": 0, **dict.fromkeys([*counts, "trainer.max_epochs"], 1)})
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
+    write_provenance(folder, config, list(HydraConfig.get().overrides.task))
     if config.get("logger") is not None:
         log_suite(config, folder)
     print(list_folder(folder))

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from matdesinne.benchmark.paper_suites import paper, published
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
 from matdesinne.benchmark.preparation import prepare, train_models
@@ -161,6 +162,8 @@ SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
     "posterior": posterior,
     "resimulation": resimulation,
     "speed": speed,
+    "published": published,
+    "paper": paper,
 }
 """The suites by their names; each returns its tables as Markdown."""
 
@@ -175,4 +178,4 @@ def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]
 
 def _refinement(config: DictConfig, surrogate: Surrogate, accurate_surrogate: Surrogate | None = None) -> Refinement:
     selection, localization = (instantiate(config[name], _convert_="all") for name in ("selection", "localization"))
-    return Refinement(surrogate, selection, localization, accurate_surrogate=accurate_surrogate)
+    return Refinement(surrogate, selection, localization, config.accepted_error, accurate_surrogate)
