@@ -100,12 +100,16 @@ class InverseDesign:
     def to(self, accelerator: str) -> InverseDesign:
         """Move all networks to a device.
 
+        Args:
+            accelerator: a device of torch (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...), or ``"gpu"`` for ``"cuda"`` as in the
+                settings of a trainer.
+
         Raises:
             DeviceError: if there is no such device.
         """
         try:
             for network in filter(None, (self.model, self.surrogate, self.accurate_surrogate)):
-                network.to(torch.device(accelerator))
+                network.to(torch.device("cuda" if accelerator == "gpu" else accelerator))
         except (RuntimeError, AssertionError) as error:
             raise DeviceError(f"Expected the device {accelerator!r}, got none ({error}): use accelerator=cpu.") from error
         return self
