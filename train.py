@@ -47,12 +47,12 @@ def main(config: DictConfig) -> float:
             data = runs.add_synthetic_rows(data, surrogate, device)
             loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
             if surrogate is not None:
-                callbacks.append(TargetMetrics(surrogate, data.split.validation))
+                callbacks.append(TargetMetrics(surrogate, data.held_out))
             resume = resume and runs.was_started(folder)
             network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
             runs.save_design(folder, network, surrogate)
             if surrogate is not None:
-                draw_samples(network, surrogate, data.split.validation, folder / "samples.png")
+                draw_samples(network, surrogate, data.held_out, folder / "samples.png")
             if config.get("accurate_surrogate"):
                 runs.save_accurate_surrogates(config, data, folder)
         log_results(loggers, metrics=read_metrics(folder), images={"samples": folder / "samples.png"})

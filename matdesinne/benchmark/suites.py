@@ -32,7 +32,7 @@ from matdesinne.models.base import DensityModel
 from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.build import build_module
+from matdesinne.training.build import build_module, check_device
 
 _DRAW = 1_000_000
 """Added to the seed of targets and reference designs, which must not be rows of the analytic source."""
@@ -46,7 +46,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
     facts: dict[str, object] = {}
     text = ""
     for part, place in _seeds(config, folder):
-        ready = prepare(part, models, place, evaluate=True)
+        ready = prepare(part, models, place, evaluate=True).to(check_device(part.trainer))
         assert ready.evaluator is not None  # because of evaluate=True
         table = Table1(
             models=ready.models,

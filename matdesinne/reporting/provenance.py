@@ -30,7 +30,8 @@ def write_provenance(folder: Path, config: DictConfig, command: list[str]) -> No
     kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in _PLACES])
     with atomic_path(folder / "config.yaml") as temporary:
         OmegaConf.save(kept, temporary, resolve=True)
-    write_json(folder / "environment.json", {"command": command, **_environment()})
+    words = [word for word in command if word.lstrip("+~").partition("=")[0] not in _PLACES]
+    write_json(folder / "environment.json", {"command": words, **_environment()})
 
 
 def _environment() -> dict[str, object]:
