@@ -149,8 +149,7 @@ def test_experiment_can_be_built(name):
     data = instantiate(config.data, _convert_="all")
     models = gather(config, CONF / "model")
     assert all(isinstance(build_module(model, data).network, InverseModel) for model in models.values())
-    for part in (config.surrogate, config.evaluator):
-        assert isinstance(build_module(part, data).network, Surrogate)
+    assert isinstance(build_module(config.surrogate, data).network, Surrogate)
     assert isinstance(instantiate(config.selection, _convert_="all"), Selection)
     assert isinstance(instantiate(config.localization, _convert_="all"), Localizer)
 

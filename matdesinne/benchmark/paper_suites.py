@@ -5,7 +5,9 @@ from __future__ import annotations
 __all__ = ["paper", "published"]
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -15,21 +17,28 @@ from matdesinne.benchmark.paper_report import write_paper_report
 from matdesinne.benchmark.paper_table import PaperRow, PaperTable
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.preparation import train_models
-from matdesinne.benchmark.public_weights import public_networks
+from matdesinne.benchmark.public_weights import load_public
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.models.base import InverseModel
+from matdesinne.network import DesignNetwork
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.build import check_device
+from matdesinne.training.build import build_module, check_device
 from matdesinne.training.runs import trained_surrogate
+
+N = TypeVar("N", bound=DesignNetwork)
 
 
 def published(config: DictConfig, models: dict[str, DictConfig], folder: Path, data_name: str) -> str:
     """Score the public weights by their own forward INN."""
     data: DesignDataModule = instantiate(config.published.data, _convert_="all")
-    networks, forward = public_networks(instantiate(config.published.weights), data.space, data.properties[0])
-    for network in networks.values():
-        network.fit_scales(data.training_batch())  # the range of the targets; in physical units there is nothing else to learn
+    forward = _public_network(config, data, "forward", Surrogate)
+    networks = {}
+    for name in config.published.networks:
+        if name != "forward":
+            network = _public_network(config, data, name, InverseModel)
+            network.fit_scales(data.training_batch())  # the range of the targets: in physical units there is nothing else
+            networks[network.label] = network
     rows = _rows(config, networks, forward)
     return write_paper_report(folder, "published", rows, {"forward_inn": _forward_errors(forward, data)})
 
@@ -53,13 +62,23 @@ def paper(config: DictConfig, models: dict[str, DictConfig], folder: Path, data_
 def _forward_inn(config: DictConfig, data: DesignDataModule) -> Surrogate:
     """The public one, or one that the settings under ``surrogate`` give."""
     if config.published.forward == "public":
-        return public_networks(instantiate(config.published.weights), data.space, data.properties[0])[1]
+        return _public_network(config, data, "forward", Surrogate)
     if config.published.forward == "trained":
         return trained_surrogate(config, data)
     raise ConfigError(f"Expected published.forward as public or trained, got {config.published.forward!r}: choose one.")
 
 
-def _rows(config: DictConfig, networks: dict[str, InverseModel], forward: Surrogate) -> list[PaperRow]:
+def _public_network(config: DictConfig, data: DesignDataModule, name: str, kind: type[N]) -> N:
+    """A network of the published settings with the public weights."""
+    network = build_module(config.published.networks[name], data).network
+    if not isinstance(network, kind):
+        raise ConfigError(
+            f"Expected the settings of a {kind.__name__} for {name}, got a {type(network).__name__}: correct them."
+        )
+    return load_public(name, network, instantiate(config.published.weights))
+
+
+def _rows(config: DictConfig, networks: Mapping[str, InverseModel], forward: Surrogate) -> list[PaperRow]:
     device = check_device(config.trainer)
     settings = config.published
     table = PaperTable(

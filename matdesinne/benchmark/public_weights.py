@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PublicWeights", "public_networks", "read_tensors"]
+__all__ = ["PublicWeights", "checksum", "load_public", "read_tensors"]
 
 import hashlib
 import os
@@ -16,15 +16,7 @@ import torch
 from torch import Tensor
 
 from matdesinne.errors import CheckpointError
-from matdesinne.models.affine_cinn import AffineCINN
-from matdesinne.models.base import InverseModel
-from matdesinne.models.cvae import CVAE
-from matdesinne.models.inn import INN
-from matdesinne.models.published_mdn import PublishedMDN
 from matdesinne.network import DesignNetwork
-from matdesinne.space import DesignSpace
-from matdesinne.surrogates.inn import INNSurrogate
-from matdesinne.targets import Property
 
 N = TypeVar("N", bound=DesignNetwork)
 
@@ -136,43 +128,33 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def public_networks(
-    weights: PublicWeights, space: DesignSpace, property_: Property
-) -> tuple[dict[str, InverseModel], INNSurrogate]:
-    """Returns the published generative models by their label, and the forward INN that scores and localizes in the paper.
+def load_public(name: str, network: N, weights: PublicWeights) -> N:
+    """Put published weights into a network of the same shape.
 
     Args:
+        name: ``"forward"``, ``"inn"``, ``"cinn"``, ``"mdn"`` or ``"cvae"``.
+        network: of the settings in ``conf/model/paper`` or ``conf/surrogate/paper``.
         weights: where to find them.
-        space: the seven parameters of the published set.
-        property_: the band gap.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        CheckpointError: see `PublicWeights`; or if the weights do not fit.
     """
-    basis = (space, [property_])
-    flow = {"blocks": _BLOCKS, "hidden": 256, "depth": 1, "paper_network": True, "coordinates": "physical"}
-    models: list[tuple[str, InverseModel, dict[str, str]]] = [
-        ("mdn", PublishedMDN(*basis, target_noise=0.0), _MDN_NAMES),
-        (
-            "cvae",
-            CVAE(
-                *basis,
-                latent=3,
-                hidden=128,
-                depth=1,
-                activation="relu",
-                frequencies=0,
-                target_noise=0.0,
-                coordinates="physical",
-            ),
-            {},
-        ),
-        ("inn", INN(*basis, padding=0, target_noise=0.0, **flow), _FLOW_NAMES),  # type: ignore[arg-type]
-        ("cinn", AffineCINN(*basis, frequencies=0, target_noise=0.0, **flow), _FLOW_NAMES),  # type: ignore[arg-type]
-    ]
-    surrogate = _loaded(INNSurrogate(*basis, **flow), weights.tensors("forward"), _FLOW_NAMES)  # type: ignore[arg-type]
-    loaded = {}
-    for name, model, names in models:
-        found = weights.tensors(name)
-        loaded[model.label] = _loaded(model, _joined_encoder(found) if name == "cvae" else found, names or _CVAE_NAMES)
-    return loaded, surrogate
+    tensors, names = weights.tensors(name), _NAMES[name]
+    if name == "cvae":
+        tensors = _joined_encoder(tensors)
+    try:
+        if set(tensors) != set(names):
+            raise KeyError(f"the names {sorted(tensors)}")
+        network.load_state_dict({**network.state_dict(), **{names[key]: value for key, value in tensors.items()}})
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"Expected published weights of {name} that fit {type(network).__name__}, got {reason}: use the published settings."
+        ) from error
+    return network.eval()
 
 
 _FLOW_NAMES = {
@@ -201,19 +183,15 @@ _CVAE_NAMES = {
 }
 
 
+_NAMES = {"forward": _FLOW_NAMES, "inn": _FLOW_NAMES, "cinn": _FLOW_NAMES, "mdn": _MDN_NAMES, "cvae": _CVAE_NAMES}
+
+
 def _joined_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published encoder gives mean and log-variance by a layer each, ours by one layer."""
     joined = dict(tensors)
     for kind in ("weight", "bias"):
         joined[f"encoder.both.{kind}"] = torch.cat([joined.pop(f"encoder.{part}.{kind}") for part in ("mu", "var")])
     return joined
-
-
-def _loaded(network: N, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> N:
-    if set(tensors) != set(names):
-        raise CheckpointError(f"Expected the weights {sorted(names)}, got {sorted(tensors)}: fetch the published files.")
-    network.load_state_dict({**network.state_dict(), **{names[key]: value for key, value in tensors.items()}})
-    return network.eval()
 
 
 class _Record:

@@ -6,21 +6,25 @@ import pickle
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from matdesinne.benchmark.public_weights import PublicWeights, checksum, public_networks, read_tensors
+from matdesinne.benchmark.public_weights import PublicWeights, checksum, load_public, read_tensors
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import CheckpointError
+from matdesinne.network import DesignNetwork
 from matdesinne.targets import Property
+from matdesinne.training.build import build_module
 
 from ..conftest import CONF, ROOT, load_part, script_config
 from .published_mirror import FILES, card_arrays, random_arrays, write_mirror
 
-GAP = Property("band_gap", "eV")
+NETWORKS = {"mdn": "model/paper/mdn", "cvae": "model/paper/cvae", "inn": "model/paper/inn", "cinn": "model/paper/cinn_affine"}
+NETWORKS |= {"forward": "surrogate/paper/inn"}
 DECLARED = OmegaConf.load(CONF / "benchmark.yaml").published.weights
 
 
@@ -133,19 +137,32 @@ def test_no_network(arrays, cache):
         weights(arrays, None).tensors("mdn")
 
 
+def networks(source: PublicWeights) -> dict[str, DesignNetwork]:
+    """All published networks, made from the files of conf."""
+    data = SimpleNamespace(space=load_part("space", "mos2_vasp"), properties=(Property("band_gap", "eV"),), prototype=None)
+    made = {name: build_module(OmegaConf.load(CONF / f"{file}.yaml"), data).network for name, file in NETWORKS.items()}
+    return {name: load_public(name, network, source) for name, network in made.items()}
+
+
 def test_networks_hold_the_weights(mirror, arrays, close):
-    models, forward = public_networks(weights(arrays, mirror), load_part("space", "mos2_vasp"), GAP)
-    assert list(models) == ["MDN", "cVAE", "INN", "cINN (affine)"]
-    numbers = {label: sum(p.numel() for p in model.parameters() if p.requires_grad) for label, model in models.items()}
+    made = networks(weights(arrays, mirror))
+    numbers = {name: sum(p.numel() for p in network.parameters() if p.requires_grad) for name, network in made.items()}
     sizes = {name: sum(v.numel() for k, v in part.items() if not k.startswith("tmp")) for name, part in arrays.items()}
-    assert list(numbers.values()) == [sizes[name] for name in ("mdn", "cvae", "inn", "cinn")]
-    encoder = arrays["cvae"]["encoder.var.weight"]
-    close(models["cVAE"].encoder[2].weight[3:], encoder)
-    close(forward.network.module_list[2].subnet2[0].weight, arrays["forward"]["module_list.3.s2.0.weight"])
+    assert numbers == sizes
+    close(made["cvae"].encoder[2].weight[3:], arrays["cvae"]["encoder.var.weight"])
+    close(made["forward"].network.module_list[2].subnet2[0].weight, arrays["forward"]["module_list.3.s2.0.weight"])
+
+
+@pytest.mark.parametrize("file", ["model/mdn", "model/paper/cvae", "model/cvae"])
+def test_other_settings_are_refused(mirror, arrays, file):
+    data = SimpleNamespace(space=load_part("space", "mos2_vasp"), properties=(Property("band_gap", "eV"),), prototype=None)
+    network = build_module(OmegaConf.load(CONF / f"{file}.yaml"), data).network
+    with pytest.raises(CheckpointError, match="use the published settings"):
+        load_public("cvae" if file == "model/cvae" else "mdn", network, weights(arrays, mirror))
 
 
 @pytest.fixture(scope="module")
-def published() -> tuple[dict, torch.nn.Module]:
+def published() -> dict[str, DesignNetwork]:
     folder = Path(os.environ.get("MATDESINNE_PUBLISHED_ARRAYS") or ROOT.parent / "shared" / "data" / "published_weights")
     if not (folder / "cinn.npz").is_file():
         pytest.skip(f"needs the published weights as arrays: set MATDESINNE_PUBLISHED_ARRAYS (nothing in {folder})")
@@ -156,7 +173,7 @@ def published() -> tuple[dict, torch.nn.Module]:
         def tensors(self, name: str) -> dict[str, torch.Tensor]:
             return {key: value for key, value in arrays[name].items() if not key.startswith("tmp_var_")}
 
-    return public_networks(FromArrays("", {}, {}), load_part("space", "mos2_vasp"), GAP)
+    return networks(FromArrays("", {}, {}))
 
 
 def test_forward_inn_has_the_published_error(published, published_folder, monkeypatch):
@@ -164,15 +181,14 @@ def test_forward_inn_has_the_published_error(published, published_folder, monkey
     monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
     data: DesignDataModule = instantiate(script_config("benchmark", "out", "experiment=paper").data, _convert_="all")
     every = data.split.train.joined(data.split.test)
-    assert (published[1].predict_many(every.x)[0] - every.y).abs().mean().item() == pytest.approx(0.0362, abs=5e-5)
+    assert (published["forward"].predict_many(every.x)[0] - every.y).abs().mean().item() == pytest.approx(0.0362, abs=5e-5)
 
 
 @pytest.mark.parametrize(
     ("target", "mae", "inside"), [(0.0, 0.043, 0.79), (0.5, 0.188, 0.92), (1.0, 0.149, 0.91)], ids=["0", "0.5", "1"]
 )
 def test_cinn_has_the_reported_error(published, target, mae, inside):
-    models, forward = published
-    model = models["cINN (affine)"]
+    model, forward = published["cinn"], published["forward"]
     designs = model.sample(torch.full((10_000, 1), target), torch.Generator().manual_seed(0))
     error = (forward.predict_many(designs)[0] - target).abs().mean().item()
     assert error == pytest.approx(mae, abs=0.01)
