@@ -5,14 +5,15 @@ from __future__ import annotations
 __all__ = ["paper", "published"]
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from matdesinne.benchmark.marginal import MarginalGaussian
 from matdesinne.benchmark.paper_report import write_paper_report
 from matdesinne.benchmark.paper_table import PaperRow, PaperTable
 from matdesinne.benchmark.parallel import Trainings
@@ -33,12 +34,12 @@ def published(config: DictConfig, models: dict[str, DictConfig], folder: Path, d
     """Score the public weights by their own forward INN."""
     data: DesignDataModule = instantiate(config.published.data, _convert_="all")
     forward = _public_network(config, data, "forward", Surrogate)
-    networks = {}
-    for name in config.published.networks:
-        if name != "forward":
-            network = _public_network(config, data, name, InverseModel)
-            network.fit_scales(data.training_batch())  # the range of the targets: in physical units there is nothing else
-            networks[network.label] = network
+    names = [name for name in config.published.networks if name != "forward"]
+    inverse: list[InverseModel] = [_public_network(config, data, name, InverseModel) for name in names]
+    inverse.append(MarginalGaussian(data.space, data.properties))
+    for model in inverse:
+        model.fit_scales(data.training_batch())  # of a published one the range of the targets alone: it has no scales
+    networks = {model.label: model for model in inverse}
     rows = _rows(config, networks, forward)
     return write_paper_report(folder, "published", rows, {"forward_inn": _forward_errors(forward, data)})
 
@@ -68,14 +69,15 @@ def _forward_inn(config: DictConfig, data: DesignDataModule) -> Surrogate:
     raise ConfigError(f"Expected published.forward as public or trained, got {config.published.forward!r}: choose one.")
 
 
-def _public_network(config: DictConfig, data: DesignDataModule, name: str, kind: type[N]) -> N:
+def _public_network(config: DictConfig, data: DesignDataModule, name: str, kind: Callable[..., N]) -> N:
     """A network of the published settings with the public weights."""
-    network = build_module(config.published.networks[name], data).network
+    network: DesignNetwork = build_module(config.published.networks[name], data).network
+    assert isinstance(kind, type)
     if not isinstance(network, kind):
         raise ConfigError(
             f"Expected the settings of a {kind.__name__} for {name}, got a {type(network).__name__}: correct them."
         )
-    return load_public(name, network, instantiate(config.published.weights))
+    return cast(N, load_public(name, network, instantiate(config.published.weights)))
 
 
 def _rows(config: DictConfig, networks: Mapping[str, InverseModel], forward: Surrogate) -> list[PaperRow]:

@@ -69,7 +69,7 @@ def fit(
     kept = [best] if validates else []
     runner = _trainer(module, trainer, folder, loggers, [*callbacks, *kept, LastCheckpoint(last.parent)])
     if not validates:
-        _without_validation(runner)
+        _without_validation(runner, callbacks)
     start = time.perf_counter()
     _run(runner, module, data, last if resume else None)
     seconds = time.perf_counter() - start
@@ -99,16 +99,14 @@ def _training_metrics(runner: pl.Trainer) -> dict[str, float]:
     return {name: value.item() for name, value in runner.callback_metrics.items() if name.startswith("train/")}
 
 
-def _without_validation(runner: pl.Trainer) -> None:
+def _without_validation(runner: pl.Trainer, callbacks: Sequence[Callback]) -> None:
     """Let a trainer run without validation rows.
 
     Raises:
         ConfigError: if a callback waits for a validation metric.
     """
     runner.limit_val_batches = 0
-    waiting = [
-        type(callback).__name__ for callback in runner.callbacks if str(getattr(callback, "monitor", "")).startswith("val/")
-    ]
+    waiting = [type(each).__name__ for each in callbacks if str(getattr(each, "monitor", "")).startswith("val/")]
     if waiting:
         raise ConfigError(
             f"Expected validation rows for the callbacks {waiting}, got none: use callbacks=none, or data.validation=0.1."

@@ -162,7 +162,8 @@ def test_published_suite(tmp_path, published_folder, monkeypatch):
     sums = [f"published.weights.sha256.{name}={checksum(part)}" for name, part in weights.items()]
     benchmark(tmp_path, "suite=published", *PAPER, *sums)
     found = content(tmp_path, "published.json")
-    assert [row["method"] for row in found["rows"]] == [m for m in ("MDN", "cVAE", "INN", "cINN (affine)") for _ in range(3)]
+    labels = ("MDN", "cVAE", "INN", "cINN (affine)", "Gaussian of the rows")
+    assert [row["method"] for row in found["rows"]] == [m for m in labels for _ in range(3)]
     assert set(found["forward_inn"]) == {"mae_test_rows", "mae_training_rows", "mae_all_rows"}
     assert {"config.yaml", "environment.json", "published.md", "published.png"} <= {
         p.name for p in (tmp_path / "out").iterdir()
