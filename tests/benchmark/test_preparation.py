@@ -236,5 +236,5 @@ def test_one_property_only(tmp_path, monkeypatch):
 
 def test_networks_move_to_a_device():
     model = tiny_network(CONF / "model" / "cvae.yaml", box(), [prop()])
-    ready = Prepared({"cVAE": model}, {}, linear([[1.0, 1.0]]), linear([[1.0, 0.5]]), None, toy_data()).to(torch.device("meta"))
+    ready = Prepared({"cVAE": model}, {}, linear(), linear(), None, toy_data()).to(torch.device("meta"))
     assert {network.device.type for network in (model, ready.surrogate, ready.evaluator)} == {"meta"}
