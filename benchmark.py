@@ -20,15 +20,17 @@ def main(config: DictConfig) -> None:
     from matdesinne.benchmark.suites import SUITES
     from matdesinne.errors import ConfigError
     from matdesinne.files import list_folder
+    from matdesinne.reporting.provenance import write_provenance
 
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
     counts = ["num_samples", "repeats", "workers", "evaluated", "trainer.max_epochs"]
-    counts += ["resimulation.targets", "resimulation.samples", "posterior.samples"]
+    counts += ["resimulation.targets", "resimulation.samples", "posterior.samples", "published.localized"]
     check_numbers(config, {"seed": 0, **dict.fromkeys(counts, 1)})
     folder = Path(config.folder)
     models = gather(config, Path(config_folder()) / "model")
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
+    write_provenance(folder, config, list(HydraConfig.get().overrides.task))
     if config.get("logger") is not None:
         log_suite(config, folder)
     print(list_folder(folder))

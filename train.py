@@ -45,7 +45,7 @@ def main(config: DictConfig) -> float:
             data = runs.add_synthetic_rows(data, surrogate, device)
             loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
             if surrogate is not None:
-                callbacks.append(TargetMetrics(surrogate, data.split.validation, folder / "samples.png"))
+                callbacks.append(TargetMetrics(surrogate, data.held_out, folder / "samples.png"))
             resume = resume and runs.was_started(folder)
             network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
             runs.save_design(folder, network, surrogate)

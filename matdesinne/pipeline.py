@@ -96,7 +96,8 @@ class Refinement:
             target. Some of its rules are applied again after localization, see `Selection.rules_after_localization`; there
             the name of a property means its latest prediction.
         localization: moves the selected designs onto the target; ``None`` to stop after the selection.
-        accepted_error: a localized candidate farther than this from its target is dropped, in the unit of each property.
+        accepted_error: a localized candidate farther than this from its target, in the unit of each property, or outside the
+            bounds is dropped; ``None`` to keep every localized candidate.
         accurate_surrogate: a slower and more accurate surrogate; in the end the candidates are moved onto the target as it
             predicts it. Its property may be a better version of the surrogate's, such as the gap on a finer grid.
     """
@@ -106,14 +107,16 @@ class Refinement:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float = 0.01,
+        accepted_error: float | None = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
         self.surrogate = surrogate.eval()
         self.accurate_surrogate = None if accurate_surrogate is None else accurate_surrogate.eval()
         self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
         self.localization = localization
-        self.accepted = All([InsideSpace(), Tolerance(accepted_error), *self.selection.rules_after_localization()])
+        self.accepted_error = accepted_error
+        again = self.selection.rules_after_localization()
+        self.accepted = All() if accepted_error is None else All([InsideSpace(), Tolerance(accepted_error), *again])
 
     def refine(
         self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
@@ -222,12 +225,16 @@ class InverseDesign:
     def to(self, accelerator: str) -> InverseDesign:
         """Move all networks to a device.
 
+        Args:
+            accelerator: a device of torch (``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...), or ``"gpu"`` for ``"cuda"`` as in the
+                settings of a trainer.
+
         Raises:
             DeviceError: if there is no such device.
         """
         try:
             for network in filter(None, (self.model, self.surrogate, self.accurate_surrogate)):
-                network.to(torch.device(accelerator))
+                network.to(torch.device("cuda" if accelerator == "gpu" else accelerator))
         except (RuntimeError, AssertionError) as error:
             raise DeviceError(f"Expected the device {accelerator!r}, got none ({error}): use accelerator=cpu.") from error
         return self

@@ -378,7 +378,12 @@ def test_published_folder_with_a_fault(fails, place, change):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize(
     ("script", "word"),
-    [("train", "trainer.accelerator=gpu"), ("benchmark", "trainer.accelerator=gpu"), ("generate", "accelerator=cuda")],
+    [
+        ("train", "trainer.accelerator=gpu"),
+        ("benchmark", "trainer.accelerator=gpu"),
+        ("generate", "accelerator=cuda"),
+        ("generate", "accelerator=gpu"),
+    ],
 )
 def test_no_gpu(fails, script, word):
     assert f"{word.split('=')[0]}=cpu" in fails(script, *WORDS[script], word)

@@ -153,31 +153,14 @@ def test_experiment_can_be_built(name):
     data = instantiate(config.data, _convert_="all")
     models = gather(config, CONF / "model")
     assert all(isinstance(build_module(model, data).network, InverseModel) for model in models.values())
-    for part in (config.surrogate, config.evaluator):
-        assert isinstance(build_module(part, data).network, Surrogate)
+    assert isinstance(build_module(config.surrogate, data).network, Surrogate)
     assert isinstance(instantiate(config.selection, _convert_="all"), Selection)
     assert isinstance(instantiate(config.localization, _convert_="all"), Localizer)
 
 
-def test_paper_experiment_is_the_paper():
-    config = composed("benchmark", "experiment=paper")
-    choices = config.hydra.runtime.choices
-    assert (choices["data"], choices["selection"], choices["localization"]) == ("mos2_vasp", "paper", "paper")
-    assert config.surrogate == OmegaConf.load(CONF / "surrogate" / "paper" / "inn.yaml")
-    assert config.data.synthetic is None
-    assert list(config.models) == [f"paper/{name}" for name in ("mdn", "cvae", "inn", "cinn_affine")]
-
-
-def test_paper_experiment_is_evaluated_by_another_kind():
-    config = composed("benchmark", "experiment=paper")
-    assert config.evaluator._target_ != config.surrogate._target_
-
-
 def test_command_line_changes_an_experiment():
-    config = composed(
-        "benchmark", "experiment=paper", "targets=[1.0]", "surrogate.network.blocks=2", "evaluator.network.members=1"
-    )
-    assert (config.targets, config.surrogate.network.blocks, config.evaluator.network.members) == ([1.0], 2, 1)
+    config = composed("benchmark", "experiment=paper", "published.targets=[1.0]", "surrogate.network.blocks=2")
+    assert (config.published.targets, config.surrogate.network.blocks) == ([1.0], 2)
 
 
 @pytest.mark.slow
@@ -250,7 +233,8 @@ def test_published_data_can_be_read(published_folder, monkeypatch):
     assert data.duplicates == 368
 
 
-@pytest.mark.parametrize("name", GROUPS["data"])
+# the paper's rows are also a part of benchmark.yaml, where they must not choose: experiment=paper does
+@pytest.mark.parametrize("name", [name for name in GROUPS["data"] if name != "paper/mos2_vasp"])
 def test_data_chooses_a_surrogate_that_fits(name):
     chosen = composed("train", f"data={name}").surrogate.network._target_
     assert chosen.endswith("BandSurrogate") is (name == "mos2_gpaw")
@@ -283,7 +267,7 @@ def test_module_at_its_full_size(override):
     kind = {"model": InverseModule, "surrogate": SurrogateModule}[group]
     made = build_module(config[group], data)
     assert isinstance(made, kind)
-    assert sum(p.numel() for p in made.parameters()) > 1000
+    assert sum(p.numel() for p in made.parameters()) > 90  # the published MDN has 94
     made.trainer = SimpleNamespace(estimated_stepping_batches=1000)
     optimizers = made.configure_optimizers()
     optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers

@@ -26,7 +26,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CHECKOUT = {"own_model"}
 """Pages whose commands are given in the folder of the sources."""
-LISTS = {"commands", "results"}
+LISTS = {"commands", "paper", "results"}
 """Pages that list scripts with files that only other pages make: the settings of their commands are composed."""
 
 LINKED = sorted(

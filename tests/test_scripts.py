@@ -195,10 +195,13 @@ def test_benchmark(tmp_path, works):
         "uniform + localization",
         "rejection sampling",
         "DFT search",
+        "DFT search, share of the data rows",
     }
     assert {(row["method"], row["target"]) for row in content["rows"]} == {(m, t) for m in methods for t in (0.0, 1.0)}
     assert "| MatDesINNe-cINN (mixture) |" in said
-    assert {"table1.csv", "table1.json", "table1.md"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"table1.csv", "table1.json", "table1.md", "config.yaml", "environment.json"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
 
 
 @pytest.mark.parametrize(

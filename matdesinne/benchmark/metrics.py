@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["coverage", "mean_target_error", "spread_ratio", "surrogate_errors"]
+__all__ = ["coverage", "mean_target_error", "share_off_target", "spread_ratio", "surrogate_errors"]
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,24 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
         return None
     nearest = mean - target.residual(mean)
     return mean_absolute_error(mean, nearest).item()
+
+
+def share_off_target(
+    designs: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate, tolerance: float = 0.01
+) -> float | None:
+    """Returns the share of the designs with a prediction farther than a tolerance from the target; ``None`` if none has one.
+
+    Args:
+        designs: physical units, shape [n, dx].
+        target: target of the candidates; at a property's floor a prediction below it is on target.
+        surrogate: predicts the properties.
+        tolerance: distance in the unit of each property.
+    """
+    mean, _ = surrogate.predict_many(designs)
+    mean = mean[mean.isfinite().all(dim=1)]
+    if len(mean) == 0:
+        return None
+    return (target.residual(mean).abs() > tolerance).any(dim=1).float().mean().item()
 
 
 def spread_ratio(designs: Float[Tensor, "n dx"], reference: Float[Tensor, "m dx"], half_width: Float[Tensor, " dx"]) -> float:

@@ -9,9 +9,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -59,6 +60,13 @@ class Prepared:
     evaluator: Surrogate | None  # scores, where the suite needs one
     accurate_surrogate: Surrogate | None  # moves the candidates in the end, where there is one
     data: DesignDataModule
+
+    def to(self, device: torch.device) -> Self:
+        """Moves all networks to a device, in place."""
+        for network in (*self.models.values(), self.surrogate, self.evaluator, self.accurate_surrogate):
+            if network is not None:
+                network.to(device)
+        return self
 
     def facts(self) -> dict[str, object]:
         """Returns times of training, errors of the surrogate on test rows and numbers of parameters, as plain containers."""

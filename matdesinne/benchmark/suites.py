@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from matdesinne.benchmark.paper_suites import paper, published
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
 from matdesinne.benchmark.preparation import prepare, train_models
@@ -31,7 +32,7 @@ from matdesinne.models.base import DensityModel
 from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.training.build import build_module
+from matdesinne.training.build import build_module, check_device
 
 _DRAW = 1_000_000  # added to the seed of targets and reference designs, which must not be rows of the analytic source
 
@@ -44,7 +45,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
     facts: dict[str, object] = {}
     text = ""
     for part, place in _seeds(config, folder):
-        ready = prepare(part, models, place, evaluate=True)
+        ready = prepare(part, models, place, evaluate=True).to(check_device(part.trainer))
         assert ready.evaluator is not None  # because of evaluate=True
         table = Table1(
             models=ready.models,
@@ -135,7 +136,7 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
 
 
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
-    suite.__name__: suite for suite in (table1, posterior, resimulation, speed)
+    suite.__name__: suite for suite in (table1, posterior, resimulation, speed, published, paper)
 }
 """The suites by their names; each returns its tables as Markdown."""
 
@@ -150,4 +151,4 @@ def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]
 
 def _refinement(config: DictConfig, surrogate: Surrogate, accurate_surrogate: Surrogate | None = None) -> Refinement:
     selection, localization = (instantiate(config[name], _convert_="all") for name in ("selection", "localization"))
-    return Refinement(surrogate, selection, localization, accurate_surrogate=accurate_surrogate)
+    return Refinement(surrogate, selection, localization, config.accepted_error, accurate_surrogate)

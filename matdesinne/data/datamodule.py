@@ -41,7 +41,7 @@ class DesignDataModule(pl.LightningDataModule):
         properties: names, units and floors.
         prototype: the atoms of a design, where designs are crystals.
         root: the folder of the source's files, where they do not come with the package.
-        validation: fraction of the rows for validation.
+        validation: fraction of the rows for validation; without any a training keeps the weights of its last epoch.
         test: fraction of the rows that nothing is trained or chosen on.
         split_seed: of the split.
         order_seed: of the order of training rows.
@@ -97,11 +97,20 @@ class DesignDataModule(pl.LightningDataModule):
             table = check_table(
                 self.source.load(self.space, self.properties, self.root), self.space, self.properties, self.source.name
             )
-            unique = table.without_duplicates()
-            self.duplicates = len(table) - len(unique)
-            split = unique.split(*self.fractions, self.split_seed)
-            self._split = replace(split, train=split.train.joined(self._added_rows(unique))) if self.added else split
+            self._split = self._split_rows(table)
         return self._split
+
+    @property
+    def held_out(self) -> DesignTable:
+        """Validation rows or, where there are none, test rows: for metrics that choose nothing."""
+        return self.split.validation if len(self.split.validation) else self.split.test
+
+    def _split_rows(self, table: DesignTable) -> Split:
+        """Split the rows without those whose design another row has, and add those of other tables to the training rows."""
+        unique = table.without_duplicates()
+        self.duplicates = len(table) - len(unique)
+        split = unique.split(*self.fractions, self.split_seed)
+        return replace(split, train=split.train.joined(self._added_rows(unique))) if self.added else split
 
     def _added_rows(self, unique: DesignTable) -> DesignTable:
         """The rows of the added tables; none whose design is among those of the table."""

@@ -79,15 +79,15 @@ class DesignTable:
             DatasetError: if a part stays empty.
         """
         numeric = all(isinstance(part, int | float) for part in (validation, test))
-        if not (numeric and validation > 0 and test >= 0 and validation + test < 1):
+        if not (numeric and validation >= 0 and test >= 0 and validation + test < 1):
             raise ConfigError(
-                f"Expected validation > 0, test >= 0 and validation + test < 1, got {validation!r} and {test!r}: "
+                f"Expected validation >= 0, test >= 0 and validation + test < 1, got {validation!r} and {test!r}: "
                 "correct the fractions."
             )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         held, kept = round(len(self) * test), round(len(self) * validation)
         parts = order[held + kept :], order[held : held + kept], order[:held]
-        if min(len(parts[0]), len(parts[1])) == 0:
+        if len(parts[0]) == 0 or (validation > 0 and kept == 0):
             raise DatasetError(f"Expected enough rows to split, got {len(self)}: add rows or change the fractions.")
         return Split(*(self.take(part) for part in parts))
 

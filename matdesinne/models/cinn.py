@@ -14,6 +14,7 @@ from torch import Tensor
 from matdesinne.models.base import Coordinates, DensityModel
 from matdesinne.models.mixture import MixtureNetwork
 from matdesinne.models.networks import affine_network
+from matdesinne.models.published_coupling import published_network
 from matdesinne.network import Batch, check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -113,7 +114,7 @@ class AffineCINN(DensityModel):
 
     Args:
         blocks: number of FrEIA's GLOW coupling blocks.
-        paper_network: use the network of the paper's code, see `affine_network`.
+        paper_network: use the network of the paper's code, see `published_network`.
     """
 
     label = "cINN (affine)"
@@ -137,7 +138,8 @@ class AffineCINN(DensityModel):
         self.blocks, self.hidden, self.depth = blocks, hidden, depth
         self.paper_network, self.frequencies = paper_network, frequencies
         self.features = TargetFeatures(len(properties), frequencies)
-        self.network = affine_network(space.dimension, self.features.size, blocks, hidden, depth, paper_network)
+        make = published_network if paper_network else affine_network
+        self.network = make(space.dimension, self.features.size, blocks, hidden, depth)
 
     def standard_log_prob(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
         """Log-density by the change of variables."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 __all__ = ["CVAE"]
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from matdesinne.errors import ConfigError
 from matdesinne.models.base import Coordinates, InverseModel
 from matdesinne.models.networks import perceptron
 from matdesinne.network import check_at_least
@@ -27,6 +29,7 @@ class CVAE(InverseModel):
 
     Args:
         latent: dimension of z.
+        activation: after each hidden layer; the paper's code has ReLU.
     """
 
     label = "cVAE"
@@ -39,6 +42,7 @@ class CVAE(InverseModel):
         latent: int = 7,
         hidden: int = 160,
         depth: int = 4,
+        activation: Literal["silu", "relu"] = "silu",
         frequencies: int = 2,
         target_noise: float | None = None,
         coordinates: Coordinates = "box",
@@ -46,10 +50,14 @@ class CVAE(InverseModel):
         super().__init__(space, properties, target_noise, coordinates)
         check_at_least(1, latent=latent, hidden=hidden)
         check_at_least(0, depth=depth, frequencies=frequencies)
+        kinds: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+        if activation not in kinds:
+            raise ConfigError(f"Expected activation out of {list(kinds)}, got {activation!r}: choose one.")
         self.latent, self.hidden, self.depth, self.frequencies = latent, hidden, depth, frequencies
+        self.activation = activation
         self.features = TargetFeatures(len(properties), frequencies)
-        self.encoder = perceptron(space.dimension + self.features.size, 2 * latent, hidden, depth)
-        self.decoder = perceptron(latent + self.features.size, space.dimension, hidden, depth)
+        self.encoder = perceptron(space.dimension + self.features.size, 2 * latent, hidden, depth, activation=kinds[activation])
+        self.decoder = perceptron(latent + self.features.size, space.dimension, hidden, depth, activation=kinds[activation])
 
     @property
     def latent_dimension(self) -> int:

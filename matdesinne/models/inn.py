@@ -13,6 +13,7 @@ from torch import Tensor
 from matdesinne.errors import ConfigError
 from matdesinne.models.base import Coordinates, InverseModel
 from matdesinne.models.networks import affine_network
+from matdesinne.models.published_coupling import published_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Property
@@ -31,7 +32,7 @@ class INN(InverseModel):
         space: the designs; more parameters than properties.
         blocks: number of FrEIA's affine coupling blocks.
         padding: extra dimensions on both sides, for capacity.
-        paper_network: use the network of the paper's code, see `affine_network`.
+        paper_network: use the network of the paper's code, see `published_network`; it takes no padding.
         padding_noise: standard deviation of the noise on the padding.
     """
 
@@ -62,7 +63,13 @@ class INN(InverseModel):
             )
         self.blocks, self.hidden, self.depth, self.paper_network = blocks, hidden, depth, paper_network
         self.padding, self.padding_noise = padding, padding_noise
-        self.network = affine_network(space.dimension + padding, 0, blocks, hidden, depth, paper_network)
+        if paper_network and padding:
+            raise ConfigError(f"Expected padding=0 for the network of the paper's code, got {padding}: drop one of both.")
+        self.network = (
+            published_network(space.dimension, 0, blocks, hidden, depth, last_first=self.dy)
+            if paper_network
+            else affine_network(space.dimension + padding, 0, blocks, hidden, depth)
+        )
 
     @property
     def latent_dimension(self) -> int:

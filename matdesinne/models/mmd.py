@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["mmd"]
+__all__ = ["Kernels", "kernel_mmd", "mmd"]
 
 from collections.abc import Sequence
 
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 SCALES = (0.05, 0.2, 0.9)
+Kernels = Sequence[tuple[float, float]]
+"""Pairs of a kernel's squared width and its power, see `kernel_mmd`."""
 _ROWS = 128
 """Rows of one sample whose kernels with the other are formed at once: few enough for a cache."""
 
@@ -31,7 +33,24 @@ def mmd(
     if unbiased:
         within = _off_diagonal_mean(_kernel(p, p, scales)) + _off_diagonal_mean(_kernel(q, q, scales))
         return within - 2 * _kernel(p, q, scales).mean()
-    within_p, within_q, between = (_KernelMean.apply(a, b, tuple(scales)) for a, b in ((p, p), (q, q), (p, q)))
+    return kernel_mmd(p, q, [(scale**2, 1.0) for scale in scales])
+
+
+def kernel_mmd(p: Float[Tensor, "n d"], q: Float[Tensor, "m d"], kernels: Kernels) -> Float[Tensor, ""]:
+    r"""Squared MMD between two samples, with :math:`k(a, b) = \sum_{(C, s)} C^s ((C + \|a - b\|^2) / s)^{-s}`.
+
+    These are the kernels of the paper's code; that of width h in `mmd` is :math:`(h^2, 1)`.
+
+    References:
+        Fung et al. 2021, doi 10.1038/s41524-021-00670-x; its public repository, commit 2c7ab5e.
+
+    Args:
+        p: one sample, shape [n, d].
+        q: another sample, shape [m, d].
+        kernels: pairs (C, s), C in the squared unit of the samples.
+    """
+    pairs = tuple((float(size), float(power)) for size, power in kernels)
+    within_p, within_q, between = (_KernelMean.apply(a, b, pairs) for a, b in ((p, p), (q, q), (p, q)))
     return within_p + within_q - 2 * between
 
 
@@ -43,18 +62,20 @@ class _KernelMean(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], scales: tuple[float, ...]
+        ctx: torch.autograd.function.FunctionCtx, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], kernels: Kernels
     ) -> Float[Tensor, ""]:
         needs_a, needs_b, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
         slope_a, slope_b, total = torch.zeros_like(a), torch.zeros_like(b), a.new_zeros(())
         for rows, slope in zip(a.split(_ROWS), slope_a.split(_ROWS), strict=True):
             squared = _squared_distances(rows, b)
             weight = torch.zeros_like(squared)
-            for scale in scales:
-                kernel = squared.mul(scale**-2).add_(1).reciprocal_()
-                total += kernel.sum()
+            for size, power in kernels:
+                inverse = squared.add(size).reciprocal_()
+                kernel = inverse if power == 1 else inverse.pow(power)
+                height = (size * power) ** power
+                total += height * kernel.sum()
                 if needs_a or needs_b:
-                    weight.addcmul_(kernel, kernel, value=-2 * scale**-2)
+                    weight.addcmul_(kernel, inverse, value=-2 * power * height)
             if needs_a:
                 slope.copy_(weight.sum(dim=1, keepdim=True) * rows - weight @ b)
             if needs_b:

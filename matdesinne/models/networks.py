@@ -17,9 +17,6 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from FrEIA.framework import SequenceINN
 
-_PAPER_SPREAD = 0.1
-"""Standard deviation of all first weights and biases in the paper's code."""
-
 
 def perceptron(
     inputs: int, outputs: int, hidden: int, depth: int, zero_last: bool = False, activation: type[nn.Module] = nn.SiLU
@@ -123,34 +120,26 @@ class EnsemblePerceptron(nn.Module):
         return outputs
 
 
-def affine_network(
-    dimension: int, condition: int, blocks: int, hidden: int, depth: int, paper_network: bool = False, clamp: float = 2.0
-) -> SequenceINN:
+def affine_network(dimension: int, condition: int, blocks: int, hidden: int, depth: int, clamp: float = 2.0) -> SequenceINN:
     """FrEIA's GLOW coupling blocks, each moves both halves, with a random rotation before each.
 
-    The network of the paper's code has permutations for rotations, ReLU for SiLU, and first weights of a normal distribution;
-    ours starts as a rotation. `condition` is the number of conditioning features, and `clamp` bounds the log-scale of a block.
+    It starts as a rotation. `condition` is the number of conditioning features, and `clamp` bounds the log-scale of a block.
+    `published_network` is that of the paper's code.
 
     References:
-        Kingma and Dhariwal, Glow, NeurIPS 2018, arXiv 1807.03039. Fung et al. 2021, doi 10.1038/s41524-021-00670-x.
+        Kingma and Dhariwal, Glow, NeurIPS 2018, arXiv 1807.03039.
     """
     # here, because the import takes a second that a mixture network need not wait
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import FixedLinearTransform, GLOWCouplingBlock
 
     def subnet(inputs: int, outputs: int) -> nn.Module:
-        if not paper_network:
-            return perceptron(inputs, outputs, hidden, depth, zero_last=True)
-        plain = perceptron(inputs, outputs, hidden, depth, activation=nn.ReLU)
-        for parameter in plain.parameters():
-            nn.init.normal_(parameter, std=_PAPER_SPREAD)
-        return plain
+        return perceptron(inputs, outputs, hidden, depth, zero_last=True)
 
     network = SequenceINN(dimension)
     conditioned = {"cond": 0, "cond_shape": (condition,)} if condition else {}
     for _ in range(blocks):
-        mixing = torch.eye(dimension)[torch.randperm(dimension)] if paper_network else _rotation(dimension)
-        network.append(FixedLinearTransform, M=mixing)
+        network.append(FixedLinearTransform, M=_rotation(dimension))
         network.append(GLOWCouplingBlock, **conditioned, subnet_constructor=subnet, clamp=clamp)
     return network
 

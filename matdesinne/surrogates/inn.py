@@ -11,6 +11,7 @@ from torch import Tensor
 
 from matdesinne.models.base import Coordinates, check_coordinates
 from matdesinne.models.networks import affine_network
+from matdesinne.models.published_coupling import published_network
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
@@ -27,7 +28,7 @@ class INNSurrogate(Surrogate):
 
     Args:
         prototype: the atoms of a design, where designs are crystals; the network sees the parameters all the same.
-        paper_network: use the network of the paper's code, see `affine_network`.
+        paper_network: use the network of the paper's code, see `published_network`.
         coordinates: ``"box"`` or ``"physical"``: what the network sees and gives, see `InverseModel`.
     """
 
@@ -53,7 +54,11 @@ class INNSurrogate(Surrogate):
         if coordinates == "physical":
             self.features = BoxFeatures(space, PhysicalUnits(space.dimension))
             self.target_scale = PhysicalUnits(len(self.properties))
-        self.network = affine_network(space.dimension, 0, blocks, hidden, depth, paper_network)
+        self.network = (
+            published_network(space.dimension, 0, blocks, hidden, depth, last_first=len(self.properties))
+            if paper_network
+            else affine_network(space.dimension, 0, blocks, hidden, depth)
+        )
 
     def member_predictions(self, features: Float[Tensor, "n dx"]) -> Float[Tensor, "m n dy"]:
         """The first outputs of the network, as one member."""

@@ -37,6 +37,8 @@ def fit(
 ) -> N:
     """Train a module and return its network with the weights of the best epoch; its metrics go to ``metrics.json``.
 
+    Without validation rows these are the weights of the last epoch.
+
     Args:
         module: what is trained; its network learns the scales of the data.
         data: rows to train and validate on.
@@ -62,11 +64,27 @@ def fit(
     last = folder / "checkpoints" / "last.ckpt"
     if resume:
         _check_resumable(module, last)
+    validates = len(data.split.validation) > 0
     best = BestCheckpoint(last.parent)
-    runner = _trainer(module, trainer, folder, loggers, [*callbacks, best, LastCheckpoint(last.parent)])
+    kept = [best] if validates else []
+    runner = _trainer(module, trainer, folder, loggers, [*callbacks, *kept, LastCheckpoint(last.parent)])
+    if not validates:
+        _without_validation(runner, callbacks)
     start = time.perf_counter()
     _run(runner, module, data, last if resume else None)
     seconds = time.perf_counter() - start
+    metrics = {
+        **(_best_epoch(runner, module, data, best) if validates else _training_metrics(runner)),
+        "epochs": runner.current_epoch,
+        "seconds": seconds,
+        "parameters": sum(p.numel() for p in module.network.parameters() if p.requires_grad),
+    }
+    write_json(folder / "metrics.json", metrics)
+    return module.network.cpu().eval()
+
+
+def _best_epoch(runner: pl.Trainer, module: DesignModule, data: DesignDataModule, best: BestCheckpoint) -> dict[str, float]:
+    """Load the weights of the best epoch and return their validation metrics."""
     if best.best_model_score is None or not best.best_model_score.isfinite():
         raise TrainingError(
             f"Expected a finite validation loss of {type(module.network).__name__}, got none by epoch {runner.current_epoch}: "
@@ -74,14 +92,25 @@ def fit(
         )
     module.load_state_dict(read_checkpoint(Path(best.best_model_path))["state_dict"])
     runner.loggers = []  # they are for the epochs, which are over
-    metrics = {
-        **runner.validate(module, datamodule=data, verbose=False)[0],
-        "epochs": runner.current_epoch,
-        "seconds": seconds,
-        "parameters": sum(p.numel() for p in module.network.parameters() if p.requires_grad),
-    }
-    write_json(folder / "metrics.json", metrics)
-    return module.network.cpu().eval()
+    return dict(runner.validate(module, datamodule=data, verbose=False)[0])
+
+
+def _training_metrics(runner: pl.Trainer) -> dict[str, float]:
+    return {name: value.item() for name, value in runner.callback_metrics.items() if name.startswith("train/")}
+
+
+def _without_validation(runner: pl.Trainer, callbacks: Sequence[Callback]) -> None:
+    """Let a trainer run without validation rows.
+
+    Raises:
+        ConfigError: if a callback waits for a validation metric.
+    """
+    runner.limit_val_batches = 0
+    waiting = [type(each).__name__ for each in callbacks if str(getattr(each, "monitor", "")).startswith("val/")]
+    if waiting:
+        raise ConfigError(
+            f"Expected validation rows for the callbacks {waiting}, got none: use callbacks=none, or data.validation=0.1."
+        )
 
 
 def _check_resumable(module: DesignModule, last: Path) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.inn import INN
-from matdesinne.models.mmd import mmd
+from matdesinne.models.mmd import Kernels, kernel_mmd
 from matdesinne.training.module import InverseModule, TrainingOptions, training_options
 from matdesinne.training.optimizers import Muon
 
@@ -34,6 +34,8 @@ class LightningINN(InverseModule[INN]):
         lambda_x: weight of the discrepancy of the designs that the backward direction gives.
         lambda_padding: weight of the squared size of the padding that the forward direction gives.
         scales: widths of the kernels of both discrepancies, in standardised units.
+        kernels_z: other kernels of the latent variables, see `kernel_mmd`; ``None`` for those of `scales`.
+        kernels_x: the same for the designs.
     """
 
     defaults = training_options(
@@ -49,11 +51,14 @@ class LightningINN(InverseModule[INN]):
         lambda_x: float = 30.0,
         lambda_padding: float = 1.0,
         scales: Sequence[float] = (0.45, 1.0, 2.0),
+        kernels_z: Kernels | None = None,
+        kernels_x: Kernels | None = None,
         **options: Unpack[TrainingOptions],
     ) -> None:
         super().__init__(network, **options)
         self.lambda_y, self.lambda_z, self.lambda_x, self.lambda_padding = lambda_y, lambda_z, lambda_x, lambda_padding
-        self.scales = tuple(scales)
+        own = [(scale**2, 1.0) for scale in scales]
+        self.kernels_z, self.kernels_x = kernels_z or own, kernels_x or own
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
         """The four terms, each before its weight, and their weighted sum."""
@@ -63,8 +68,8 @@ class LightningINN(InverseModule[INN]):
         z = torch.randn(len(u), network.latent_dimension, device=u.device)
         terms = {
             "y": (y_hat - v).square().sum(dim=1).mean(),
-            "z": mmd(torch.cat([y_hat.detach(), z_hat], dim=1), torch.cat([v, z[:, : network.dz]], dim=1), self.scales),
-            "x": mmd(network.decode(z, v), u, self.scales),
+            "z": kernel_mmd(torch.cat([y_hat.detach(), z_hat], 1), torch.cat([v, z[:, : network.dz]], 1), self.kernels_z),
+            "x": kernel_mmd(network.decode(z, v), u, self.kernels_x),
         }
         loss = self.lambda_y * terms["y"] + self.lambda_z * terms["z"] + self.lambda_x * terms["x"]
         if network.padding:

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.models.mdn import MDN
+from matdesinne.models.published_mdn import PublishedMDN
 from matdesinne.training.module import InverseModule, adamw, training_options
 
 
-class LightningMDN(InverseModule[MDN]):
-    r"""Trains an `MDN` by maximum likelihood: loss :math:`-\log p(u | y)`.
+class LightningMDN(InverseModule[MDN | PublishedMDN]):
+    r"""Trains an `MDN`, or that of the paper's code, by maximum likelihood: loss :math:`-\log p(u | y)`.
 
     References:
         Bishop, Mixture density networks, 1994.

@@ -39,7 +39,7 @@ class TrainingOptions(TypedDict, total=False):
     scheduler: MakeScheduler | None  #: makes the scheduler of an optimizer, with `total_steps` where it takes that argument
     batch_size: int  #: rows of a training step
     max_epochs: int  #: passes over the training rows
-    gradient_clip_val: float  #: largest norm of the gradient
+    gradient_clip_val: float | None  #: largest norm of the gradient; ``None`` for no clipping
 
 
 class DesignModule(pl.LightningModule, ABC, Generic[N]):
@@ -71,8 +71,9 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
         self.batch_size, self.max_epochs = chosen["batch_size"], chosen["max_epochs"]
         self.gradient_clip_val = chosen["gradient_clip_val"]
         check_at_least(1, batch_size=self.batch_size, max_epochs=self.max_epochs)
-        if not (isinstance(self.gradient_clip_val, int | float) and self.gradient_clip_val > 0):
-            raise ConfigError(f"Expected gradient_clip_val > 0, got {self.gradient_clip_val!r}: correct gradient_clip_val.")
+        clip = self.gradient_clip_val
+        if clip is not None and not (isinstance(clip, int | float) and clip > 0):
+            raise ConfigError(f"Expected gradient_clip_val > 0, got {clip!r}: correct gradient_clip_val.")
         self.network: N = network_from_config(network) if isinstance(network, Mapping) else network  # type: ignore[assignment]
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])  # the arguments of the subclass
         numbers = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "gradient_clip_val")}

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.benchmark import preparation
 from matdesinne.benchmark.parallel import Trainings
-from matdesinne.benchmark.preparation import evaluator_settings, gather, prepare, train_models
+from matdesinne.benchmark.preparation import Prepared, evaluator_settings, gather, prepare, train_models
 from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.files import write_json
@@ -232,3 +232,9 @@ def test_one_property_only(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "instantiate", lambda *_, **__: two)
     with pytest.raises(ConfigError, match="one property"):
         prepare(config(), chosen("mdn"), tmp_path)
+
+
+def test_networks_move_to_a_device():
+    model = tiny_network(CONF / "model" / "cvae.yaml", box(), [prop()])
+    ready = Prepared({"cVAE": model}, {}, linear(), linear(), None, toy_data()).to(torch.device("meta"))
+    assert {network.device.type for network in (model, ready.surrogate, ready.evaluator)} == {"meta"}

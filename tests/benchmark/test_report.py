@@ -15,6 +15,7 @@ SCORED = Row(
     seed=0,
     mae_surrogate=0.2,
     mae_evaluator=0.3,
+    off_target=0.125,
     inside_bounds=1.0,
     generated=100,
     kept=50,
@@ -26,7 +27,8 @@ SCORED = Row(
     seconds_localization=3.0,
     seconds_training=12.0,
 )
-BARE = replace(SCORED, mae_surrogate=None, mae_evaluator=None, inside_bounds=None, kept=0, diversity=None, coverage=None)
+EMPTY = ("mae_surrogate", "mae_evaluator", "off_target", "inside_bounds", "diversity", "coverage")
+BARE = replace(SCORED, kept=0, **dict.fromkeys(EMPTY))
 SEARCH = replace(BARE, method="DFT search", seconds=630.0, seconds_sampling=0, seconds_selection=0, seconds_localization=0)
 COMPARED = PosteriorRow(
     method="MDN", target=0.5, seed=0, samples=100, references=200, c2st=0.5, mmd=-0.001, nearest=0.25, copies=1
@@ -83,6 +85,7 @@ def test_cells_of_one_seed(report):
         "MAE by the evaluator [eV]": "0.300",
         "diversity": "0.50",
         "coverage": "0.75",
+        "error > 0.01 eV by the evaluator [%]": "12.5",
         "inside the bounds [%]": "100.0",
         "generated": "100",
         "kept": "50",
@@ -107,6 +110,11 @@ def test_mean_and_deviation_over_seeds(report):
     assert line["std of MAE by the evaluator [eV]"] == "0.141"  # of a sample: sqrt(2) / 10
     assert (line["kept"], line["generated"]) == ("60", "100")
     assert "seeds 0, 1" in text
+
+
+def test_share_off_target_is_the_mean_over_seeds(report):
+    line = cells(report(SCORED, replace(SCORED, seed=1, off_target=0.25), replace(BARE, seed=2)), CINN)
+    assert line["error > 0.01 eV by the evaluator [%]"] == "18.8"
 
 
 def test_worst_share_inside_over_seeds(report):

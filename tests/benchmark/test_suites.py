@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from matdesinne.benchmark.public_weights import checksum
+
 from ..toys import OWN, QUICK, script_config, write_table
+from .published_mirror import random_arrays, write_mirror
 
 WORDS = [word for word in QUICK if not word.startswith(("model.", "logger="))]
 EVALUATOR = [
@@ -52,7 +55,8 @@ def table1(tmp_path_factory) -> Path:
 
 def test_table1_has_every_seed(table1):
     rows = content(table1, "table1.json")["rows"]
-    methods = {"MDN", "cVAE", "MatDesINNe-MDN", "MatDesINNe-cVAE", "uniform + localization", "rejection sampling", "DFT search"}
+    methods = {"MDN", "cVAE", "MatDesINNe-MDN", "MatDesINNe-cVAE", "uniform + localization", "rejection sampling"}
+    methods |= {"DFT search", "DFT search, share of the data rows"}
     found = sorted((row["method"], row["target"], row["seed"]) for row in rows)
     assert found == sorted((method, target, seed) for method in methods for target in (0.5, 1.0) for seed in (3, 4))
 
@@ -130,25 +134,43 @@ def test_resimulation(tmp_path, problem):
     assert results[0]["fewest_references"] == results[1]["fewest_references"] > 1
 
 
+PAPER = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "trainer.max_epochs=1", "num_samples=40"]
+PAPER += ["published.targets=[0.5]", "published.localized=20", "published.tolerances=[5.0]", "published.steps=[1,3]"]
+
+
 def test_paper_experiment(tmp_path, published_folder, monkeypatch):
+    """Every model is trained for an epoch on all rows of the split, and localized by the forward INN that is trained, too."""
     monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
-    small = [
-        "trainer.accelerator=cpu",
-        "trainer.enable_progress_bar=false",
-        "trainer.max_epochs=1",
-        "surrogate.network.blocks=1",
-    ]
-    evaluator = [
-        "surrogate.network.hidden=8",
-        "evaluator.network.members=1",
-        "evaluator.network.hidden=8",
-        "evaluator.network.depth=1",
-    ]
-    benchmark(tmp_path, "experiment=paper", *small, *evaluator, "num_samples=40", "targets=[0.5]", "localization.steps=3")
-    found = content(tmp_path, "table1.json")
-    assert found["data"] == "mos2_vasp"
-    assert {"MDN", "cVAE", "INN", "cINN (affine)"} <= {row["method"] for row in found["rows"]}
-    assert (tmp_path / "out" / "seed0" / "paper" / "cinn_affine" / "model.safetensors").is_file()
+    words = ["surrogate.network.blocks=1", "surrogate.network.hidden=8", "published.forward=trained"]
+    benchmark(tmp_path, "experiment=paper", *PAPER, *words, "models=[paper/mdn,paper/mdn_6000,paper/cinn_affine]")
+    found = content(tmp_path, "paper.json")
+    labels = ["MDN", "MDN (paper/mdn_6000)", "cINN (affine)"]
+    assert [(row["method"], row["steps"]) for row in found["rows"]] == [(m, s) for m in labels for s in (None, 1, 3)]
+    assert list(found["seed0"]["seconds_training"]) == labels
+    assert json.loads((tmp_path / "out" / "seed0" / "paper" / "cinn_affine" / "metrics.json").read_text())["epochs"] == 1
+
+
+def test_paper_suite_names_a_wrong_forward_inn(tmp_path, published_folder, monkeypatch):
+    monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
+    with pytest.raises(SystemExit, match="public or trained, got 'mine'"):
+        benchmark(tmp_path, "experiment=paper", "published.forward=mine", "models=[paper/mdn]")
+
+
+def test_published_suite(tmp_path, published_folder, monkeypatch):
+    """The whole suite on a mirror of the repository whose weights are random."""
+    arrays = random_arrays()
+    monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
+    monkeypatch.setenv("MATDESINNE_PUBLISHED_WEIGHTS", str(write_mirror(tmp_path / "mirror", arrays)))
+    weights = {name: {key: part[key] for key in part if not key.startswith("tmp_var_")} for name, part in arrays.items()}
+    sums = [f"published.weights.sha256.{name}={checksum(part)}" for name, part in weights.items()]
+    benchmark(tmp_path, "suite=published", *PAPER, *sums)
+    found = content(tmp_path, "published.json")
+    labels = ("MDN", "cVAE", "INN", "cINN (affine)", "Gaussian of the rows")
+    assert [row["method"] for row in found["rows"]] == [m for m in labels for _ in range(3)]
+    assert set(found["forward_inn"]) == {"mae_test_rows", "mae_training_rows", "mae_all_rows"}
+    assert {"config.yaml", "environment.json", "published.md", "published.png"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from matdesinne.models.mmd import SCALES, mmd
+from matdesinne.models.mmd import SCALES, kernel_mmd, mmd
 
 
 def samples(count: int = 30, dimension: int = 3, seed: int = 0, shift: float = 0.0) -> torch.Tensor:
@@ -76,3 +76,30 @@ def test_gradient_draws_samples_together():
     q = samples(50, seed=1)
     mmd(p, q).backward()
     assert mmd(p.detach() - 0.1 * p.grad / p.grad.norm(), q) < mmd(p, q)
+
+
+PUBLISHED = [[(0.2, 0.1), (0.2, 0.5), (0.2, 2.0)], [(0.2, 2.0), (1.5, 2.0), (3.0, 2.0)]]
+
+
+def published(p, q, kernels):
+    """The kernels as the paper's code writes them: sum C^s ((C + d^2) / s)^-s."""
+
+    def mean(a, b):
+        squared = (a.unsqueeze(1) - b).square().sum(2)
+        return sum((size**power * ((size + squared) / power) ** -power).mean() for size, power in kernels)
+
+    return mean(p, p) + mean(q, q) - 2 * mean(p, q)
+
+
+@pytest.mark.parametrize("kernels", PUBLISHED, ids=["backward", "forward"])
+def test_published_kernels(kernels, close):
+    p, q = samples(150).requires_grad_(), samples(140, seed=1, shift=0.3).requires_grad_()
+    found, expected = kernel_mmd(p, q, kernels), published(p, q, kernels)
+    close(found, expected)
+    for one, other in zip(torch.autograd.grad(found, [p, q]), torch.autograd.grad(expected, [p, q]), strict=True):
+        close(one, other)
+
+
+def test_a_width_is_a_kernel_of_the_first_power(close):
+    p, q = samples(), samples(20, seed=1, shift=0.3)
+    close(mmd(p, q, [0.5, 2.0]), kernel_mmd(p, q, [(0.25, 1.0), (4.0, 1.0)]))

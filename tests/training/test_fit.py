@@ -201,6 +201,26 @@ def test_metrics_are_those_of_the_best_epoch(tmp_path):
     assert metrics["val/rmse"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-4)
 
 
+def test_without_validation_rows_the_last_epoch_counts(tmp_path, monkeypatch):
+    """With them a training whose loss rises ends with an earlier epoch."""
+    data = toy_data(validation=0.0)
+    module = surrogate(max_epochs=3)
+    network = fit(module, data, make_trainer(max_epochs=None), tmp_path)
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 2
+    assert all(torch.equal(value, last["state_dict"][f"network.{key}"]) for key, value in network.state_dict().items())
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["epochs"] == 3 and metrics["train/loss"] > 0
+    assert not [name for name in metrics if name.startswith("val/")]
+
+
+def test_early_stopping_needs_validation_rows(tmp_path):
+    stop = pl.callbacks.EarlyStopping("val/loss")
+    with pytest.raises(ConfigError, match=r"callbacks \['EarlyStopping'\].*callbacks=none"):
+        fit(surrogate(), toy_data(validation=0.0), make_trainer(), tmp_path, callbacks=[stop])
+
+
 def test_fit_returns_a_network_that_is_ready(tmp_path):
     trained = fit(surrogate(), toy_data(), make_trainer(), tmp_path)
     assert not trained.training and trained.device == torch.device("cpu")
@@ -410,11 +430,11 @@ def test_build_gives_the_prototype_to_the_surrogate():
     assert made.prototype == prototype and isinstance(made.features, CellFeatures)
 
 
-@pytest.mark.parametrize(("asked", "used"), [(None, 0.25), (3.0, 3.0)])
-def test_clip_comes_from_the_module(tmp_path, monkeypatch, asked, used):
+@pytest.mark.parametrize(("own", "asked", "used"), [(0.25, None, 0.25), (0.25, 3.0, 3.0), (None, None, None)])
+def test_clip_comes_from_the_module(tmp_path, monkeypatch, own, asked, used):
     seen = []
     monkeypatch.setattr(DesignModule, "on_train_start", lambda task: seen.append(task.trainer.gradient_clip_val))
-    fit(surrogate(gradient_clip_val=0.25), toy_data(), make_trainer(max_epochs=1, gradient_clip_val=asked), tmp_path)
+    fit(surrogate(gradient_clip_val=own), toy_data(), make_trainer(max_epochs=1, gradient_clip_val=asked), tmp_path)
     assert seen == [used]
 
 
