@@ -57,7 +57,8 @@ class LightningINN(InverseModule[INN]):
     ) -> None:
         super().__init__(network, **options)
         self.lambda_y, self.lambda_z, self.lambda_x, self.lambda_padding = lambda_y, lambda_z, lambda_x, lambda_padding
-        own = [(scale**2, 1.0) for scale in scales]
+        self.scales = tuple(scales)
+        own = [(scale**2, 1.0) for scale in self.scales]
         self.kernels_z, self.kernels_x = kernels_z or own, kernels_x or own
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:

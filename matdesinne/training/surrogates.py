@@ -99,7 +99,7 @@ class LightningForwardINN(SurrogateModule[INNSurrogate]):
         adamw(lr=1e-3, weight_decay=1e-5), warmup=0.05, batch_size=256, max_epochs=150, gradient_clip_val=1.0
     )
 
-    def loss(self, outputs: Float[Tensor, "1 n dy"], batch: Batch) -> Float[Tensor, ""]:
+    def loss(self, outputs: Float[Tensor, "m n dy"], batch: Batch) -> Float[Tensor, ""]:
         """Squared error in standardised units."""
         return self.standard_residual(outputs, batch).square().mean()
 

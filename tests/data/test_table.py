@@ -86,7 +86,7 @@ def test_split_leaves_the_global_seed(hundred, untouched_seed):
     hundred.split(0.2, 0.1, 0)
 
 
-@pytest.mark.parametrize("fractions", [(0.0, 0.1), (-0.1, 0.1), (0.5, 0.5), (0.1, -0.1), (1.0, 0.0)])
+@pytest.mark.parametrize("fractions", [(-0.1, 0.1), (0.5, 0.5), (0.1, -0.1), (1.0, 0.0)])
 def test_split_rejects(hundred, fractions):
     with pytest.raises(ConfigError, match="fractions"):
         hundred.split(*fractions, 0)

@@ -43,7 +43,7 @@ def seeded() -> torch.Generator:
 @pytest.mark.parametrize("group", ["model", "surrogate"])
 def test_paper_files_are_physical(group):
     files = yaml_files(f"{group}/paper")
-    assert [path.stem for path in files] == {"model": ["cinn_affine", "cvae", "inn", "mdn"], "surrogate": ["inn"]}[group]
+    assert [path.stem for path in files] == {"model": ["cinn_affine", "cvae", "cvae_6000", "inn", "mdn", "mdn_6000"], "surrogate": ["inn"]}[group]
     assert all(OmegaConf.load(path).network.coordinates == "physical" for path in files)
 
 
