@@ -21,15 +21,13 @@ def main(config: DictConfig) -> float:
     from matdesinne.files import write_json
     from matdesinne.training import runs, sweeps
     from matdesinne.training.build import build_module, check_device, check_property
-    from matdesinne.training.fit import fit
     from matdesinne.training.loggers import closed_runs, log_results, make_loggers
-    from matdesinne.training.metrics import TargetMetrics
 
     folder, resume = Path(config.folder), config.resume is not None
     config = runs.prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
     least = {"seed": 0, "trainer.max_epochs": 1, "trainer.gradient_clip_val": 0.0, "callbacks.early_stopping.patience": 1}
     check_numbers(config, least)
-    device = check_device(config.trainer)
+    check_device(config.trainer)
     pl.seed_everything(config.seed, verbose=False)
 
     data = instantiate(config.data, _convert_="all")
@@ -38,20 +36,16 @@ def main(config: DictConfig) -> float:
     with closed_runs(), runs.resumable(folder):
         if config.get("model") is None:
             loggers = make_loggers(config.get("logger"))
-            runs.train_surrogate(config, data, folder, config.surrogate, config.seed, loggers, resume)
+            surrogate = runs.train_surrogate(config, data, folder, config.surrogate, config.seed, loggers, resume)
         else:
             model = build_module(config.model, data)  # before the surrogate trains: wrong settings are found here
             surrogate = runs.trained_surrogate(config, data) if config.get("surrogate") else None
-            data = runs.add_synthetic_rows(data, surrogate, device)
-            loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
-            if surrogate is not None:
-                callbacks.append(TargetMetrics(surrogate, data.split.validation, folder / "samples.png"))
-            resume = resume and runs.was_started(folder)
-            network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
-            runs.save_design(folder, network, surrogate)
+            loggers = make_loggers(config.get("logger"))
+            runs.train_model(config, model, data, surrogate, folder, loggers, resume)
             runs.save_accurate_surrogates(config, data, folder)
         log_results(loggers, metrics=sweeps.read_metrics(folder), images={"samples": folder / "samples.png"})
-    print(runs.closing_line(folder))
+    accuracy = runs.report_accuracy(folder, surrogate, data)
+    print(*(entry.sentence() for entry in accuracy), runs.closing_line(folder), sep="\n")
     return sweeps.objective(folder)
 
 

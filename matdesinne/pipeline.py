@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
 
+_LOGGER = logging.getLogger(__name__)
+_MOST_FALL = 0.2
+"""Share of kept candidates below which a stage says which rules reject the others."""
 _ON_TARGET = 1e-4
 """Distance to the target in the unit of the property; the accurate surrogate's rounding hides smaller ones."""
 
@@ -103,7 +107,7 @@ class Refinement:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float = 0.01,
+        accepted_error: float | Sequence[float] = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
         self.surrogate = surrogate.eval()
@@ -145,13 +149,18 @@ class Refinement:
 
     def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
         # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
-        selected = candidates.take(rule.mask(replace(candidates, properties=self.surrogate.properties)), stage)
-        if len(selected) == 0:
-            error = candidates.error.amax(dim=1)
-            raise EmptyResultError(
-                f"Expected candidates for {candidates.target.format(candidates.properties)}, got none of "
-                f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
-                "move the target, sample more, or loosen the selection (bounds and fixed values cost no samples)."
+        named = replace(candidates, properties=self.surrogate.properties)
+        selected = candidates.take(rule.mask(named), stage)
+        if len(selected) < _MOST_FALL * len(candidates):
+            target, rejections = candidates.target.format(candidates.properties), "; ".join(rule.rejections(named))
+            if len(selected) == 0:
+                raise EmptyResultError(
+                    f"Expected candidates for {target}, got none of {len(candidates):,} after the stage {stage!r}: "
+                    f"{rejections}: change the first of these or the target, or sample more (bounds and fixed values "
+                    "cost no samples)."
+                )
+            _LOGGER.warning(
+                f"{len(selected):,} of {len(candidates):,} are left after the stage {stage!r} for {target}: {rejections}."
             )
         return selected
 
@@ -172,7 +181,7 @@ class InverseDesign:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float = 0.01,
+        accepted_error: float | Sequence[float] = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
         if model.space != surrogate.space or model.properties != surrogate.properties:
@@ -241,7 +250,7 @@ class InverseDesign:
         folder: str | Path = "pretrained",
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float = 0.01,
+        accepted_error: float | Sequence[float] = 0.01,
         refine_with: str | None = None,
     ) -> InverseDesign:
         """Read what `save` wrote.

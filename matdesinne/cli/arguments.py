@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["by_name", "check_numbers", "null_groups", "verbatim"]
+__all__ = ["by_name", "check_numbers", "null_groups", "positional", "verbatim"]
 
 import functools
 import math
@@ -72,6 +72,18 @@ def null_groups(*groups: str) -> Callable[[Callable[[], None]], Callable[[], Non
     """Lets ``GROUP=null`` on the command line leave a configuration group out, which Hydra's grammar writes as ``~GROUP``."""
     words = {f"{group}=null": f"~{group}" for group in groups}
     return _rewritten(lambda word: words.get(word, word))
+
+
+def positional(key: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets a word without ``=``, such as the name of a file, be the value of a setting."""
+
+    def named(word: str) -> str:
+        if "=" in word or word.startswith(("-", "~")):
+            return word
+        escaped = word.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+
+    return _rewritten(named)
 
 
 def _rewritten(rewrite: Callable[[str], str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

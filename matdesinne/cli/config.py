@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["OutputFolder", "config_folder", "entry_point"]
+__all__ = ["OutputFolder", "composed", "config_folder", "entry_point"]
 
 import functools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
@@ -32,6 +35,8 @@ def _sweep_name() -> str | None:
 
 # ${first:a,b} is the first value that is not null
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
+# ${stem:path} is the name of a file without folder and ending
+OmegaConf.register_new_resolver("stem", lambda path: Path(path).stem, replace=True)
 # ${sweep_name:} is the name that the jobs of a sweep share, null for a single run
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 
@@ -41,6 +46,13 @@ def config_folder() -> str:
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def composed(name: str, words: Sequence[str]) -> DictConfig:
+    """Returns the configuration of another command, as the words of its command line change it."""
+    running = GlobalHydra.instance().is_initialized()
+    with nullcontext() if running else initialize_config_dir(config_folder(), version_base="1.3"):
+        return compose(name, list(words))
 
 
 def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:

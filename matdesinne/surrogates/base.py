@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Linearization", "Surrogate", "spread_of"]
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 from matdesinne.transforms import BoxFeatures, BoxScaler, CellFeatures, Standardizer
+
+_LOGGER = logging.getLogger(__name__)
 
 _CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 10, 1 << 16
 """Rows of one pass: their activations fit a core's cache, or fill a GPU."""
@@ -78,25 +81,34 @@ class Surrogate(DesignNetwork):
         return mean, self._calibrated(spread)
 
     def calibrate(self, batch: Batch) -> None:
-        r"""Scale the spread by the errors on rows that were not trained on, as split conformal prediction does.
+        """`calibrate_by` the errors on rows that were not trained on."""
+        if len(batch.x):
+            self.calibrate_by(*self._in_chunks(self._mean_and_spread, batch.x), batch.y)
+
+    def calibrate_by(self, mean: Float[Tensor, "n dy"], spread: Float[Tensor, "n dy"], y: Float[Tensor, "n dy"]) -> None:
+        r"""Scale the spread by the errors of predictions, as split conformal prediction does.
 
         With the score :math:`|y - \mu| / (\sigma + \sigma_0)`, sigma_0 the median of sigma, an interval of content q reaches
         as far as the empirical quantile of the score at :math:`q (n + 1) / n`. A label at the floor of a censored property is
-        left out.
+        left out. Fewer than 20 rows say nothing: the spread stays what it is, and a warning says so.
 
         References:
             Lei et al., Distribution-free predictive inference for regression, JASA 113, 1094 (2018), arXiv 1604.04173,
             section 5.2.
+
+        Args:
+            mean: predictions of rows by surrogates like this one that were not trained on them, in physical units.
+            spread: their standard deviations before calibration.
+            y: the labels of the rows.
         """
-        if len(batch.x) < _FEWEST_ROWS:
-            return
-        mean, spread = self._in_chunks(self._mean_and_spread, batch.x)
         for j, prop in enumerate(self.properties):
-            known = batch.y[:, j] > prop.floor if prop.censored and prop.floor is not None else batch.y[:, j].isfinite()
+            known = y[:, j] > prop.floor if prop.censored and prop.floor is not None else y[:, j].isfinite()
             if known.sum() < _FEWEST_ROWS:
+                unseen = f"{int(known.sum())} unseen rows, fewer than {_FEWEST_ROWS}"
+                _LOGGER.warning(f"The spread of {prop.name} is not calibrated: {unseen}.")
                 continue
             offset = spread[known, j].median().clamp_min(1e-6 * self.target_scale.std[j].cpu())
-            score = (mean[known, j] - batch.y[known, j]).abs() / (spread[known, j] + offset)
+            score = (mean[known, j] - y[known, j]).abs() / (spread[known, j] + offset)
             level = (_LEVELS * (1 + 1 / len(score))).clamp_max(1.0)
             self.spread_offset[j] = offset
             self.spread_quantiles[j] = score.quantile(level)

@@ -546,9 +546,19 @@ def test_interval_between_the_reference_values(reference):
 
 
 @pytest.mark.parametrize("edges", [(2.5, 3.0), (2.5, math.inf), (-5.0, -2.0)])
-def test_interval_outside(reference, edges):
-    with pytest.raises(TargetError, match=r"overlaps.*y"):
-        reference.draw_targets(Target(edges[:1], edges[1:]), 5)
+def test_interval_outside_is_its_nearest_edge(reference, edges, caplog):
+    """A value is treated alike: it is taken as it is, with a warning."""
+    target = Target(edges[:1], edges[1:])
+    with caplog.at_level(logging.WARNING, "matdesinne"):
+        reference.sample_target(target, 5, seeded())
+    assert "lies outside the training range of y" in caplog.text
+    assert reference.draw_targets(target, 5).unique().tolist() == [min(edges, key=abs)]
+
+
+def test_an_interval_beyond_the_prior_is_drawn_from_the_range_of_the_rows(reference):
+    reference.target_range[1] = 4.0
+    y = reference.draw_targets(Target((2.5,), (math.inf,)), 50, seeded())
+    assert ((y >= 2.5) & (y <= 4)).all() and len(y.unique()) == 50
 
 
 def test_interval_draw_is_reproducible(reference):
