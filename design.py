@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import by_name, check_numbers, positional, verbatim
+from matdesinne.cli.arguments import by_name, check_keys, check_numbers, positional, verbatim
 from matdesinne.cli.config import composed, config_folder, entry_point
 
 
 @positional("table")
 @verbatim("where")
+@check_keys("design")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="design")
 @entry_point
 def main(config: DictConfig) -> None:
@@ -55,7 +56,7 @@ def main(config: DictConfig) -> None:
     run = design.run(target, config.num_samples, generator, bounds, fixed)
     measured, place = data.with_all_rows().training_rows, own_table.folder_of_target(folder, run.candidates.target)
     text = closing_paragraph(run.candidates, design.surrogate, accuracy, measured)
-    write_run(run, place, OmegaConf.to_container(config, resolve=True), text)
+    write_run(run, place, config, text)
     write_next_designs(place / "ten.csv", diverse_candidates(run.candidates, config.next_designs), design.surrogate, measured)
     print(run.report(), own_table.nearest_rows(measured, run.candidates), text, list_folder(place), sep="\n")
 

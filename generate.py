@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import by_name, check_numbers, verbatim
+from matdesinne.cli.arguments import by_name, check_keys, check_numbers, verbatim
 from matdesinne.cli.config import config_folder, entry_point
 
 
 @verbatim("where")
+@check_keys("generate")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
 def main(config: DictConfig) -> None:
@@ -38,9 +39,7 @@ def main(config: DictConfig) -> None:
 
     folder, source = Path(config.folder), design.accurate_surrogate or design.surrogate
     text = closing_paragraph(run.candidates, source, read_accuracy(run_folder(config.run)))
-    write_run(
-        run, folder, OmegaConf.to_container(config, resolve=True), text, design.surrogate.prototype, exports, config.structures
-    )
+    write_run(run, folder, config, text, design.surrogate.prototype, exports, config.structures)
     if config.get("logger") is not None:
         from matdesinne.training.loggers import closed_runs, log_results, make_loggers  # import Lightning, which takes seconds
 

@@ -78,7 +78,7 @@ class DesignRun:
         last = self.candidates
         lines = [f"Candidates for {last.target.format(last.properties)}"]
         for name, candidates in self.stages.items():
-            errors = ", ".join(f"mean |{p.name} - target| {error:.2g} {p.unit}" for p, error in _mean_errors(candidates))
+            errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in _mean_errors(candidates))
             lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
         share = len(last) / len(self.stages["sampled"])
         return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])

@@ -76,9 +76,9 @@ class Tolerance(Selection):
     def describe(self, candidates: Candidates) -> str:
         """Name the distance, and the nearest prediction."""
         distances = self.tolerance if isinstance(self.tolerance, Sequence) else [self.tolerance] * len(candidates.properties)
-        allowed = ", ".join(f"{d:.3g} {prop.unit}" for d, prop in zip(distances, candidates.properties, strict=True))
+        allowed = ", ".join(f"{d:.3g}{prop.suffix}" for d, prop in zip(distances, candidates.properties, strict=True))
         nearest = candidates.mean[candidates.error.amax(dim=1).nan_to_num(torch.inf).argmin()].tolist()
-        found = ", ".join(f"{prop.name} {y:.4g} {prop.unit}" for y, prop in zip(nearest, candidates.properties, strict=True))
+        found = ", ".join(f"{prop.name} {y:.4g}{prop.suffix}" for y, prop in zip(nearest, candidates.properties, strict=True))
         return f"the tolerance of {allowed} around the target (nearest prediction: {found})"
 
 

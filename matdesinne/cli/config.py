@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = ["OutputFolder", "composed", "config_folder", "entry_point"]
 
+import difflib
 import functools
+import inspect
 import os
 import re
 import sys
@@ -19,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -128,7 +131,26 @@ def _instantiation_error(error: InstantiationException) -> str:
     target = re.match(r"Error in call to target '(\S+)'", reason)
     if target is None:
         return f"Expected settings that fit, got: {reason.partition(', set env var')[0]}: {advice}"
-    return f"Expected settings that {target[1]} takes, got {type(cause).__name__} ({cause}): {advice}"
+    return f"Expected settings that {target[1]} takes, got {_argument_error(target[1], cause)}: {advice}"
+
+
+def _argument_error(target: str, cause: BaseException | None) -> str:
+    """Returns the name of an argument that a class does not take, with those that it does, or the error as it is."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
+    if unknown is None:
+        return f"{type(cause).__name__} ({cause})"
+    try:
+        known = list(inspect.signature(get_object(target)).parameters)
+    except (TypeError, ValueError, ImportError):
+        return f"{unknown[1]!r}"
+    return f"{unknown[1]!r}, which is none of {', '.join(known)}{_suggestion(unknown[1], known)}"
+
+
+def _suggestion(wrong: str, known: Sequence[str]) -> str:
+    """Returns which of some names may be meant."""
+    begun = [name for name in known if len(wrong) > 2 and name.startswith(wrong)]
+    close = begun or difflib.get_close_matches(wrong, known, 1)
+    return f" (do you mean {close[0]}?)" if close else ""
 
 
 def _one_line(error: Exception) -> str:

@@ -136,7 +136,7 @@ class DesignDataModule(pl.LightningDataModule):
     def _say_of(self, table: DesignTable, unique: DesignTable) -> None:
         if self.duplicates and self.replicates == "mean":
             errors = zip(self.properties, table.replicate_std().tolist(), strict=True)
-            noise = ", ".join(f"{prop.name} {std:.2g} {prop.unit}" for prop, std in errors)
+            noise = ", ".join(f"{prop.name} {std:.2g}{prop.suffix}" for prop, std in errors)
             _LOGGER.warning(
                 f"{self.source.name} has {len(table)} rows of {len(unique)} designs: repeated measurements are averaged; their "
                 f"standard deviation: {noise}."

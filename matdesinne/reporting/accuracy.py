@@ -37,8 +37,9 @@ class Accuracy:
 
     def sentence(self) -> str:
         """Say it in one sentence."""
+        unit = "" if self.unit == "1" else f" {self.unit}"
         return (
-            f"Surrogate of {self.name}: test MAE {self.mae:.3g} {self.unit} ({self.mae / self.std:.2f} of the standard "
+            f"Surrogate of {self.name}: test MAE {self.mae:.3g}{unit} ({self.mae / self.std:.2f} of the standard "
             f"deviation; {self.rows} rows; mean of the table {self.mean_mae:.3g}, nearest row {self.nearest_mae:.3g}); "
             f"{100 * self.within_90:.0f} % of the test rows lie in their 90 % intervals."
         )
@@ -90,6 +91,6 @@ def read_accuracy(folder: Path) -> list[Accuracy]:
     """Read what `write_accuracy` wrote; nothing where there is no such file, as in older runs, or it is damaged."""
     content = read_json(folder / _FILE)
     try:
-        return [Accuracy(**entry) for entry in content]  # type: ignore[union-attr]
+        return [Accuracy(**entry) for entry in content] if isinstance(content, list) else []
     except TypeError:
         return []

@@ -45,8 +45,8 @@ def closing_paragraph(
     for j, prop in enumerate(candidates.properties):
         likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
         sentences.append(
-            f"Expect {prop.name} within {likely:.2g} {prop.unit} of the target for 68 % of the candidates (90 %: "
-            f"{nearly_sure:.2g}), not {candidates.error[:, j].mean().item():.1g}."
+            f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates (90 %: "
+            f"{nearly_sure:.3g}), not {candidates.error[:, j].mean().item():.1g}."
         )
     if measured is not None and candidates.space.bounded:
         distance, _ = _nearest(candidates.space, candidates.designs, measured)

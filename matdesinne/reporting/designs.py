@@ -6,6 +6,8 @@ __all__ = ["write_run"]
 
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from matdesinne.exports import Exports
 from matdesinne.files import write_json
 from matdesinne.pipeline import DesignRun
@@ -17,7 +19,7 @@ from matdesinne.structures import Prototype, write_extxyz
 def write_run(
     run: DesignRun,
     folder: Path,
-    settings: dict[str, object],
+    settings: DictConfig,
     text: str = "",
     prototype: Prototype | None = None,
     exports: Exports | None = None,
@@ -41,7 +43,13 @@ def write_run(
         write_extxyz(run.candidates, prototype, folder / "candidates.extxyz")
     if exports is not None:
         exports.write(run.candidates, prototype, folder)
-    kept = {"seed": settings["seed"], "run": str(settings.get("run", folder))}
+    kept = {"seed": settings.seed, "run": str(settings.get("run", folder))}
     write_json(folder / "summary.json", {**run.summary(), **kept})
     draw_candidates(run, picture)
-    write_report(folder / "report.html", f"Candidates for {target}", text, [run_section(run, picture)], settings)
+    write_report(
+        folder / "report.html",
+        f"Candidates for {target}",
+        text,
+        [run_section(run, picture)],
+        OmegaConf.to_container(settings, resolve=True),
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Self, get_args
 
 import torch
-from gpytorch.constraints import GreaterThan
+from gpytorch.constraints import GreaterThan, Positive
 from gpytorch.kernels import Kernel, MaternKernel, RBFKernel
 from gpytorch.priors import LogNormalPrior
 from jaxtyping import Float
@@ -71,13 +71,18 @@ class GPSurrogate(Surrogate):
         count, size = len(self.properties), self.features.size
         # the prior is that of the unit cube, features are in half-widths
         lengths = LogNormalPrior(math.sqrt(2) + math.log(size) / 2 + math.log(2), math.sqrt(3))
-        options = {"ard_num_dims": size, "batch_shape": torch.Size([count]), "lengthscale_prior": lengths}
+        options = {
+            "ard_num_dims": size,
+            "batch_shape": torch.Size([count]),
+            "lengthscale_prior": lengths,
+            "lengthscale_constraint": Positive(transform=nn.Softplus()),  # GPyTorch's default is one object for all kernels
+        }
         self.correlation: Kernel = MaternKernel(nu=2.5, **options) if kernel == "matern" else RBFKernel(**options)
         self.correlation.lengthscale = 0.5 * math.sqrt(size)
         self.raw_scale = nn.Parameter(torch.zeros(count, dtype=torch.float64))
         self.raw_noise = nn.Parameter(torch.full((count,), _RAW_START, dtype=torch.float64))
         self.constant = nn.Parameter(torch.zeros(count, dtype=torch.float64))
-        self._noise_prior, self._positive = LogNormalPrior(-4.0, 1.0), GreaterThan(_SMALLEST_NOISE)
+        self._noise_prior, self._positive = LogNormalPrior(-4.0, 1.0), GreaterThan(_SMALLEST_NOISE, transform=nn.Softplus())
         self.correlation.double()
         self.register_buffer("inputs", torch.empty(0, size, dtype=torch.float64))
         self.register_buffer("outputs", torch.empty(count, 0, dtype=torch.float64))
@@ -116,13 +121,13 @@ class GPSurrogate(Surrogate):
 
     def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "1 n dy"]:
         """The mean of the process, in physical units."""
-        return self.mean_and_std(features)[:1]
+        _, mean = self._cross_and_mean(features, self._posterior())
+        return self.target_scale.inverse(mean.T.to(features)).unsqueeze(0)
 
     def mean_and_std(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "2 n dy"]:
         """Mean and standard deviation of one more measurement in physical units, before calibration."""
         known = self._posterior()
-        cross = self._covariance(features.double(), self.inputs)  # [dy, n, rows]
-        mean = self.constant.unsqueeze(1) + (cross @ known.weights).squeeze(2)
+        cross, mean = self._cross_and_mean(features, known)
         explained = torch.linalg.solve_triangular(known.factor, cross.mT, upper=False).square().sum(dim=1)
         variance = (self.raw_scale.exp().unsqueeze(1) - explained).clamp_min(0.0) + self.noise.unsqueeze(1)
         scale = self.target_scale.std
@@ -136,6 +141,16 @@ class GPSurrogate(Surrogate):
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         mean, std = self.mean_and_std(self.features(x))
         return mean, std
+
+    def _mean(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dy"]:
+        return self.member_predictions(self.features(x))[0]  # the variance takes most of the time
+
+    def _cross_and_mean(
+        self, features: Float[Tensor, "n f"], known: _Posterior
+    ) -> tuple[Float[Tensor, "dy n r"], Float[Tensor, "dy n"]]:
+        """Covariance of designs with the training rows, and the mean in standardised units."""
+        cross = self._covariance(features.double(), self.inputs)
+        return cross, self.constant.unsqueeze(1) + (cross @ known.weights).squeeze(2)
 
     def _standard(self, batch: Batch) -> tuple[Float[Tensor, "n f"], Float[Tensor, "dy n"]]:
         known = batch.y.isfinite().all(dim=1)

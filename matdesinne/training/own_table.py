@@ -102,7 +102,9 @@ def declare(config: DictConfig, folder: Path) -> Path:
 
 def with_declaration(settings: DictConfig, declaration: Path, folder: Path) -> DictConfig:
     """Settings of train.py with a declared table, everything that is written in one folder; kept there as ``config.yaml``."""
-    declared = OmegaConf.masked_copy(OmegaConf.load(declaration), ["source", "space", "properties"])
+    declared = OmegaConf.load(declaration)
+    assert isinstance(declared, DictConfig)
+    declared.pop("defaults", None)
     changes = {
         "data": declared,
         "folder": str(folder),
@@ -155,9 +157,9 @@ def mark_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> 
 def ranges(accuracy: Sequence[Accuracy], model: InverseModel) -> str:
     """Say within which range the table, and the surrogate over the whole box, has each property."""
     lines = []
-    for entry, (low, high) in zip(accuracy, model.target_range.T.tolist(), strict=True):
-        table = f"{entry.lowest:.4g} to {entry.highest:.4g} {entry.unit} in the table"
-        lines.append(f"{entry.name}: {table}, {low:.4g} to {high:.4g} {entry.unit} by the surrogate over the whole box")
+    for entry, prop, (low, high) in zip(accuracy, model.properties, model.target_range.T.tolist(), strict=True):
+        table = f"{entry.lowest:.4g} to {entry.highest:.4g}{prop.suffix} in the table"
+        lines.append(f"{entry.name}: {table}, {low:.4g} to {high:.4g}{prop.suffix} by the surrogate over the whole box")
     return "\n".join(lines)
 
 
@@ -166,7 +168,7 @@ def nearest_rows(measured: DesignTable, candidates: Candidates, count: int = 3) 
     distance = (candidates.target.residual(measured.y).abs() / measured.y.std(dim=0)).amax(dim=1)
     lines = ["Measured rows nearest to the target:"]
     for row in distance.argsort()[:count].tolist():
-        values = [f"{prop.name} {y:.4g} {prop.unit}" for prop, y in zip(candidates.properties, measured.y[row], strict=True)]
+        values = [f"{prop.name} {y:.4g}{prop.suffix}" for prop, y in zip(candidates.properties, measured.y[row], strict=True)]
         design = [f"{name} {x:.4g}" for name, x in zip(candidates.space.names, measured.x[row], strict=True)]
         lines.append(f"  row {int(measured.ids[row])}: {', '.join(values)} at {', '.join(design)}")
     return "\n".join(lines)
