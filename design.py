@@ -10,7 +10,7 @@ from matdesinne.cli.config import composed, config_folder, entry_point
 
 
 @positional("table")
-@verbatim("where")
+@verbatim("where", "train")
 @check_keys("design")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="design")
 @entry_point

@@ -12,12 +12,14 @@ __all__ = [
     "ranges",
     "read_target",
     "stop_when_on_target",
+    "synthetic_words",
     "tolerances",
     "training_words",
     "with_declaration",
 ]
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,11 +120,15 @@ def with_declaration(settings: DictConfig, declaration: Path, folder: Path) -> D
     return merged
 
 
-def training_words(declaration: Path, own: Sequence[str]) -> list[str]:
-    """Words of train.py for a small table: fewer synthetic designs, scaled with the number of parameters; own words win."""
+def training_words(declaration: Path, own: str | None) -> list[str]:
+    """Words of train.py for a small table; the user's own words win."""
     dimension = len(OmegaConf.load(declaration).space.parameters)
-    sizes = [f"data.synthetic.uniform={_UNIFORM * dimension}", f"data.synthetic.chains={_CHAINS * dimension}"]
-    return ["data=csv", "surrogate=chosen/gp_or_mlp", "logger=csv", *sizes, *own]
+    return ["data=csv", "surrogate=chosen/gp_or_mlp", "logger=csv", *synthetic_words(dimension), *shlex.split(own or "")]
+
+
+def synthetic_words(dimension: int) -> list[str]:
+    """How many synthetic designs a generative model of so many parameters trains on."""
+    return [f"data.synthetic.uniform={_UNIFORM * dimension}", f"data.synthetic.chains={_CHAINS * dimension}"]
 
 
 def stop_when_on_target(accuracy: Sequence[Accuracy], share: float) -> list[Callback]:

@@ -1,5 +1,6 @@
 """What every model of conf/model must do; a new YAML file is tested by itself."""
 
+import logging
 import math
 
 import pytest
