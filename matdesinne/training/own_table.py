@@ -113,6 +113,7 @@ def with_declaration(settings: DictConfig, declaration: Path, folder: Path) -> D
         "surrogates_folder": str(folder / "surrogates"),
         "trainer": {"enable_progress_bar": sys.stdout.isatty()},
     }
+    OmegaConf.set_struct(settings.data.source.headers, False)  # its keys are the table's
     merged = OmegaConf.merge(settings, changes)
     assert isinstance(merged, DictConfig)
     with atomic_path(folder / "config.yaml") as temporary:
