@@ -28,6 +28,8 @@ from matdesinne.targets import Property
 
 _MOST = 20_000
 """Largest number of rows; more would not change the figures."""
+_PAPER_TARGETS = [0.0, 0.5, 1.0]
+"""Gaps in eV that are shown of the packaged weights."""
 _RENAMED = {
     "matdesinne.data.datamodule.DesignData": "matdesinne.data.datamodule.DesignDataModule",
     "matdesinne.data.labels.SurrogateLabels": "matdesinne.data.synthetic.SyntheticDesigns",
@@ -83,7 +85,8 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
         config.refine_with,
     ).to(config.accelerator)
     if config.candidates is None:
-        targets = default_targets(design) if config.targets is None else OmegaConf.to_container(config.targets)
+        default = _PAPER_TARGETS if config.run == "pretrained" else default_targets(design)
+        targets = default if config.targets is None else OmegaConf.to_container(config.targets)
         if not isinstance(targets, list) or not targets:
             raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
         generator = torch.Generator().manual_seed(config.seed)

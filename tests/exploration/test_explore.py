@@ -7,9 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from matdesinne.exploration.designs import gather
+from matdesinne.exploration.designs import default_targets, gather
+from matdesinne.pipeline import InverseDesign
 
-from ..conftest import OWN, candidates, linear, script_config, write_table
+from ..conftest import OWN, candidates, linear, prop, script_config, write_table
 from ..test_scripts import write_run
 from .conftest import crystal
 
@@ -68,3 +69,12 @@ def test_names_what_is_needed(run, words, named):
     with pytest.raises(SystemExit) as caught:
         explore(run, *SMALL, *words)
     assert str(caught.value).startswith("Error: ") and named in str(caught.value)
+
+
+def test_targets_of_own_data_lie_within_its_range(run):
+    design = InverseDesign.load("run")
+    low, high = design.model.target_range[:, 0].tolist()
+    found = default_targets(design)
+    assert found[0] == design.model.properties[0].floor and found == sorted(set(found)) and found[-1] < high
+    design.model.properties = (prop(),)  # without a floor
+    assert all(low < target < high for target in default_targets(design))
