@@ -99,6 +99,18 @@ def test_benchmark_composes(override):
     OmegaConf.to_container(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True)
 
 
+def test_design_composes():
+    config = composed("design", "table=a.csv", "property=y", "target=1")
+    assert config.folder == "outputs/design/a" == config.hydra.run.dir
+
+
+def test_both_choices_of_a_surrogate_can_be_built():
+    config = composed("train", "data=csv", "surrogate=chosen/gp_or_mlp")
+    data = instantiate(config.data, _convert_="all")
+    made = [build_module(choice, data).network for choice in config.surrogate.choices.values()]
+    assert [type(network).__name__ for network in made] == ["GPSurrogate", "MLPSurrogate"]
+
+
 @pytest.mark.parametrize("override", ["seed=1", *options([*GENERATE_GROUPS, "data"])])
 def test_explore_composes(override):
     config = composed("explore", override)
@@ -268,7 +280,7 @@ def test_modules(group):
         assert isinstance(made, pl.LightningModule) and isinstance(made.network, kind)
 
 
-@pytest.mark.parametrize("override", options(["model", "surrogate"]))
+@pytest.mark.parametrize("override", [word for word in options(["model", "surrogate"]) if "/gp_or_mlp" not in word])
 def test_module_at_its_full_size(override):
     """Network, optimizer and scheduler can be made."""
     config = composed("train", override)
