@@ -19,7 +19,7 @@ FROM ${DEVICE}
 WORKDIR /opt/matdesinne
 COPY conf conf
 COPY matdesinne matdesinne
-COPY train.py generate.py benchmark.py label.py explore.py ./
+COPY train.py generate.py benchmark.py label.py explore.py design.py ./
 RUN pip install --no-cache-dir -c constraints.txt '.[explore]' && useradd --create-home designer
 USER designer
 WORKDIR /home/designer

@@ -5,9 +5,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from matdesinne.cli.arguments import check_keys
 from matdesinne.cli.config import config_folder, entry_point
 
 
+@check_keys("explore")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="explore")
 @entry_point
 def main(config: DictConfig) -> None:

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import by_name, check_numbers, verbatim
+from matdesinne.cli.arguments import by_name, check_keys, check_numbers, verbatim
 from matdesinne.cli.config import config_folder, entry_point
 
 
 @verbatim("where")
+@check_keys("generate")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
 def main(config: DictConfig) -> None:
@@ -18,12 +19,13 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from matdesinne.exports import Exports
-    from matdesinne.files import list_folder, write_json
+    from matdesinne.files import list_folder
+    from matdesinne.network import run_folder
     from matdesinne.pipeline import InverseDesign
-    from matdesinne.reporting.candidates import draw_candidates, run_section
-    from matdesinne.reporting.report import write_report
+    from matdesinne.reporting.accuracy import read_accuracy
+    from matdesinne.reporting.closing import closing_paragraph
+    from matdesinne.reporting.designs import write_run
     from matdesinne.selection import All, Expression
-    from matdesinne.structures import write_extxyz
 
     check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0, "export_limit": 1})
     exports = Exports(list(config.export), config.export_limit)
@@ -35,24 +37,17 @@ def main(config: DictConfig) -> None:
     generator = torch.Generator().manual_seed(config.seed)
     run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed)
 
-    folder, prototype = Path(config.folder), design.surrogate.prototype
-    picture, report = folder / "candidates.png", folder / "report.html"
-    run.candidates.write_parquet(folder / "candidates.parquet")
-    run.candidates.write_csv(folder / "candidates.csv")
-    if config.structures and prototype is not None:
-        write_extxyz(run.candidates, prototype, folder / "candidates.extxyz")
-    exports.write(run.candidates, prototype, folder)
-    write_json(folder / "summary.json", {**run.summary(), "seed": config.seed, "run": str(config.run)})
-    draw_candidates(run, picture)
-    title = f"Candidates for {run.summary()['target']}"
-    write_report(report, title, "", [run_section(run, picture)], OmegaConf.to_container(config, resolve=True))
+    folder, source = Path(config.folder), design.accurate_surrogate or design.surrogate
+    text = closing_paragraph(run.candidates, source, read_accuracy(run_folder(config.run)))
+    write_run(run, folder, config, text, design.surrogate.prototype, exports, config.structures)
     if config.get("logger") is not None:
         from matdesinne.training.loggers import closed_runs, log_results, make_loggers  # import Lightning, which takes seconds
 
         with closed_runs():
             loggers = make_loggers(config.logger)
-            log_results(loggers, metrics=run.metrics(), images={"candidates": picture}, pages={"report": report})
-    print(run.report(), list_folder(folder), sep="\n")
+            images, pages = {"candidates": folder / "candidates.png"}, {"report": folder / "report.html"}
+            log_results(loggers, metrics=run.metrics(), images=images, pages=pages)
+    print(run.report(), text, list_folder(folder), sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import check_numbers
+from matdesinne.cli.arguments import check_keys, check_numbers
 from matdesinne.cli.config import config_folder, entry_point
 
 
+@check_keys("label")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="label")
 @entry_point
 def main(config: DictConfig) -> None:

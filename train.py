@@ -5,11 +5,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import check_numbers, null_groups
+from matdesinne.cli.arguments import check_keys, check_numbers, null_groups
 from matdesinne.cli.config import config_folder, entry_point
 
 
 @null_groups("model", "surrogate", "callbacks", "logger")
+@check_keys("train")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="train")
 @entry_point
 def main(config: DictConfig) -> float:
@@ -19,11 +20,10 @@ def main(config: DictConfig) -> float:
     from hydra.utils import instantiate
 
     from matdesinne.files import write_json
+    from matdesinne.surrogates.base import Surrogate
     from matdesinne.training import runs, sweeps
     from matdesinne.training.build import build_module, check_device, check_property
-    from matdesinne.training.fit import fit
     from matdesinne.training.loggers import closed_runs, log_results, make_loggers
-    from matdesinne.training.metrics import TargetMetrics
 
     folder, resume = Path(config.folder), config.resume is not None
     config = runs.prepare_folder(config, folder, list(HydraConfig.get().overrides.task))
@@ -35,23 +35,22 @@ def main(config: DictConfig) -> float:
     data = instantiate(config.data, _convert_="all")
     check_property(config.property, data.properties)
     write_json(folder / "split.json", {**data.split.row_ids(), "duplicates_removed": data.duplicates})
+    trained: Surrogate | None
     with closed_runs(), runs.resumable(folder):
         if config.get("model") is None:
             loggers = make_loggers(config.get("logger"))
-            runs.train_surrogate(config, data, folder, config.surrogate, config.seed, loggers, resume)
+            trained = runs.train_surrogate(config, data, folder, config.surrogate, config.seed, loggers, resume)
         else:
             model = build_module(config.model, data)  # before the surrogate trains: wrong settings are found here
-            surrogate = runs.trained_surrogate(config, data) if config.get("surrogate") else None
-            data = runs.add_synthetic_rows(data, surrogate, device)
-            loggers, callbacks = make_loggers(config.get("logger")), runs.make_callbacks(config)
-            if surrogate is not None:
-                callbacks.append(TargetMetrics(surrogate, data.held_out, folder / "samples.png"))
-            resume = resume and runs.was_started(folder)
-            network = fit(model, data, instantiate(config.trainer), folder, loggers=loggers, callbacks=callbacks, resume=resume)
-            runs.save_design(folder, network, surrogate)
+            trained = runs.trained_surrogate(config, data) if config.get("surrogate") else None
+            rows = runs.add_synthetic_rows(data, trained, device)
+            loggers = make_loggers(config.get("logger"))
+            network = runs.train_model(config, model, rows, trained, folder, loggers, resume)
+            runs.save_design(folder, network, trained)
             runs.save_accurate_surrogates(config, data, folder)
         log_results(loggers, metrics=sweeps.read_metrics(folder), images={"samples": folder / "samples.png"})
-    print(runs.closing_line(folder))
+    accuracy = runs.report_accuracy(folder, trained, data)
+    print(*(entry.sentence() for entry in accuracy), runs.closing_line(folder), sep="\n")
     return sweeps.objective(folder)
 
 

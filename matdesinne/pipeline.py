@@ -26,6 +26,8 @@ from matdesinne.targets import Property, Target
 
 _LOGGER = logging.getLogger(__name__)
 
+_MOST_FALL = 0.2
+"""Share of kept candidates below which a stage says which rules reject the others."""
 _ON_TARGET = 1e-4
 """Distance to the target in the unit of the property; the accurate surrogate's rounding hides smaller ones."""
 
@@ -77,7 +79,7 @@ class DesignRun:
         last = self.candidates
         lines = [f"Candidates for {last.target.format(last.properties)}"]
         for name, candidates in self.stages.items():
-            errors = ", ".join(f"mean |{p.name} - target| {error:.2g} {p.unit}" for p, error in _mean_errors(candidates))
+            errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in _mean_errors(candidates))
             lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
         share = len(last) / len(self.stages["sampled"])
         return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])
@@ -107,7 +109,7 @@ class Refinement:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float | None = 0.01,
+        accepted_error: float | Sequence[float] | None = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
         self.surrogate = surrogate.eval()
@@ -152,13 +154,18 @@ class Refinement:
 
     def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
         # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
-        selected = candidates.take(rule.mask(replace(candidates, properties=self.surrogate.properties)), stage)
-        if len(selected) == 0:
-            error = candidates.error.amax(dim=1)
-            raise EmptyResultError(
-                f"Expected candidates for {candidates.target.format(candidates.properties)}, got none of "
-                f"{len(candidates)} after the stage {stage!r} (smallest error {error.min():.3g}): "
-                "move the target, sample more, or loosen the selection (bounds and fixed values cost no samples)."
+        named = replace(candidates, properties=self.surrogate.properties)
+        selected = candidates.take(rule.mask(named), stage)
+        if len(selected) < _MOST_FALL * len(candidates):
+            target, rejections = candidates.target.format(candidates.properties), "; ".join(rule.rejections(named))
+            if len(selected) == 0:
+                raise EmptyResultError(
+                    f"Expected candidates for {target}, got none of {len(candidates):,} after the stage {stage!r}: "
+                    f"{rejections}: change the first of these or the target, or sample more (bounds and fixed values "
+                    "cost no samples)."
+                )
+            _LOGGER.warning(
+                f"{len(selected):,} of {len(candidates):,} are left after the stage {stage!r} for {target}: {rejections}."
             )
         return selected
 
@@ -179,7 +186,7 @@ class InverseDesign:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float = 0.01,
+        accepted_error: float | Sequence[float] = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
         if model.space != surrogate.space or model.properties != surrogate.properties:
@@ -252,7 +259,7 @@ class InverseDesign:
         folder: str | Path = "pretrained",
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float = 0.01,
+        accepted_error: float | Sequence[float] = 0.01,
         refine_with: str | None = None,
     ) -> InverseDesign:
         """Read what `save` wrote.

@@ -30,6 +30,19 @@ class Selection(ABC):
         """Return the rules that are applied again after localization; none by default."""
         return ()
 
+    def parts(self) -> Sequence[Selection]:
+        """Return the rules that this one is made of; itself by default."""
+        return (self,)
+
+    def rejections(self, candidates: Candidates) -> list[str]:
+        """Say for each part that drops candidates how many it drops, and the best value that it saw; the strictest first."""
+        counts = [(int((~part.mask(candidates)).sum()), part.describe(candidates)) for part in self.parts()]
+        return [f"{text} rejects {count:,}" for count, text in sorted(counts, reverse=True) if count]
+
+    def describe(self, candidates: Candidates) -> str:
+        """Say what the rule asks for, and the values nearest to it among some candidates."""
+        return type(self).__name__
+
 
 class InsideSpace(Selection):
     """Keeps designs inside the bounds."""
@@ -38,18 +51,35 @@ class InsideSpace(Selection):
         """Return true where every parameter is within its bounds."""
         return candidates.space.contains(candidates.designs)
 
+    def describe(self, candidates: Candidates) -> str:
+        """Name the rule."""
+        return "the rule that designs lie inside the bounds"
+
 
 class Tolerance(Selection):
-    """Keeps designs whose predicted properties are within a distance of the target, in the unit of each property."""
+    """Keeps designs whose predicted properties are within a distance of the target, in the unit of each property.
 
-    def __init__(self, tolerance: float) -> None:
-        if not tolerance >= 0:
+    Args:
+        tolerance: the distance, or one for each property.
+    """
+
+    def __init__(self, tolerance: float | Sequence[float]) -> None:
+        distances = tolerance if isinstance(tolerance, Sequence) else [tolerance]
+        if not all(distance >= 0 for distance in distances):
             raise ConfigError(f"Expected a tolerance of at least 0, got {tolerance}: give a distance to the target.")
         self.tolerance = tolerance
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
         """Return true where the distance is within the tolerance for every property."""
-        return (candidates.error <= self.tolerance).all(dim=1)
+        return (candidates.error <= torch.tensor(self.tolerance)).all(dim=1)
+
+    def describe(self, candidates: Candidates) -> str:
+        """Name the distance, and the nearest prediction."""
+        distances = self.tolerance if isinstance(self.tolerance, Sequence) else [self.tolerance] * len(candidates.properties)
+        allowed = ", ".join(f"{d:.3g}{prop.suffix}" for d, prop in zip(distances, candidates.properties, strict=True))
+        nearest = candidates.mean[candidates.error.amax(dim=1).nan_to_num(torch.inf).argmin()].tolist()
+        found = ", ".join(f"{prop.name} {y:.4g}{prop.suffix}" for y, prop in zip(nearest, candidates.properties, strict=True))
+        return f"the tolerance of {allowed} around the target (nearest prediction: {found})"
 
 
 class Spread(Selection):
@@ -63,6 +93,10 @@ class Spread(Selection):
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
         """Return true where the spread is small enough for every property."""
         return (candidates.std <= self.largest).all(dim=1)
+
+    def describe(self, candidates: Candidates) -> str:
+        """Name the largest spread, and the smallest one there is."""
+        return f"the largest spread of {self.largest:g} (smallest found: {candidates.std.amax(dim=1).min():.3g})"
 
 
 class Expression(Selection):
@@ -98,6 +132,12 @@ class Expression(Selection):
         """Return the rule itself: localization may move a design so that the rule no longer holds."""
         return (self,)
 
+    def describe(self, candidates: Candidates) -> str:
+        """Name the rule, and the range of each of its columns."""
+        values = {name: column.values for name, column in _columns(candidates).items() if name in self.rule.names}
+        ranges = ", ".join(f"{name} from {column.min():.4g} to {column.max():.4g}" for name, column in values.items())
+        return f"the rule where={self.rule.text} ({ranges or 'no column'})"
+
 
 class All(Selection):
     """Keeps the designs that all of several rules keep; without any, all designs are kept."""
@@ -115,6 +155,10 @@ class All(Selection):
     def rules_after_localization(self) -> Sequence[Selection]:
         """Return those of the rules that are applied again after localization."""
         return [again for rule in self.rules for again in rule.rules_after_localization()]
+
+    def parts(self) -> Sequence[Selection]:
+        """Return the rules, those of rules of rules, too."""
+        return [part for rule in self.rules for part in rule.parts()]
 
 
 def _columns(candidates: Candidates) -> Columns:

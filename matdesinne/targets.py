@@ -37,6 +37,11 @@ class Property:
     censored: bool = False
     resolution: float = 0.0
 
+    @property
+    def suffix(self) -> str:
+        """What follows a number in a sentence: a space and the unit, nothing where there is no unit."""
+        return "" if self.unit == "1" else f" {self.unit}"
+
     def __post_init__(self) -> None:
         """Check the name, the ranges and the floor."""
         if not self.name.isidentifier():
@@ -151,9 +156,9 @@ def _number(entry: object, prop: Property) -> float:
 
 def _words(prop: Property, low: float, high: float) -> str:
     if low == high:
-        return f"{prop.name} = {low:g} {prop.unit}"
+        return f"{prop.name} = {low:g}{prop.suffix}"
     if math.isinf(low):
-        return f"{prop.name} <= {high:g} {prop.unit}"
+        return f"{prop.name} <= {high:g}{prop.suffix}"
     if math.isinf(high):
-        return f"{prop.name} >= {low:g} {prop.unit}"
-    return f"{low:g} <= {prop.name} <= {high:g} {prop.unit}"
+        return f"{prop.name} >= {low:g}{prop.suffix}"
+    return f"{low:g} <= {prop.name} <= {high:g}{prop.suffix}"

@@ -23,6 +23,8 @@ settings.load_profile("tenth")
 THIRD_PARTY_WARNINGS = [
     # Lightning 2.6 asks torch's pytree in a way that torch 2.13 wants to drop
     "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
+    # linear_operator 0.6, below GPyTorch, when it is imported
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
 ]
 
 

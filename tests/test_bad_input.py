@@ -346,6 +346,7 @@ def load(url: str) -> str:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "named"), [("cut", "Incomplete|broken|ended"), ("whole", "hash"), ("refuse", "503")])
 def test_download_that_goes_wrong(place, monkeypatch, server, answer, named):
     monkeypatch.setattr(Broken, "answer", answer)
@@ -356,6 +357,7 @@ def test_download_that_goes_wrong(place, monkeypatch, server, answer, named):
     assert not [path for path in (place / "cache").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "nonsense://proxy"])
 def test_broken_proxy(place, monkeypatch, proxy):
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
@@ -366,6 +368,7 @@ def test_broken_proxy(place, monkeypatch, proxy):
     load("https://files.invalid/set")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["checksum", "missing"])
 def test_published_folder_with_a_fault(fails, place, change):
     for name in ("data_x.csv", "data_y.csv"):
@@ -375,6 +378,7 @@ def test_published_folder_with_a_fault(fails, place, change):
     assert "data_x.csv" in said and ("sha256" in said) is (change == "checksum")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize(
     ("script", "word"),

@@ -19,6 +19,7 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("run")) / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["[null,9]", "0.5"])
 def test_same_seed_same_candidates_bit_for_bit(run, tmp_path, target):
     words = [f"run={run}", f"target={target}", "accepted_error=9", "selection.rules=[]", "seed=7"]

@@ -50,6 +50,10 @@ BENCHMARK = (
     "baselines=false surrogate.network.members=1 evaluator.network.members=1 evaluator.network.hidden=8 evaluated=20 "
     "data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
 )
+DESIGN = (
+    "num_samples=100 'train=trainer.accelerator=cpu surrogate=gp model.max_epochs=1 data.synthetic.uniform=2000 "
+    "data.synthetic.chains=200 data.synthetic.steps=1' tolerance=9 accepted_error=9"
+)
 SURROGATE = "oracle=surrogate executor.workers=1"
 FREE = (
     "oracle=ase oracle.valence_bands=3 executor.workers=2 sobol.count=60 ~oracle.calculator "
@@ -64,6 +68,7 @@ CHEAPER = {
     "matdesinne-generate target=1.0 --cfg job": "",
     "matdesinne-generate run=runs": "num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
     "matdesinne-explore": COMPOSE,
+    "matdesinne-design": DESIGN,
     "matdesinne-label points=one_ev": SURROGATE,
     "matdesinne-label points=one_ev/candidates.parquet executor=slurm": COMPOSE,
     "matdesinne-label points=one_ev/candidates.parquet oracle.relax": COMPOSE,
@@ -272,6 +277,7 @@ def test_links_resolve(path):
     assert broken == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [command for _, command in COMMANDS if entry(command) in ELSEWHERE])
 def test_elsewhere_is_whole(command):
     """The files, extras and stages that a command names are there."""

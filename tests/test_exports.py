@@ -67,6 +67,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_structures_read_back(name, folder, table, prototype):
     found, expected = READERS[name](folder), structures(table, prototype)

@@ -213,6 +213,7 @@ def test_the_canary_sings():
     assert calls == ["eval"]
 
 
+@pytest.mark.slow
 @given(texts=st.lists(TEXTS, min_size=50, max_size=50))
 @cases(200, suppress_health_check=list(HealthCheck))
 def test_texts_raise_our_error_or_are_rules(texts):
@@ -234,6 +235,7 @@ def made(random: random.Random, depth: int) -> str:
     return random.choice([f"({first} + {second})", f"({first} * -{second})", f"abs({first})", f"max({first}, {second})"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_agrees_with_python(seed):
     """On formulas that Python reads in the same way: operators, their order, chains, and, or, not."""

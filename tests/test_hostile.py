@@ -103,6 +103,7 @@ CHECKPOINTS = {
 hostile_checkpoints = pytest.mark.parametrize("make", CHECKPOINTS.values(), ids=CHECKPOINTS)
 
 
+@pytest.mark.slow
 @hostile_checkpoints
 def test_checkpoint(tmp_path, canary, make):
     make(tmp_path / "module.ckpt", canary)
@@ -110,6 +111,7 @@ def test_checkpoint(tmp_path, canary, make):
         read_network(tmp_path / "module.ckpt")
 
 
+@pytest.mark.slow
 @hostile_checkpoints
 def test_checkpoint_of_a_run_that_is_resumed(tmp_path, canary, make):
     (tmp_path / "checkpoints").mkdir()
@@ -118,6 +120,7 @@ def test_checkpoint_of_a_run_that_is_resumed(tmp_path, canary, make):
         fit(module(), toy_data(), make_trainer(), tmp_path, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CHECKPOINTS if name not in ("flipped-bit", "legacy-format")])
 def test_checkpoint_read_by_lightning(tmp_path, canary, name):
     """Its own method raises what it raises, and executes nothing; it does not look at checksums."""
@@ -165,6 +168,7 @@ FOLDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", FOLDERS.values(), ids=FOLDERS)
 def test_folder_of_weights(tmp_path, canary, make):
     save_network(network(), tmp_path, "model")

@@ -75,6 +75,7 @@ def test_optuna(warm, tmp_path):
     assert losses == sorted(losses, key=lambda loss: loss == "") and set(losses) == {"1.0", ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "plugin"), [("cluster", "submitit"), ("cores", "hydra_plugins.hydra_joblib_launcher")])
 def test_launcher_composes(name, plugin):
     pytest.importorskip(plugin)

@@ -82,6 +82,7 @@ def test_stays_in_the_box(method, target, start):
     assert surrogate.space.contains(moved.designs).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 def test_designs_outside_are_brought_inside(method):
     surrogate = linear()
@@ -89,6 +90,7 @@ def test_designs_outside_are_brought_inside(method):
     assert surrogate.space.contains(moved.designs).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 def test_interval_leaves_rows_inside_alone(method, start):
     surrogate = linear()
@@ -99,6 +101,7 @@ def test_interval_leaves_rows_inside_alone(method, start):
     assert torch.equal(moved.designs[inside], start[inside])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH[:2], ids=NAMES[:2])  # Adam's momentum takes it over the edge
 def test_interval_stops_at_the_edge(method, start):
     surrogate = linear()
@@ -128,6 +131,7 @@ def test_repeats_exactly(method, start):
     assert torch.equal(method.localize(table, surrogate).designs, method.localize(table, surrogate).designs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 def test_does_not_change_its_input(method, start):
     surrogate = quadratic()
@@ -136,6 +140,7 @@ def test_does_not_change_its_input(method, start):
     assert torch.equal(table.designs, start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 def test_predictions_are_fresh(method, start, close):
     surrogate = quadratic()
@@ -225,6 +230,7 @@ def test_fixed_parameter_stays(method, value, start):
     assert (moved.designs[:, 0] != table.designs[:, 0]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", BOTH, ids=NAMES)
 def test_target_is_reached_in_the_other_parameters(method, start):
     surrogate = quadratic()
@@ -298,6 +304,7 @@ def test_mean_descent_moves_many_less(start, close):
     close(together[:1] * len(start), alone, factor=100)
 
 
+@pytest.mark.slow
 def test_mean_descent_may_leave_the_box():
     surrogate = linear()
     moved = MeanGradientDescent(0.1, steps=200).localize(candidates(surrogate, torch.tensor([[0.9, 0.9]]), 50.0), surrogate)

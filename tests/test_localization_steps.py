@@ -84,6 +84,7 @@ def test_only_rows_that_are_not_there_are_evaluated_again(method, evaluations):
     assert set(evaluations[1:]) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", STOPPING, ids=STOPPING_NAMES)
 def test_two_properties_of_one_row(method):
     """A batch of one design with two properties is like any other."""
@@ -113,6 +114,7 @@ def test_newton_halves_a_step_that_does_not_help():
     assert moved.designs.item() == 0.0
 
 
+@pytest.mark.slow
 def test_newton_keeps_no_design_that_is_worse():
     surrogate = Root(1 / 3).eval()
     table = candidates(surrogate, torch.tensor([[0.125]]), 0.0)
@@ -151,6 +153,7 @@ def test_newton_solves_for_two_properties_beside_bounds(seed, generator):
     assert moved.error.max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("slope", [1e-7, 1e-6, 1e-5, 1e-3])
 def test_newton_goes_downhill_on_a_slight_slope(slope, outputs):

@@ -51,6 +51,7 @@ def test_checkpoint_holds_plain_containers(checkpoint):
     json.dumps(content["hyper_parameters"], allow_nan=False)
 
 
+@pytest.mark.slow
 def test_lightning_loads_a_checkpoint_from_the_file_alone(checkpoint):
     made = LightningMDN.load_from_checkpoint(checkpoint)
     assert (
@@ -61,6 +62,7 @@ def test_lightning_loads_a_checkpoint_from_the_file_alone(checkpoint):
     assert all(torch.equal(made.state_dict()[key], value) for key, value in state.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "foreign"])
 def test_damaged_checkpoint(checkpoint, damage):
     if damage == "missing":

@@ -16,7 +16,7 @@ from packaging.version import Version
 from .toys import QUICK, ROOT
 
 FOLDERS = ["conf", "docs", "matdesinne", "tests"]
-SCRIPTS = ["train", "generate", "benchmark", "label", "explore"]
+SCRIPTS = ["train", "generate", "benchmark", "label", "explore", "design"]
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ def module(name: str) -> DesignModule:
         return build_module(OmegaConf.load(CONF / f"{name}.yaml"), toy_data(space=box(7)))
 
 
+@pytest.mark.slow
 def test_choices():
     choices = {name: experiment()[name] for name in ("suite", "callbacks", "accepted_error")}
     assert choices == {"suite": "paper", "callbacks": {}, "accepted_error": None}

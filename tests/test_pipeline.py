@@ -59,6 +59,7 @@ def test_sampled_count():
     assert len(design().run(1.0, 50, seeded()).stages["sampled"]) == 50
 
 
+@pytest.mark.slow
 def test_same_seed_same_candidates():
     runs = [design().run(0.1, 50, seeded(seed)).candidates.designs for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1])
@@ -90,6 +91,7 @@ def test_fixed_values_hold():
     assert len(run.candidates) == 50 and run.candidates.error.max() <= 0.01
 
 
+@pytest.mark.slow
 def test_too_narrow_bounds():
     with pytest.raises(EmptyResultError, match="within the bounds, got none of 500"):
         design().run(0.1, 5, seeded(), bounds={"x1": [0.123456, 0.123457]})
@@ -137,6 +139,7 @@ def test_nothing_accepted():
         design(localization=Newton(), accepted_error=0.01).run(100.0, 20, seeded())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "properties"),
     [(box(scale=2.0), GAP), (box(3), GAP), (SPACE, [prop("band_gap")]), (SPACE, [prop("energy", floor=0.0)])],
@@ -163,6 +166,7 @@ def test_save_and_load(tmp_path):
     assert again.surrogate.prototype is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", yaml_files("surrogate"), ids=lambda path: path.stem)
 def test_prototype_is_kept_with_the_surrogate(tmp_path, path):
     space = load_part("space")
@@ -208,6 +212,7 @@ def test_load_localizes_by_default(tmp_path):
     assert isinstance(InverseDesign.load(tmp_path).refinement.localization, Newton)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors", "surrogate.json", "surrogate.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
 def test_load_rejects_a_damaged_folder(tmp_path, name, damage):
@@ -226,6 +231,7 @@ def test_load_rejects_a_missing_folder(tmp_path):
         InverseDesign.load(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["[]", "3", "{}", "null", '"text"'])
 @pytest.mark.parametrize("name", ["model.json", "surrogate.json"])
 def test_load_rejects_a_foreign_declaration(tmp_path, name, content):
@@ -235,6 +241,7 @@ def test_load_rejects_a_foreign_declaration(tmp_path, name, content):
         InverseDesign.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prototype", [3, {"atoms": []}, {"symbols": ["Mo"]}])
 def test_load_rejects_a_foreign_prototype(tmp_path, prototype):
     design().save(tmp_path)
@@ -323,6 +330,7 @@ def test_refinement_drops_what_is_outside_or_far_by_default():
     assert torch.equal(run.candidates.designs, designs[:1])
 
 
+@pytest.mark.slow
 def test_refinement_of_designs_that_localization_takes_out():
     """The published descent knows no bounds; what it moves outside is not accepted."""
     with pytest.raises(EmptyResultError, match="'localized'"):
@@ -390,6 +398,7 @@ def linear_gap() -> Linear:
     return Linear(SPACE, GAP, [[1.0, 1.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["band_gap", "band_gap_fine"])
 def test_pretrained_accurate_surrogates(name):
     run = InverseDesign.load("pretrained", refine_with=name).run(1.0, 6, seeded())

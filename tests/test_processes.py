@@ -51,6 +51,7 @@ def executor():
         yield executor
 
 
+@pytest.mark.slow
 def test_results(executor):
     futures = [executor.submit(add, n, right=1) for n in range(6)]
     assert sorted(future.result() for future in as_completed(futures)) == [1, 2, 3, 4, 5, 6]
@@ -61,10 +62,12 @@ def test_every_task_has_its_process(executor):
     assert len({*processes, os.getpid()}) == 4
 
 
+@pytest.mark.slow
 def test_one_thread(executor):
     assert executor.submit(variables).result() == ["1", "1"]
 
 
+@pytest.mark.slow
 def test_exception_comes_back(executor):
     with pytest.raises(DatasetError, match="mend it"):
         executor.submit(fail).result()
@@ -75,6 +78,7 @@ def test_exception_that_cannot_be_sent(executor):
         executor.submit(fail_oddly).result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_death_costs_one_task(executor, how):
     others = [executor.submit(add, n, 0) for n in range(3)]
@@ -112,6 +116,7 @@ def set_mark(value: str) -> None:
     os.environ["MARK"] = value
 
 
+@pytest.mark.slow
 def test_initializer_is_called_in_every_process():
     with ProcessPool(1, initializer=set_mark, initargs=("set",)) as pool:
         assert [pool.submit(os.getenv, "MARK").result() for _ in range(2)] == ["set", "set"]

@@ -204,6 +204,7 @@ def test_benchmark(tmp_path, works):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -234,6 +235,7 @@ def test_where(tmp_path, works):
     assert 0 < len(designs) < 60 and (designs[:, 0].abs() < 0.5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x1 % 2 == 0", "x9 < 1", "x1"])
 def test_where_names_what_is_needed(tmp_path, fails, text):
     write_run(tmp_path)
@@ -244,6 +246,7 @@ def test_missing_run(fails):
     assert "nowhere" in fails("generate", "run=nowhere", "target=0.5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -313,6 +316,7 @@ def test_weights_of_another_model(tmp_path, fails):
     assert "model.safetensors" in fails("generate", "run=run", "target=0.5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "generate", "benchmark", "label", "explore"])
 def test_command_of_a_checkout_that_is_installed_in_place(monkeypatch, capsys, name):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -346,6 +350,7 @@ def test_resume_of_nothing(fails):
     assert "config.yaml" in fails("train", "resume=nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -365,5 +370,6 @@ def test_table_faults_are_named(tmp_path, fails, change, named):
     assert all(word in said for word in named), said
 
 
+@pytest.mark.slow
 def test_missing_table(fails):
     assert "table.csv" in fails("train", "model=mdn", *OWN, *QUICK)

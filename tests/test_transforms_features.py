@@ -41,6 +41,7 @@ def distances(features, x: torch.Tensor) -> torch.Tensor:
     return features._unscaled(x)[:, : len(features.vectors)].exp()
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_ase(space, prototype, features, x):
     """Distances in the reference cell; each translation of a pair counts once, a pair and its reverse too."""
     found = atoms(space, prototype, x[0])

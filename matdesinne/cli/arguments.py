@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["by_name", "check_numbers", "null_groups", "verbatim"]
+__all__ = ["by_name", "check_keys", "check_numbers", "null_groups", "positional", "verbatim"]
 
+import difflib
 import functools
 import math
 import numbers
+import re
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from matdesinne.cli.config import config_folder
 from matdesinne.errors import ConfigError
 
 
@@ -72,6 +76,50 @@ def null_groups(*groups: str) -> Callable[[Callable[[], None]], Callable[[], Non
     """Lets ``GROUP=null`` on the command line leave a configuration group out, which Hydra's grammar writes as ``~GROUP``."""
     words = {f"{group}=null": f"~{group}" for group in groups}
     return _rewritten(lambda word: words.get(word, word))
+
+
+def positional(key: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets a word without ``=``, such as the name of a file, be the value of a setting."""
+
+    def named(word: str) -> str:
+        if "=" in word or word.startswith(("-", "~")):
+            return word
+        escaped = word.replace("'", "\\'")
+        return f"{key}='{escaped}'"
+
+    return _rewritten(named)
+
+
+def check_keys(command: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Ends a command in one line where a word sets a key that its configuration does not have, such as ``targt=50``.
+
+    Hydra would advise to add it by ``+targt=50``, which nothing reads. Only words without a dot are checked: groups and what
+    they hold are Hydra's.
+    """
+
+    def decorate(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(*config: DictConfig) -> None:
+            if not config:
+                known = _known_keys(command)
+                for key in (word.partition("=")[0] for word in sys.argv[1:] if "=" in word):
+                    if re.fullmatch(r"[a-z_]+", key) and key not in known:
+                        close = difflib.get_close_matches(key, known, 1)
+                        advice = f"do you mean {close[0]}=?" if close else f"choose out of {', '.join(sorted(known))}."
+                        sys.exit(f"Error: Expected settings of {command}.py, got {key}=: {advice}")
+            return main(*config)
+
+        return run
+
+    return decorate
+
+
+def _known_keys(command: str) -> set[str]:
+    """Keys of a command's configuration, and the groups that may be chosen."""
+    folder = Path(config_folder())
+    content = OmegaConf.load(folder / f"{command}.yaml")
+    assert isinstance(content, DictConfig)
+    return {str(key) for key in content if key != "defaults"} | {path.name for path in folder.iterdir() if path.is_dir()}
 
 
 def _rewritten(rewrite: Callable[[str], str]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -3,7 +3,7 @@
 A wheel has the scripts in `matdesinne/scripts`; a checkout has them beside the package, also if it is installed in place.
 """
 
-__all__ = ["benchmark", "explore", "generate", "label", "train"]
+__all__ = ["benchmark", "design", "explore", "generate", "label", "train"]
 
 import runpy
 from functools import partial
@@ -23,3 +23,4 @@ generate = partial(_run, "generate")
 benchmark = partial(_run, "benchmark")
 label = partial(_run, "label")
 explore = partial(_run, "explore")
+design = partial(_run, "design")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-__all__ = ["OutputFolder", "config_folder", "entry_point"]
+__all__ = ["OutputFolder", "composed", "config_folder", "entry_point"]
 
+import difflib
 import functools
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -32,6 +38,8 @@ def _sweep_name() -> str | None:
 
 # ${first:a,b} is the first value that is not null
 OmegaConf.register_new_resolver("first", lambda *values: next(v for v in values if v is not None), replace=True)
+# ${stem:path} is the name of a file without folder and ending
+OmegaConf.register_new_resolver("stem", lambda path: Path(path).stem, replace=True)
 # ${sweep_name:} is the name that the jobs of a sweep share, null for a single run
 OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
 
@@ -41,6 +49,13 @@ def config_folder() -> str:
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def composed(name: str, words: Sequence[str]) -> DictConfig:
+    """Returns the configuration of another command, as the words of its command line change it."""
+    running = GlobalHydra.instance().is_initialized()
+    with nullcontext() if running else initialize_config_dir(config_folder(), version_base="1.3"):
+        return compose(name, list(words))
 
 
 def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
@@ -116,7 +131,26 @@ def _instantiation_error(error: InstantiationException) -> str:
     target = re.match(r"Error in call to target '(\S+)'", reason)
     if target is None:
         return f"Expected settings that fit, got: {reason.partition(', set env var')[0]}: {advice}"
-    return f"Expected settings that {target[1]} takes, got {type(cause).__name__} ({cause}): {advice}"
+    return f"Expected settings that {target[1]} takes, got {_argument_error(target[1], cause)}: {advice}"
+
+
+def _argument_error(target: str, cause: BaseException | None) -> str:
+    """Returns the name of an argument that a class does not take, with those that it does, or the error as it is."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
+    if unknown is None:
+        return f"{type(cause).__name__} ({cause})"
+    try:
+        known = list(inspect.signature(get_object(target)).parameters)
+    except (TypeError, ValueError, ImportError):
+        return f"{unknown[1]!r}"
+    return f"{unknown[1]!r}, which is none of {', '.join(known)}{_suggestion(unknown[1], known)}"
+
+
+def _suggestion(wrong: str, known: Sequence[str]) -> str:
+    """Returns which of some names may be meant."""
+    begun = [name for name in known if len(wrong) > 2 and name.startswith(wrong)]
+    close = begun or difflib.get_close_matches(wrong, known, 1)
+    return f" (do you mean {close[0]}?)" if close else ""
 
 
 def _one_line(error: Exception) -> str:

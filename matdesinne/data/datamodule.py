@@ -5,10 +5,11 @@ from __future__ import annotations
 __all__ = ["DesignDataModule"]
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -27,6 +28,12 @@ from matdesinne.targets import Property
 
 if TYPE_CHECKING:
     import pandas
+
+Replicates = Literal["first", "mean"]
+
+_LOGGER = logging.getLogger(__name__)
+_FEW_ROWS = 25
+"""Designs below which a split leaves next to nothing to test on."""
 
 
 class DesignDataModule(pl.LightningDataModule):
@@ -48,6 +55,7 @@ class DesignDataModule(pl.LightningDataModule):
         synthetic: makes training designs of a generative model that a surrogate labels, see `with_rows`; ``None`` trains it on
             the rows of the table.
         added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.
+        replicates: ``"first"`` keeps the first of the rows of one design, ``"mean"`` a row with the mean of their properties.
     """
 
     batch_size: int = 1024
@@ -65,8 +73,11 @@ class DesignDataModule(pl.LightningDataModule):
         order_seed: int = 0,
         synthetic: SyntheticDesigns | None = None,
         added: Sequence[str] = (),
+        replicates: Replicates = "first",
     ) -> None:
         super().__init__()
+        if replicates not in get_args(Replicates):
+            raise ConfigError(f"Expected replicates out of {list(get_args(Replicates))}, got {replicates!r}: choose one.")
         if not all(isinstance(seed, int) and 0 <= seed < 1 << 32 for seed in (split_seed, order_seed)):
             raise ConfigError(
                 f"Expected split_seed and order_seed from 0 to 2**32 - 1, got {split_seed!r} and {order_seed!r}: correct them."
@@ -77,9 +88,10 @@ class DesignDataModule(pl.LightningDataModule):
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.synthetic = split_seed, order_seed, synthetic
         self.added = tuple(LabelSource(path) for path in added)
-        self.duplicates = 0
+        self.replicates, self.duplicates = replicates, 0
         self.augments = True
         self._split: Split | None = None
+        self._measured: DesignTable | None = None
         self._prior: Tensor | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -106,9 +118,11 @@ class DesignDataModule(pl.LightningDataModule):
         return self.split.validation if len(self.split.validation) else self.split.test
 
     def _split_rows(self, table: DesignTable) -> Split:
-        """Split the rows without those whose design another row has, and add those of other tables to the training rows."""
-        unique = table.without_duplicates()
+        """Split the rows, one for each design, and add those of other tables to the training rows."""
+        unique = table.averaged() if self.replicates == "mean" else table.without_duplicates()
         self.duplicates = len(table) - len(unique)
+        self._measured = table if self.duplicates and self.replicates == "mean" else None
+        self._say_of(table, unique)
         split = unique.split(*self.fractions, self.split_seed)
         return replace(split, train=split.train.joined(self._added_rows(unique))) if self.added else split
 
@@ -121,6 +135,25 @@ class DesignDataModule(pl.LightningDataModule):
         rows = every.without_duplicates().without(unique)  # of equal designs the first one stays
         self.duplicates += len(every) - len(unique) - len(rows)
         return rows
+
+    def measurements(self, part: DesignTable) -> DesignTable:
+        """The rows behind those of the table: where these are means of replicates, each measurement of its own."""
+        _ = self.split  # reads the table
+        return part if self._measured is None else self._measured.same_designs(part)
+
+    def _say_of(self, table: DesignTable, unique: DesignTable) -> None:
+        if self.duplicates and self.replicates == "mean":
+            errors = zip(self.properties, table.replicate_std().tolist(), strict=True)
+            noise = ", ".join(f"{prop.name} {std:.2g}{prop.suffix}" for prop, std in errors)
+            _LOGGER.warning(
+                f"{self.source.name} has {len(table)} rows of {len(unique)} designs: repeated measurements are averaged; their "
+                f"standard deviation: {noise}."
+            )
+        if len(unique) < _FEW_ROWS:
+            _LOGGER.warning(
+                f"{self.source.name} has {len(unique)} designs, fewer than {_FEW_ROWS}: errors on the validation and test rows "
+                "say little, and the spread is not calibrated; measure more designs."
+            )
 
     def with_rows(self, train: DesignTable, validation: DesignTable, prior: Float[Tensor, "m dy"] | None = None) -> Self:
         """The same data, and test rows, with other training and validation rows, such as designs that a surrogate has labelled.

@@ -192,21 +192,25 @@ class PublishedSource(Source):
 
 
 class FileSource(Source):
-    """A user's own table: CSV with a header, or Parquet, with one column for each parameter and each property.
+    """A user's own table: CSV with a header, Parquet or Excel, with one column for each parameter and each property.
 
-    Columns that are there and not used are listed under `ignore`.
+    Args:
+        path: of the file.
+        ignore: columns that are there and not used.
+        headers: the column of a parameter or property where it is not its name, such as ``temperature [K]``.
     """
 
-    def __init__(self, path: str, ignore: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, ignore: Sequence[str] = (), headers: Mapping[str, str] | None = None) -> None:
         if not path:
             raise ConfigError("Expected the path of a table, got none: add data.source.path=FILE.csv.")
-        self.path, self.ignore = Path(path), tuple(ignore)
+        self.path, self.ignore, self.headers = Path(path), tuple(ignore), dict(headers or {})
         self.name = str(self.path)
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read the declared columns; rows are named by their position."""
         path = self.path if root is None else root / self.path
-        values = read_numbers(path, _columns(space, properties), self.ignore)
+        columns = [self.headers.get(name, name) for name in _columns(space, properties)]
+        values = read_numbers(path, columns, self.ignore)
         x, y = values.float().tensor_split([space.dimension], dim=1)
         return DesignTable(x, y, torch.arange(len(x)))
 

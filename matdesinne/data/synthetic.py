@@ -71,8 +71,8 @@ class SyntheticDesigns:
     def _make(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, Float[Tensor, "m dy"]]:
         generator = torch.Generator().manual_seed(self.seed)
         x = space.sample(self.uniform, generator)
-        chunks = tqdm(x.split(1 << 16), desc="Labelling uniform designs", unit="chunk", leave=False)
-        prior = torch.cat([surrogate.predict_many(rows)[0] for rows in chunks])
+        chunks = tqdm(x.split(1 << 16), desc="Labelling uniform designs", unit="chunk", leave=False, disable=None)
+        prior = torch.cat([surrogate.predict_mean(rows) for rows in chunks])
         if prior.shape[1] > 1:
             return DesignTable(x, prior, torch.arange(len(x))), prior
         log_weight = self._log_weights(prior[:, 0], surrogate)
@@ -113,12 +113,12 @@ class SyntheticDesigns:
         width = space.upper - space.lower
         weight = log_weight(y[:, 0])
         xs, ys = [x], [y]
-        for _ in tqdm(range(self.steps), desc="Labelling flat in the property", unit="step", leave=False):
+        for _ in tqdm(range(self.steps), desc="Labelling flat in the property", unit="step", leave=False, disable=None):
             length = _STEP * (0.7 * torch.randn(len(x), 1, generator=generator)).exp()
             unit = (x - space.lower) / width + 0.5 * length * torch.randn(x.shape, generator=generator)
             unit = unit.remainder(2.0)  # reflected at the faces of the box
             moved = space.lower + width * torch.where(unit > 1, 2 - unit, unit)
-            label = surrogate.predict_many(moved)[0]
+            label = surrogate.predict_mean(moved)
             proposed = log_weight(label[:, 0])
             accepted = torch.rand(len(x), generator=generator).log() < proposed - weight
             x, y = torch.where(accepted[:, None], moved, x), torch.where(accepted[:, None], label, y)
@@ -151,7 +151,7 @@ def distilled_rows(teacher: TightBindingSurrogate, designs: int, seed: int) -> D
     """
     x = teacher.space.sample(designs, torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        chunks = tqdm(x.split(1 << 10), desc="Labelling designs by the teacher", unit="chunk", leave=False)
+        chunks = tqdm(x.split(1 << 10), desc="Labelling designs by the teacher", unit="chunk", leave=False, disable=None)
         energies = torch.cat([teacher.energies(rows.to(teacher.device)).mean(dim=0).cpu() for rows in chunks])
     labels = BandLabels(energies, teacher.kpoints.cpu(), teacher.properties[0].name)
     return DesignTable(x, band_gap(energies), -1 - torch.arange(designs), (labels,))

@@ -7,7 +7,7 @@ __all__ = ["DesignTable", "Split", "check_table", "read_frame", "read_numbers", 
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,32 @@ class DesignTable:
         first = torch.full((int(group.max()) + 1,), len(self), dtype=torch.long)
         first.scatter_reduce_(0, group, torch.arange(len(self)), reduce="amin")
         return self.take(first.sort().values)
+
+    def averaged(self) -> DesignTable:
+        """One row for each design, in the order of the source: the mean of its measurements, under the id of the first.
+
+        Raises:
+            DatasetError: if the rows carry band energies, which have no mean.
+        """
+        if self.bands:
+            raise DatasetError("Expected rows without band energies to average, got some: use data.replicates=first.")
+        return replace(self, y=self._means()).without_duplicates()
+
+    def same_designs(self, other: DesignTable) -> DesignTable:
+        """The rows whose design is one of another table's, such as all measurements of averaged rows."""
+        _, group = torch.unique(torch.cat([self.x, other.x]), dim=0, return_inverse=True)
+        return self.take(torch.isin(group[: len(self)], group[len(self) :]).nonzero()[:, 0])
+
+    def replicate_std(self) -> Float[Tensor, " dy"]:
+        """Standard deviation of measurements of the same design, pooled over designs; NaN where none is repeated."""
+        repeated = len(self) - len(self.x.unique(dim=0))
+        return ((self.y - self._means()).square().sum(dim=0) / repeated).sqrt()
+
+    def _means(self) -> Float[Tensor, "n dy"]:
+        """For each row the mean of the measurements of its design."""
+        _, group, count = torch.unique(self.x, dim=0, return_inverse=True, return_counts=True)
+        total = torch.zeros(len(count), self.y.shape[1], dtype=torch.float64).index_add_(0, group, self.y.double())
+        return (total / count.unsqueeze(1)).to(self.y)[group]
 
     def split(self, validation: float, test: float, seed: int) -> Split:
         """Split off fractions of the rows for validation and test at random, by a generator of its own.
@@ -139,7 +165,7 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
 
 
 def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (), header: bool = True) -> Float[Tensor, "n c"]:
-    """Read columns of numbers, as float64, from a CSV or Parquet file.
+    """Read columns of numbers, as float64, from a CSV, Parquet or Excel file.
 
     Args:
         path: see `read_frame`.
@@ -158,7 +184,9 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
 
 
 def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> pandas.DataFrame:
-    """Read ``.parquet`` as Parquet, everything else as CSV, with the entries as text; `columns` names those without a header.
+    """Read ``.parquet`` as Parquet, ``.xlsx`` as the first sheet of a workbook, everything else as CSV.
+
+    Entries are text, except in Parquet; `columns` names those of a CSV file without a header.
 
     Raises:
         DatasetError: if there is no such file or it cannot be parsed.
@@ -168,6 +196,8 @@ def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> 
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)
+        if path.suffix in (".xlsx", ".xlsm"):
+            return pandas.read_excel(path, dtype=str, keep_default_na=False, header=0 if header else None)
         with warnings.catch_warnings():
             # a row with more fields than names is only a warning to pandas
             warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -180,7 +210,7 @@ def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> 
     except Exception as error:  # the parsers raise what they raise
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"Expected a CSV or Parquet table at {path}, got {type(error).__name__} ({reason}): repair it."
+            f"Expected a CSV, Parquet or Excel table at {path}, got {type(error).__name__} ({reason}): repair it."
         ) from error
 
 

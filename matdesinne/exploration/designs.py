@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Exploration", "data_settings", "gather", "labelled_rows"]
+__all__ = ["Exploration", "data_settings", "default_targets", "gather", "labelled_rows"]
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,8 @@ from matdesinne.targets import Property
 
 _MOST = 20_000
 """Largest number of rows; more would not change the figures."""
+_PAPER_TARGETS = [0.0, 0.5, 1.0]
+"""Gaps in eV that are shown of the packaged weights."""
 _RENAMED = {
     "matdesinne.data.datamodule.DesignData": "matdesinne.data.datamodule.DesignDataModule",
     "matdesinne.data.labels.SurrogateLabels": "matdesinne.data.synthetic.SyntheticDesigns",
@@ -83,7 +85,8 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
         config.refine_with,
     ).to(config.accelerator)
     if config.candidates is None:
-        targets = OmegaConf.to_container(config.targets)
+        default = _PAPER_TARGETS if config.run == "pretrained" else default_targets(design)
+        targets = default if config.targets is None else OmegaConf.to_container(config.targets)
         if not isinstance(targets, list) or not targets:
             raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
         generator = torch.Generator().manual_seed(config.seed)
@@ -100,6 +103,16 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     settings = config.get("data") or data_settings(config.run)
     labelled = None if settings is None else labelled_rows(settings, space, tables[0].properties)
     return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)
+
+
+def default_targets(design: InverseDesign) -> list[object]:
+    """Three targets within the range that the model has seen: quarters of it, the first at the floor where there is one."""
+    lowest, highest = design.model.target_range.cpu()
+    rows = []
+    for prop, low, high in zip(design.model.properties, lowest.tolist(), highest.tolist(), strict=True):
+        start, first = (low, 1) if prop.floor is None else (prop.floor, 0)
+        rows.append([float(f"{start + (first + k) * (high - start) / 4:.2g}") for k in range(3)])
+    return list(rows[0]) if len(rows) == 1 else [list(entry) for entry in zip(*rows, strict=True)]
 
 
 def data_settings(run: str) -> DictConfig | None:

@@ -52,6 +52,7 @@ class InverseModel(DesignNetwork):
     """The name of the method in the field's tables."""
 
     target_reference: Tensor
+    target_range: Tensor
     resolution: Tensor
 
     def __init__(
@@ -72,6 +73,7 @@ class InverseModel(DesignNetwork):
         self.canonicalizes = box and len(space.group()) > 1
         self.target_scale = (Standardizer if box else PhysicalUnits)(len(self.properties))
         self.register_buffer("target_reference", torch.zeros(_REFERENCE_ROWS, len(self.properties)))
+        self.register_buffer("target_range", torch.zeros(2, len(self.properties)))
 
     @property
     def latent_dimension(self) -> int:
@@ -88,6 +90,8 @@ class InverseModel(DesignNetwork):
         prior = batch.y if prior is None else prior
         rows = torch.linspace(0, prior.shape[0] - 1, _REFERENCE_ROWS).round().long()
         self.target_reference.copy_(prior[rows])
+        known = batch.y[batch.y.isfinite().all(dim=1)]
+        self.target_range.copy_(torch.stack([known.amin(dim=0), known.amax(dim=0)]))
 
     @torch.no_grad()
     def sample(
@@ -133,7 +137,6 @@ class InverseModel(DesignNetwork):
             Designs in physical units, at most `count`, and how many were drawn for them.
 
         Raises:
-            TargetError: see `draw_targets`.
             EmptyResultError: if none of 100 times as many lies within the bounds.
         """
         self._warn_of(target)
@@ -157,7 +160,7 @@ class InverseModel(DesignNetwork):
 
     def _warn_of(self, target: Target) -> None:
         """Say when a target lies outside everything that the model has seen."""
-        seen = zip(self.target_reference.amin(dim=0).tolist(), self.target_reference.amax(dim=0).tolist(), strict=True)
+        seen = self.target_range.T.tolist()
         for prop, low, high, (lowest, highest) in zip(self.properties, target.lower, target.upper, seen, strict=True):
             if low > highest or high < lowest:
                 _LOGGER.warning(
@@ -169,10 +172,8 @@ class InverseModel(DesignNetwork):
         """Turn a target into property values to condition on.
 
         A value is repeated. For an interval, values are drawn from the prior of y restricted to it, so that the samples
-        follow p(x | y in interval); where the prior has none, uniformly from its overlap with the interval.
-
-        Raises:
-            TargetError: if an interval lies outside everything that the model has seen.
+        follow p(x | y in interval); where the prior has none, uniformly from its overlap with the range of the training rows,
+        and where there is none either, the edge of the interval that is nearest to this range is repeated.
         """
         values = torch.tensor(target.values).repeat(count, 1)
         open_columns = [j for j, wide in enumerate(target.is_interval) if wide]
@@ -186,14 +187,10 @@ class InverseModel(DesignNetwork):
             rows = torch.randint(known.shape[0], (count,), generator=generator)
             values[:, open_columns] = known[rows][:, open_columns]
             return values
-        low = torch.maximum(lower, reference.amin(dim=0))[open_columns]
-        high = torch.minimum(upper, reference.amax(dim=0))[open_columns]
-        if (low > high).any():
-            seen = torch.stack([reference.amin(dim=0), reference.amax(dim=0)]).T.tolist()
-            raise TargetError(
-                f"Expected a target that overlaps the properties seen in training {seen}, got "
-                f"{target.format(self.properties)}: move the interval."
-            )
+        # outside everything that was seen it is the nearest edge, as a value is taken as it is
+        lowest, highest = self.target_range.cpu()
+        low = torch.maximum(lower, torch.minimum(lowest, upper))[open_columns]
+        high = torch.minimum(upper, torch.maximum(highest, lower))[open_columns]
         values[:, open_columns] = low + (high - low) * torch.rand(count, len(open_columns), generator=generator)
         return values
 
@@ -221,6 +218,13 @@ class InverseModel(DesignNetwork):
         """Clamp y at the floor of each property less its margin: lower values are one class."""
         lowest = [-torch.inf if prop.floor is None else prop.floor - prop.margin for prop in self.properties]
         return torch.maximum(y, torch.tensor(lowest, dtype=y.dtype, device=y.device))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        """Weights of earlier versions lack the range of the training rows: that of the prior stands in."""
+        if (reference := state_dict.get(f"{prefix}target_reference")) is not None and reference.ndim == 2:
+            known = torch.stack([reference.amin(dim=0), reference.amax(dim=0)])
+            state_dict.setdefault(f"{prefix}target_range", known)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @abstractmethod
     def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Linearization", "Surrogate", "spread_of"]
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
 from matdesinne.transforms import BoxFeatures, BoxScaler, CellFeatures, Standardizer
+
+_LOGGER = logging.getLogger(__name__)
 
 _CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 10, 1 << 16
 """Rows of one pass: their activations fit a core's cache, or fill a GPU."""
@@ -78,25 +81,34 @@ class Surrogate(DesignNetwork):
         return mean, self._calibrated(spread)
 
     def calibrate(self, batch: Batch) -> None:
-        r"""Scale the spread by the errors on rows that were not trained on, as split conformal prediction does.
+        """`calibrate_by` the errors on rows that were not trained on."""
+        if len(batch.x):
+            self.calibrate_by(*self._in_chunks(self._mean_and_spread, batch.x), batch.y)
+
+    def calibrate_by(self, mean: Float[Tensor, "n dy"], spread: Float[Tensor, "n dy"], y: Float[Tensor, "n dy"]) -> None:
+        r"""Scale the spread by the errors of predictions, as split conformal prediction does.
 
         With the score :math:`|y - \mu| / (\sigma + \sigma_0)`, sigma_0 the median of sigma, an interval of content q reaches
         as far as the empirical quantile of the score at :math:`q (n + 1) / n`. A label at the floor of a censored property is
-        left out.
+        left out. Fewer than 20 rows say nothing: the spread stays what it is, and a warning says so.
 
         References:
             Lei et al., Distribution-free predictive inference for regression, JASA 113, 1094 (2018), arXiv 1604.04173,
             section 5.2.
+
+        Args:
+            mean: predictions of rows by surrogates like this one that were not trained on them, in physical units.
+            spread: their standard deviations before calibration.
+            y: the labels of the rows.
         """
-        if len(batch.x) < _FEWEST_ROWS:
-            return
-        mean, spread = self._in_chunks(self._mean_and_spread, batch.x)
         for j, prop in enumerate(self.properties):
-            known = batch.y[:, j] > prop.floor if prop.censored and prop.floor is not None else batch.y[:, j].isfinite()
+            known = y[:, j] > prop.floor if prop.censored and prop.floor is not None else y[:, j].isfinite()
             if known.sum() < _FEWEST_ROWS:
+                unseen = f"{int(known.sum())} unseen rows, fewer than {_FEWEST_ROWS}"
+                _LOGGER.warning(f"The spread of {prop.name} is not calibrated: {unseen}.")
                 continue
             offset = spread[known, j].median().clamp_min(1e-6 * self.target_scale.std[j].cpu())
-            score = (mean[known, j] - batch.y[known, j]).abs() / (spread[known, j] + offset)
+            score = (mean[known, j] - y[known, j]).abs() / (spread[known, j] + offset)
             level = (_LEVELS * (1 + 1 / len(score))).clamp_max(1.0)
             self.spread_offset[j] = offset
             self.spread_quantiles[j] = score.quantile(level)
@@ -130,6 +142,12 @@ class Surrogate(DesignNetwork):
             return nothing, nothing
         return self._in_chunks(self.predict, x)
 
+    def predict_mean(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dy"]:
+        """The mean of `predict_many` alone."""
+        if len(x) == 0:
+            return x.new_empty(0, len(self.properties))
+        return self._in_chunks(lambda rows: (mean := self._mean(rows), mean), self._checked(x))[0]
+
     def linearize(self, x: Float[Tensor, "n dx"]) -> Linearization:
         """`predict` together with the derivative of the mean, without an autograd graph, in chunks of bounded memory."""
         parts = [self._linearize(rows) for rows in self._checked(x).split(self.chunk_rows)]
@@ -153,6 +171,10 @@ class Surrogate(DesignNetwork):
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             return x, self.features(x)
+
+    def _mean(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dy"]:
+        """The mean alone, where a surrogate finds it faster without the spread."""
+        return self.predict(x)[0]
 
     def _calibrated(self, spread: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         return (spread + self.spread_offset) * self._spread_factor(_ONE_SIGMA)

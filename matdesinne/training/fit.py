@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["fit"]
+__all__ = ["add_metrics", "fit"]
 
 import atexit
 import functools
+import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -111,6 +112,12 @@ def _without_validation(runner: pl.Trainer, callbacks: Sequence[Callback]) -> No
         raise ConfigError(
             f"Expected validation rows for the callbacks {waiting}, got none: use callbacks=none, or data.validation=0.1."
         )
+
+
+def add_metrics(folder: Path, more: Mapping[str, float]) -> None:
+    """Add numbers to the ``metrics.json`` of a training; of two with one name the new one stays."""
+    path = folder / "metrics.json"
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **more})
 
 
 def _check_resumable(module: DesignModule, last: Path) -> None:

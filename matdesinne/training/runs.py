@@ -5,12 +5,15 @@ from __future__ import annotations
 __all__ = [
     "add_synthetic_rows",
     "closing_line",
+    "describe_training",
     "hash_of_rows",
     "make_callbacks",
     "prepare_folder",
+    "report_accuracy",
     "resumable",
     "save_accurate_surrogates",
     "save_design",
+    "train_model",
     "train_surrogate",
     "trained_surrogate",
     "was_started",
@@ -41,12 +44,19 @@ from matdesinne.files import atomic_path, write_json
 from matdesinne.models.base import InverseModel
 from matdesinne.network import Batch, load_network, save_network
 from matdesinne.pipeline import InverseDesign
+from matdesinne.reporting.accuracy import Accuracy, measure_accuracy, write_accuracy
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
 from matdesinne.training.build import build_module
-from matdesinne.training.fit import fit
+from matdesinne.training.cross_validation import chosen_surrogate
+from matdesinne.training.fit import add_metrics, fit
+from matdesinne.training.metrics import TargetMetrics
+from matdesinne.training.module import DesignModule
+from matdesinne.training.surrogates import SurrogateModule
 
 _LOGGER = logging.getLogger(__name__)
+_FEW_STEPS = 100
+"""Training steps below which samples are hardly better than draws from the prior."""
 
 
 def add_synthetic_rows(data: DesignDataModule, surrogate: Surrogate | None, device: torch.device) -> DesignDataModule:
@@ -82,14 +92,7 @@ def trained_surrogate(
     """
     surrogate = config.surrogate if settings is None else settings
     seed = config.seed if seed is None else seed
-    described = {
-        "version": matdesinne.__version__,
-        "data": {key: value for key, value in _plain(config.data).items() if key not in ("added", "synthetic")},  # rows: below
-        "surrogate": _plain(surrogate),
-        "rows": hash_of_rows(data.training_rows),
-        "epochs": config.trainer.max_epochs,
-        "seed": seed,
-    }
+    described = describe_training(config, data, surrogate, seed)
     name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(config.surrogates_folder) / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,18 @@ def trained_surrogate(
         trained = train_surrogate(config, data, folder, surrogate, seed, resume=True)
         write_json(folder / "settings.json", described)  # the last file: with it the surrogate is whole
         return trained
+
+
+def describe_training(config: DictConfig, data: DesignDataModule, settings: DictConfig, seed: int) -> dict[str, object]:
+    """Everything that the weights of a surrogate or a model depend on, as plain containers."""
+    return {
+        "version": matdesinne.__version__,
+        "data": {key: value for key, value in _plain(config.data).items() if key not in ("added", "synthetic")},  # rows: below
+        "surrogate": _plain(settings),
+        "rows": hash_of_rows(data.training_rows),
+        "epochs": config.trainer.max_epochs,
+        "seed": seed,
+    }
 
 
 def train_surrogate(
@@ -121,16 +136,59 @@ def train_surrogate(
     resume, callbacks = resume and was_started(folder), make_callbacks(config)
     with torch.random.fork_rng():  # draws as from a seed of its own: other work may precede or follow
         torch.manual_seed(seed)
-        module = build_module(settings, rows)
-        _LOGGER.info("Training the surrogate %s, kept in %s", type(module.network).__name__, folder)
         trainer = instantiate(config.trainer)
+        settings, checked = chosen_surrogate(settings, rows, trainer)
+        module = build_module(settings, rows)
+        all_rows = checked is not None and isinstance(module, SurrogateModule) and not module.chooses_epochs
+        if all_rows:
+            rows = rows.with_rows(rows.split.train.joined(rows.split.validation), rows.split.validation)
+        _LOGGER.info("Training the surrogate %s, kept in %s", type(module.network).__name__, folder)
         trained = fit(module, rows, trainer, folder, loggers=loggers, callbacks=callbacks, resume=resume)
     if not isinstance(trained, Surrogate):
         raise ConfigError(f"Expected the configuration of a surrogate, got one of a {type(trained).__name__}: correct it.")
-    unseen = data.split.validation.without(data.split.train)
-    trained.calibrate(Batch(unseen.x, unseen.y))
+    if checked is None:
+        unseen = data.split.validation.without(data.split.train)
+        trained.calibrate(Batch(unseen.x, unseen.y))
+    else:
+        trained.calibrate_by(checked.mean, checked.spread, checked.y)
+        add_metrics(folder, checked.metrics("cross_validation"))
+        if all_rows:  # the trainer has validated on rows that it trained on
+            add_metrics(folder, checked.metrics("val"))
     save_network(trained, folder, "surrogate")
     return trained
+
+
+def train_model(
+    config: DictConfig,
+    model: DesignModule,
+    data: DesignDataModule,
+    surrogate: Surrogate | None,
+    folder: Path,
+    loggers: Sequence[Logger] = (),
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> InverseModel:
+    """Train a generative model and return it with the weights of its best epoch.
+
+    To resume is to go on from the last checkpoint in the folder if there is one; `callbacks` follow those of the configuration.
+    """
+    _warn_of_few_steps(model, data)
+    every = make_callbacks(config)
+    if surrogate is not None:
+        every.append(TargetMetrics(surrogate, data.held_out, folder / "samples.png"))
+    resume = resume and was_started(folder)
+    trainer = instantiate(config.trainer)
+    network = fit(model, data, trainer, folder, loggers=loggers, callbacks=[*every, *callbacks], resume=resume)
+    return cast(InverseModel, network)
+
+
+def _warn_of_few_steps(model: DesignModule, data: DesignDataModule) -> None:
+    steps = -(-len(data.training_rows) // model.batch_size) * model.max_epochs
+    if steps < _FEW_STEPS:
+        _LOGGER.warning(
+            f"The training of {type(model.network).__name__} takes {steps} steps, too few to learn from "
+            f"{len(data.training_rows)} rows: raise model.max_epochs, lower model.batch_size, or keep data.synthetic."
+        )
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
@@ -187,6 +245,16 @@ def prepare_folder(config: DictConfig, folder: Path, overrides: list[str]) -> Di
         raise CheckpointError(f"Expected {kept} to resume from, got no such file: give the folder of a run that was started.")
     changes = OmegaConf.from_dotlist([item.lstrip("+") for item in overrides if "resume=" not in item and "." in item])
     return cast(DictConfig, OmegaConf.merge(OmegaConf.load(kept), changes))
+
+
+def report_accuracy(folder: Path, surrogate: Surrogate | None, data: DesignDataModule) -> list[Accuracy]:
+    """Measure the errors of a surrogate on the test rows, each measurement of its own, and keep them in a run's folder."""
+    split = data.split
+    if surrogate is None or not len(split.test):
+        return []
+    found = measure_accuracy(surrogate, split.train.joined(split.validation), data.measurements(split.test))
+    write_accuracy(found, folder)
+    return found
 
 
 def closing_line(folder: Path) -> str:

@@ -6,7 +6,7 @@ __all__ = ["LightningBands", "LightningForwardINN", "LightningMLP", "SurrogateMo
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TypeVar, Unpack
+from typing import ClassVar, TypeVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,9 @@ class SurrogateModule(DesignModule[S]):
     The errors are in the unit of the property; one below a label that is censored at the floor does not count. A subclass
     fills `loss`.
     """
+
+    chooses_epochs: ClassVar[bool] = True
+    """Whether validation rows decide which epoch is the best, so that they must stay out of training."""
 
     def __init__(self, network: S | Mapping[str, object], **options: Unpack[TrainingOptions]) -> None:
         super().__init__(network, **options)

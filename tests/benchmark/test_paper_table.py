@@ -79,6 +79,7 @@ def test_a_row_without_designs(surrogate):
     assert not any(math.isnan(row.seconds) for row in rows(surrogate))
 
 
+@pytest.mark.slow
 def test_report(surrogate, tmp_path):
     text = write_paper_report(tmp_path, "published", rows(surrogate), {"forward_inn": {"mae_all_rows": 0.5}})
     assert {path.name for path in tmp_path.iterdir()} == {f"published.{end}" for end in ("json", "csv", "md", "png")}

@@ -19,10 +19,12 @@ def normal(count: int, seed: int, dimension: int = 2) -> torch.Tensor:
     return torch.randn(count, dimension, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_equal_distributions_cannot_be_told_apart():
     assert c2st(normal(400, 0), normal(400, 1)) == pytest.approx(0.5, abs=0.08)
 
 
+@pytest.mark.slow
 def test_distinct_distributions_can():
     assert c2st(normal(300, 0), normal(300, 1) + 6) > 0.98
 
@@ -34,11 +36,13 @@ def test_classifier_sees_correlations():
     assert c2st(torch.stack([x[:, 0], x[:, 0] + 0.1 * x[:, 1]], 1), normal(600, 1)) > 0.75
 
 
+@pytest.mark.slow
 def test_a_larger_sample_weighs_no_more():
     """Else one would be right on most points by always naming it."""
     assert c2st(normal(300, 0), normal(3000, 1)) == pytest.approx(0.5, abs=0.08)
 
 
+@pytest.mark.slow
 def test_accuracy_is_reproducible(untouched_seed):
     assert c2st(normal(100, 0), normal(100, 1), seed=3) == c2st(normal(100, 0), normal(100, 1), seed=3)
 
@@ -98,6 +102,7 @@ def test_every_model_before_and_after_localization_at_every_target():
     assert {row.seed for row in found} == {0}
 
 
+@pytest.mark.slow
 def test_sizes_of_what_is_compared(before_and_after):
     before, after = before_and_after
     assert (before.samples, before.references) == (COUNT, COUNT)
@@ -142,6 +147,7 @@ def test_copies_of_training_rows_are_counted(stage, place):
     assert 3 <= row.copies < 10
 
 
+@pytest.mark.slow
 def test_distances_are_in_half_widths(before_and_after):
     """A box of tenfold units, the same designs: the same distance."""
     wide = Linear(box(scale=10.0), [prop()], [[0.1, 0.1]]).eval()
@@ -163,6 +169,7 @@ def test_few_references_are_compared_all_the_same():
     assert list(posterior_rows(models("mdn"), REFINEMENT, far(), [0.5], **{**OPTIONS, "limit": 20}))
 
 
+@pytest.mark.slow
 def test_accepted_error_is_that_of_the_refinement():
     # one short step: not all arrive within 0.01
     loose = Refinement(linear(), All([InsideSpace()]), Newton(steps=2, longest_step=0.2), accepted_error=10.0)
@@ -210,6 +217,7 @@ def covered(model: Shell, count: int = 2000) -> dict[float, float]:
     )
 
 
+@pytest.mark.slow
 def test_coverage_of_the_exact_density_is_the_level():
     found = covered(Shell(0.1, 0.1))
     # four standard errors of 2,000 designs, and the step of 100 ranks
@@ -217,6 +225,7 @@ def test_coverage_of_the_exact_density_is_the_level():
     assert list(found) == LEVELS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "sign"), [(0.04, -1), (0.25, 1)], ids=["narrow", "wide"])
 def test_coverage_of_a_density_of_wrong_width(width, sign):
     assert all(sign * (share - level) > 0.05 for level, share in covered(Shell(0.1, width)).items())

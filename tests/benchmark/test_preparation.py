@@ -94,6 +94,7 @@ def test_equal_settings_are_not_trained_again(fitted, tmp_path):
     assert torch.equal(*samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"seed": 1}, {"data": {"source": "other"}}, {"surrogate": {"network": {"hidden": 17}}}, {"trainer": {"max_epochs": 3}}],
@@ -117,6 +118,7 @@ def test_other_rows_are_trained_again(fitted, tmp_path):
     assert len(fitted) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "", "{", "[]"], ids=["missing", "empty", "truncated", "foreign"])
 def test_a_training_that_was_cut_off_is_done_again(fitted, tmp_path, content):
     train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
@@ -150,6 +152,7 @@ def test_two_settings_of_one_method(fitted, tmp_path):
 SYNTHETIC = SyntheticDesigns(uniform=2000, chains=100, steps=1)
 
 
+@pytest.mark.slow
 def test_synthetic_designs_are_made_if_a_model_is_to_be_trained(fitted, tmp_path, monkeypatch, close):
     made = []
     monkeypatch.setattr(
@@ -218,6 +221,7 @@ def test_evaluator_is_not_trained_on_labels_of_the_surrogate(asked, monkeypatch,
     assert {len(data.training_rows) for _, data, *_ in asked} == {204, 256}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accurate", [None, {"_target_": "matdesinne.training.tight_binding.LightningTightBinding"}])
 def test_an_accurate_surrogate_is_made_where_it_is_configured(asked, monkeypatch, tmp_path, accurate):
     ready = prepared(monkeypatch, tmp_path, accurate_surrogate=accurate)

@@ -20,8 +20,7 @@ from matdesinne.network import DesignNetwork
 from matdesinne.targets import Property
 from matdesinne.training.build import build_module
 
-from ..conftest import ROOT
-from ..toys import CONF, load_part, script_config
+from ..toys import CONF, ROOT, load_part, script_config
 from .published_mirror import FILES, card_arrays, random_arrays, write_mirror
 
 NETWORKS = {"mdn": "model/paper/mdn", "cvae": "model/paper/cvae", "inn": "model/paper/inn", "cinn": "model/paper/cinn_affine"}
@@ -116,6 +115,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "matdesinne" / "published_weights"
 
 
+@pytest.mark.slow
 def test_files_are_downloaded_once(mirror, arrays, cache):
     asked: list[str] = []
 
@@ -145,6 +145,7 @@ def networks(source: PublicWeights) -> dict[str, DesignNetwork]:
     return {name: load_public(name, network, source) for name, network in made.items()}
 
 
+@pytest.mark.slow
 def test_networks_hold_the_weights(mirror, arrays, close):
     made = networks(weights(arrays, mirror))
     numbers = {name: sum(p.numel() for p in network.parameters() if p.requires_grad) for name, network in made.items()}
@@ -154,6 +155,7 @@ def test_networks_hold_the_weights(mirror, arrays, close):
     close(made["forward"].network.module_list[2].subnet2[0].weight, arrays["forward"]["module_list.3.s2.0.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model/mdn", "model/paper/cvae", "model/cvae"])
 def test_other_settings_are_refused(mirror, arrays, file):
     data = SimpleNamespace(space=load_part("space", "mos2_vasp"), properties=(Property("band_gap", "eV"),), prototype=None)
@@ -177,6 +179,7 @@ def published() -> dict[str, DesignNetwork]:
     return networks(FromArrays("", {}, {}))
 
 
+@pytest.mark.slow
 def test_forward_inn_has_the_published_error(published, published_folder, monkeypatch):
     """0.0362 eV over all rows, see docs/paper.md; 0.352 with the blocks of FrEIA 0.2."""
     monkeypatch.setenv("MATDESINNE_MOS2_VASP", str(published_folder))
@@ -185,6 +188,7 @@ def test_forward_inn_has_the_published_error(published, published_folder, monkey
     assert (published["forward"].predict_many(every.x)[0] - every.y).abs().mean().item() == pytest.approx(0.0362, abs=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "mae", "inside"), [(0.0, 0.043, 0.79), (0.5, 0.188, 0.92), (1.0, 0.149, 0.91)], ids=["0", "0.5", "1"]
 )

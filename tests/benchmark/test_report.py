@@ -50,12 +50,14 @@ def report(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_json_holds_rows_and_facts(report, tmp_path):
     report(SCORED, BARE, facts={"seed0": {"threads": 1}})
     content = json.loads((tmp_path / "table1.json").read_text())
     assert content == {"data": "toy", "unit": "eV", "seed0": {"threads": 1}, "rows": [asdict(SCORED), asdict(BARE)]}
 
 
+@pytest.mark.slow
 def test_csv_holds_the_rows(report, tmp_path):
     report(SCORED, SEARCH)
     with (tmp_path / "table1.csv").open(newline="") as file:
@@ -65,17 +67,20 @@ def test_csv_holds_the_rows(report, tmp_path):
     assert list(found[0]) == [field.name for field in fields(Row)]
 
 
+@pytest.mark.slow
 def test_markdown_is_returned(report, tmp_path):
     assert (tmp_path / "table1.md").exists() is False
     text = report(SCORED)
     assert (tmp_path / "table1.md").read_text() == text
 
 
+@pytest.mark.slow
 def test_picture(report, tmp_path):
     report(SCORED, replace(SCORED, method="MDN", seed=1), BARE)
     assert (tmp_path / "table1.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_cells_of_one_seed(report):
     assert cells(report(SCORED), CINN) == {
         "method": CINN,
@@ -103,6 +108,7 @@ def test_the_paper_stands_beside_both_kinds_of_cinn(report, method, prefix, erro
     assert cells(report(replace(SCORED, method=prefix + method)), prefix + method)["MAE in the paper [eV]"] == error
 
 
+@pytest.mark.slow
 def test_mean_and_deviation_over_seeds(report):
     text = report(SCORED, replace(SCORED, seed=1, mae_evaluator=0.5, kept=70))
     line = cells(text, CINN)
@@ -112,16 +118,19 @@ def test_mean_and_deviation_over_seeds(report):
     assert "seeds 0, 1" in text
 
 
+@pytest.mark.slow
 def test_share_off_target_is_the_mean_over_seeds(report):
     line = cells(report(SCORED, replace(SCORED, seed=1, off_target=0.25), replace(BARE, seed=2)), CINN)
     assert line["error > 0.01 eV by the evaluator [%]"] == "18.8"
 
 
+@pytest.mark.slow
 def test_worst_share_inside_over_seeds(report):
     text = report(SCORED, replace(SCORED, seed=1, inside_bounds=0.5))
     assert cells(text, CINN)["inside the bounds [%]"] == "50.0"
 
 
+@pytest.mark.slow
 def test_seeds_without_a_score_are_counted(report):
     line = cells(report(SCORED, replace(BARE, seed=1)), CINN)
     assert line["seeds with a score"] == "1"
@@ -130,17 +139,20 @@ def test_seeds_without_a_score_are_counted(report):
     assert line["std of MAE by the evaluator [eV]"] == ""
 
 
+@pytest.mark.slow
 def test_one_seed_is_not_counted(report):
     text = report(SCORED, replace(SCORED, method="MDN"))
     assert "std" not in text and "seeds" not in text
 
 
+@pytest.mark.slow
 def test_methods_and_targets_are_not_mixed(report):
     text = report(SCORED, replace(SCORED, target=0.5), replace(SCORED, method="MDN"))
     assert "std" not in text
     assert text.count("\n| ") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [[BARE], [BARE, replace(BARE, seed=1)], [replace(BARE, method="MDN"), SCORED]])
 def test_rows_without_designs(report, rows):
     text = report(*rows)

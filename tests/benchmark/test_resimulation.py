@@ -108,6 +108,7 @@ def small_chunks(monkeypatch):
 NEAR = torch.tensor([[1.5, 0.3], [1.8, 0.0], [1.0, -0.8]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problem", "targets"), [(Kinematics(), NEAR), (Ballistics(), torch.tensor([[3.0], [6.0]]))])
 def test_posteriors_are_within_the_tolerance(problem, targets, small_chunks):
     for target, found in zip(targets, rejection_posteriors(problem, targets, 5, 2_000_000, seeded()), strict=True):

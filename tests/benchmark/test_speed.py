@@ -50,6 +50,7 @@ def test_operations_of_a_known_pass():
     assert row.operations == pytest.approx(20 * (layers + product + 2 * product), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 50])
 def test_paper_is_taken_in_proportion(steps):
     (found,) = timer().paper("cpu", 30, steps, steps=30)
@@ -57,6 +58,7 @@ def test_paper_is_taken_in_proportion(steps):
     assert found.seconds >= 0
 
 
+@pytest.mark.slow
 def test_floor_is_measured():
     floor = Floor.measure("cpu", 1)
     assert floor.rate > 1e8 and floor.threads == torch.get_num_threads()
@@ -112,6 +114,7 @@ def test_straightforward_loss_is_the_same(trained):
     assert float(module.standard_losses(u, v)["loss"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_steps_are_timed(trained):
     name, module = trained
     found = training_rows(name, module, rows(box(), 64), 16, 3)

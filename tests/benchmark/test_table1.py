@@ -56,6 +56,7 @@ def chosen(table: list[Row], start: str) -> list[Row]:
     return [row for row in table if row.method.startswith(start)]
 
 
+@pytest.mark.slow
 def test_every_method_at_every_target(table):
     labels = list(models())
     assert len(labels) == len(yaml_files("model"))
@@ -171,6 +172,7 @@ def test_designs_without_cell_are_no_score():
     assert by_method["MatDesINNe-lost"].kept == 0
 
 
+@pytest.mark.slow
 def test_an_accurate_surrogate_adds_a_row_on_its_level_set():
     steep = Linear(box(), [prop("band_gap_fine", floor=0.0)], [[1.3, 1.3]]).eval()
     refinement = Refinement(surrogate(), All([InsideSpace()]), Newton(), accurate_surrogate=steep)

@@ -157,6 +157,7 @@ def orders_in_a_fit(folder, epochs: int, **settings: object) -> list[torch.Tenso
     return [torch.cat(batches) for batches in seen]
 
 
+@pytest.mark.slow
 def test_trainer_gives_each_epoch_its_own_order(tmp_path):
     first, second, third = orders_in_a_fit(tmp_path, 3)
     assert not torch.equal(first, second)

@@ -225,6 +225,7 @@ def test_a_table_in_memory_is_a_source(kind, close):
     close(every.y, table()[0][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["tensors", "frame"])
 def test_a_table_in_memory_trains(kind, tmp_path):
     made = tiny_module(CONF / "model" / "mdn.yaml", box(), [prop()], batch_size=10)

@@ -28,6 +28,7 @@ def teacher(data):
     return made.eval()
 
 
+@pytest.mark.slow
 def test_rows_carry_what_the_teacher_predicts(teacher, close):
     rows = distilled_rows(teacher, 20, seed=0)
     close(rows.y, teacher.predict_many(rows.x)[0])
@@ -40,6 +41,7 @@ def test_rows_follow_the_seed(teacher):
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_distilled_data_keep_the_test_rows(data, teacher):
     distilled = data.with_rows(*held_out(distilled_rows(teacher, 100, seed=0)))
     assert torch.equal(distilled.split.test.ids, data.split.test.ids)

@@ -46,6 +46,7 @@ def published(**changes) -> PublishedSource:
     return PublishedSource(**{**settings, "sha256": dict(DECLARED.sha256), "variable": "UNSET", **changes})
 
 
+@pytest.mark.slow
 def test_packaged_rows(packaged):
     assert packaged.x.shape == (1404, 7)
     assert packaged.y.shape == (1404, 1)
@@ -95,6 +96,7 @@ def test_packaged_name():
         PackagedSource("nothing").load(box(), GAP)
 
 
+@pytest.mark.slow
 def test_published_rows(published_folder, wide_space):
     table = published().load(wide_space, GAP, published_folder)
     assert len(table) == 10_798
@@ -255,6 +257,7 @@ def test_rare_properties_are_kept_rather_than_common_ones(chunk, close, monkeypa
     close(flat.y, Kinematics().forward(flat.x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1 << 22, 30_000])
 def test_designs_given_the_property_stay_as_they_are(chunk, monkeypatch):
     """The weights depend on y alone, so x at a given y is distributed as before."""

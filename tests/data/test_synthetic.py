@@ -96,6 +96,7 @@ def test_floor_that_nothing_reaches(floor):
     assert (table.y == prior.min()).float().mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 8])
 @pytest.mark.parametrize("share", [0.0, 0.15, 0.5])
 @pytest.mark.parametrize(("floor", "margin"), [(0.0, 0.0), (0.5, 0.25)])
@@ -118,6 +119,7 @@ def test_below_the_floor_designs_are_as_the_prior():
     assert kstest(y[y <= 0].numpy(), uniform.numpy()).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 8])
 @pytest.mark.parametrize("floor", [None, 0.0])
 def test_designs_are_uniform_at_fixed_y(floor, steps):

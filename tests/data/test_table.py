@@ -236,6 +236,7 @@ cells = st.floats().map(repr) | st.integers(-9, 9).map(str) | st.sampled_from(["
 lines = st.lists(cells, min_size=1, max_size=3).map(",".join)
 
 
+@pytest.mark.slow
 @cases(300)
 @given(header=st.sampled_from(["a,b", "b,a", "a", "a,b,c", "", "1,2"]), body=st.lists(lines, max_size=4))
 def test_read_gives_finite_numbers_or_our_error(tmp_path_factory, header, body):

@@ -20,6 +20,7 @@ def test_data_behind_the_figures(tmp_path, flat):
         assert figure.path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_counts(tmp_path, flat, undrawn):
     [table] = design_space_section(explored(crystal(), tmp_path, [0.0, 1.0])).tables
     assert [row[:2] for row in table.rows] == [

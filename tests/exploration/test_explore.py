@@ -7,10 +7,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from matdesinne.exploration.designs import gather
+from matdesinne.exploration.designs import default_targets, gather
+from matdesinne.pipeline import InverseDesign
 
 from ..test_scripts import write_run
-from ..toys import OWN, candidates, linear, script_config, write_table
+from ..toys import OWN, candidates, linear, prop, script_config, write_table
 from .conftest import crystal
 
 SMALL = ["run=run", "num_samples=40", "selection.rules.1.tolerance=9", "accepted_error=9"]
@@ -45,6 +46,7 @@ def test_run_that_does_not_know_its_data(run):
     assert "rows of the data set</td>" not in explore(run, *SMALL, "targets=[0.5]")
 
 
+@pytest.mark.slow
 def test_candidates_of_generate(run):
     for target in (0.5, -0.5):
         table = candidates(linear(), torch.full((10, 2), target / 2) + 0.01 * torch.randn(10, 2), target)
@@ -71,3 +73,12 @@ def test_names_what_is_needed(run, words, named):
     with pytest.raises(SystemExit) as caught:
         explore(run, *SMALL, *words)
     assert str(caught.value).startswith("Error: ") and named in str(caught.value)
+
+
+def test_targets_of_own_data_lie_within_its_range(run):
+    design = InverseDesign.load("run")
+    low, high = design.model.target_range[:, 0].tolist()
+    found = default_targets(design)
+    assert found[0] == design.model.properties[0].floor and found == sorted(set(found)) and found[-1] < high
+    design.model.properties = (prop(),)  # without a floor
+    assert all(low < target < high for target in default_targets(design))

@@ -11,6 +11,7 @@ from ..toys import OWN, box, prop, script_config, write_table
 from .conftest import GAP, mos2
 
 
+@pytest.mark.slow
 def test_pretrained_weights_know_their_data(tmp_path):
     """The file beside them says what train.py would write now, but for the rows of the active learning."""
     settings = script_config("train", tmp_path, "data.added=[]").data
@@ -18,6 +19,7 @@ def test_pretrained_weights_know_their_data(tmp_path):
     assert data_settings("pretrained") == settings
 
 
+@pytest.mark.slow
 def test_rows_with_labels_only():
     settings = data_settings("pretrained")
     assert settings is not None
@@ -52,6 +54,7 @@ def test_former_names_in_the_settings_of_a_run(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_rows_of_a_table(tmp_path, monkeypatch):
     monkeypatch.chdir(write_table(tmp_path))
     settings = script_config("train", tmp_path, *OWN).data
@@ -67,5 +70,6 @@ def test_rows_of_another_material():
         labelled_rows(settings, box(), [GAP])
 
 
+@pytest.mark.slow
 def test_settings_build_the_packaged_data():
     assert instantiate(data_settings("pretrained"), _convert_="all").space == mos2()

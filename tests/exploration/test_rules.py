@@ -12,6 +12,7 @@ from ..toys import Linear, linear, prop, quadratic
 from .conftest import SLOPES, crystal, explored
 
 
+@pytest.mark.slow
 def test_size_is_the_slope_times_half_the_range(tmp_path):
     surrogate = crystal()
     found = sensitivities(surrogate, explored(surrogate, tmp_path, [0.5]).generated, 0)
@@ -31,6 +32,7 @@ def test_interval_holds_the_mean(tmp_path):
     assert first.slope_upper - first.slope_lower == pytest.approx(2 * 1.96 * (4 / 3 / 400) ** 0.5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_tables_carry_units(tmp_path, undrawn):
     design_rules_section(explored(crystal(), tmp_path, [0.0, 1.0]), None)
     data = pyarrow.parquet.read_table(tmp_path / "design_rules.parquet")
@@ -41,6 +43,7 @@ def test_tables_carry_units(tmp_path, undrawn):
     assert {row["target"] for row in rows} == {"band gap ≤ 0 eV", "band gap = 1 eV"}
 
 
+@pytest.mark.slow
 def test_strongest_knob_is_named(tmp_path, undrawn):
     assert "gamma moves band_gap most: by 2.4" in design_rules_section(explored(crystal(), tmp_path, [1.0]), None).text
 
@@ -50,6 +53,7 @@ def curve(folder, parameter: str, name: str) -> torch.Tensor:
     return torch.tensor([row[name] for row in rows if row["parameter"] == parameter])
 
 
+@pytest.mark.slow
 def test_curves_go_through_the_reference(tmp_path, undrawn, close):
     design_rules_section(explored(crystal(), tmp_path, [1.0]), None)
     a = curve(tmp_path, "a", "value")
@@ -57,6 +61,7 @@ def test_curves_go_through_the_reference(tmp_path, undrawn, close):
     close(curve(tmp_path, "a", "band_gap"), a - 3.16, 100)
 
 
+@pytest.mark.slow
 def test_curves_go_through_a_chosen_design(tmp_path, undrawn, close):
     section = design_rules_section(explored(crystal(), tmp_path, [1.0]), {"b": 3.0})
     assert "reference design with b = 3" in section.figures[1].caption
@@ -77,6 +82,7 @@ def test_reference_outside_the_space(tmp_path, undrawn):
     assert curve(tmp_path, "x2", "y").mean() == pytest.approx(3, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", [{"wrong": 1.0}, {"a": 9.0}], ids=["name", "outside"])
 def test_wrong_design(tmp_path, design):
     with pytest.raises(ConfigError, match=next(iter(design))):

@@ -21,6 +21,7 @@ def design(**changes: float) -> torch.Tensor:
     return (space.reference * factors).unsqueeze(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -35,6 +36,7 @@ def test_strain_is_the_deviation_from_the_reference(kind, expected, close):
     close(mos2().strains(x, kind.value)[0], expected)
 
 
+@pytest.mark.slow
 def test_averages_keep_or_drop_the_sign(tmp_path, undrawn):
     surrogate = crystal()
     x = torch.cat([design(a=1.1, b=0.9), design(a=1.1, b=0.9, gamma=0.9)])
@@ -75,6 +77,7 @@ def test_figures(tmp_path, count, labelled):
     assert shown.schema.field("in_plane").metadata == {b"unit": b"%"}
 
 
+@pytest.mark.slow
 def test_one_design_has_no_interval(tmp_path, undrawn):
     strain_section(explored(crystal(), tmp_path, [0.5], 1, None), 0.1)
     [row] = pyarrow.parquet.read_table(tmp_path / "figure_5.parquet").to_pylist()

@@ -90,6 +90,7 @@ def test_training_rows_grow_by_the_labels(learnt):
     assert rounds[2].chosen.numel() == 0
 
 
+@pytest.mark.slow
 def test_fresh_designs_are_in_no_training(learnt):
     made, _ = learnt
     fresh = pandas.concat(pandas.read_parquet(made.folder / f"fresh_{n}" / "labels.parquet") for n in range(3))
@@ -110,6 +111,7 @@ def test_errors_are_distances_of_labels_to_targets(learnt):
     )
 
 
+@pytest.mark.slow
 def test_second_start_repeats_nothing(learnt):
     made, rounds = learnt
     before = {path: path.read_bytes() for path in made.folder.rglob("records.jsonl")}
@@ -119,6 +121,7 @@ def test_second_start_repeats_nothing(learnt):
         torch.testing.assert_close(first.fresh, second.fresh, equal_nan=True, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_report_has_a_line_a_round_and_one_table_of_labels(learnt):
     made, rounds = learnt
     text = write_rounds(rounds, made, 0)
@@ -130,6 +133,7 @@ def test_report_has_a_line_a_round_and_one_table_of_labels(learnt):
     assert (made.folder / "active.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -144,11 +148,13 @@ def test_wrong_numbers(tmp_path, changes, named):
         learning(tmp_path, **changes)
 
 
+@pytest.mark.slow
 def test_no_rounds(tmp_path):
     with pytest.raises(ConfigError, match="rounds"):
         learning(tmp_path).run(0)
 
 
+@pytest.mark.slow
 def test_data_that_takes_no_labels(tmp_path):
     made = learning(tmp_path)
     training = OmegaConf.masked_copy(made.training, ["surrogate", "trainer", "seed"])
@@ -158,6 +164,7 @@ def test_data_that_takes_no_labels(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_model_of_other_designs(tmp_path):
     made = learning(tmp_path)
     other = tiny_network(CONF / "model" / "cinn.yaml", box(scale=2.0), [prop(floor=-1.0)]).eval()

@@ -32,6 +32,7 @@ def sequence(space, packaged) -> torch.Tensor:
     return points.x
 
 
+@pytest.mark.slow
 def test_sobol_gives_the_packaged_designs(space, packaged, sequence):
     np.testing.assert_array_equal(sequence.numpy()[packaged["index"].to_numpy()], packaged[list(space.names)].to_numpy())
 
@@ -49,6 +50,7 @@ def test_reserved_points_are_passed_over(space, sequence, packaged):
     assert not (packaged["index"] % 10 == 7).any()
 
 
+@pytest.mark.slow
 def test_min_gap_asks_the_surrogate(space, sequence):
     """Exactly those of the passed range that the network predicts to have the gap."""
     points = SobolPoints(40, 1024, SEED, min_gap=0.5).draw(space)

@@ -41,6 +41,7 @@ def labelled(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_row_a_design_in_the_order_of_the_points(labelled):
     frame = table(labelled)
     assert frame[["x1", "x2"]].to_numpy().tolist() == [list(design) for design in DESIGNS]

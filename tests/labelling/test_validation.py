@@ -62,6 +62,7 @@ def test_stratified_choice_takes_every_part():
     assert ranks.div(20, rounding_mode="floor").tolist() == list(range(50))
 
 
+@pytest.mark.slow
 def test_stratified_choice_gives_every_row_the_same_chance():
     spread = torch.arange(7.0)
     counts = torch.zeros(7)
@@ -75,6 +76,7 @@ def test_stratified_choice_of_more_than_there_is():
     assert sorted(stratified(torch.rand(5), 9, torch.Generator()).tolist()) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_labels(tmp_path):
     tables = [drawn(0.0), drawn(0.5)]
     found = labelled(tables, tmp_path)
@@ -90,6 +92,7 @@ def test_errors_are_those_of_the_labels(tmp_path):
     assert half.at_floor == (y[1] <= 0).mean()
 
 
+@pytest.mark.slow
 def test_spread_is_compared_with_the_distance_to_the_prediction(tmp_path):
     [entry] = labelled([drawn(0.5, 4000)], tmp_path).errors(0.1, 0)
     assert entry.within_spread == pytest.approx(0.683, abs=0.03)
@@ -111,6 +114,7 @@ def test_intervals(tmp_path):
     assert found.errors(0.1, 0) == found.errors(0.1, 0)
 
 
+@pytest.mark.slow
 def test_failures_are_counted_apart(tmp_path):
     x = torch.tensor([[1.0, 0.0], [1.0, 0.9], [0.5, 0.6]])
     found = labelled([table(1.0, x, torch.ones(3), torch.full((3,), 0.1))], tmp_path)
@@ -126,6 +130,7 @@ def test_only_failures(tmp_path):
         found.errors(0.1, 0)
 
 
+@pytest.mark.slow
 def test_files(tmp_path):
     import pyarrow.parquet
 
@@ -141,6 +146,7 @@ def test_files(tmp_path):
     assert (tmp_path / "validation.json").is_file()
 
 
+@pytest.mark.slow
 def test_picture_with_structures(tmp_path):
     space, prototype = (load_part(name) for name in ("space", "prototype"))
     assert isinstance(prototype, Prototype)

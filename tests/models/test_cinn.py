@@ -51,6 +51,7 @@ def unit_samples(block: MixtureCouplingBlock, truncate: bool, count: int) -> tor
     return torch.special.ndtr(block([z], [torch.zeros(len(z), 1)], rev=True, truncate=truncate)[0][0])[:, 0].detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truncate", [False, True])
 def test_weak_components_are_left_out_of_samples(block, truncate):
     weak = (unit_samples(block, truncate, 100_000) > 0.5).double().mean().item()

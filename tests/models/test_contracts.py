@@ -1,5 +1,6 @@
 """What every model of conf/model must do; a new YAML file is tested by itself."""
 
+import logging
 import math
 
 import pytest
@@ -62,6 +63,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
@@ -74,6 +76,7 @@ def test_samples(path, space, outputs):
     assert not x.requires_grad
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("y", [0.0, 3.0, -100.0])
 def test_samples_are_inside_the_box(path, y):
@@ -86,6 +89,7 @@ def test_no_samples(path):
     assert model(path).sample(torch.empty(0, 1)).shape == (0, 3)
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("y", [torch.zeros(3), torch.zeros(3, 2), torch.full((3, 1), math.nan)], ids=["1-d", "wide", "nan"])
 def test_sample_rejects(path, y):
@@ -93,6 +97,7 @@ def test_sample_rejects(path, y):
         model(path).sample(y)
 
 
+@pytest.mark.slow
 @y_files
 def test_every_parameter_gets_a_gradient(path):
     made = module(path).train()
@@ -110,6 +115,7 @@ def test_every_parameter_gets_a_gradient(path):
             assert (parameter.grad != 0).any(), name
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("training", [True, False])
 def test_losses_are_finite_scalars(path, training):
@@ -235,6 +241,7 @@ def test_losses_are_logged_as_means_of_an_epoch(path, tmp_path, close):
     assert not {"train/objective", "val/objective"} & set(runner.callback_metrics)
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_folder_round_trip(path, space, tmp_path):
@@ -258,6 +265,7 @@ def tenfold(space: DesignSpace) -> DesignSpace:
     return DesignSpace([Parameter(p.name, p.unit, 10 * p.lower, 10 * p.upper) for p in space.parameters])
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_units_of_designs(path, space, close):
@@ -270,6 +278,7 @@ def test_units_of_designs(path, space, close):
     close(second.eval().sample(batch.y, seeded()) / 10, first.eval().sample(batch.y, seeded()), factor=10)
 
 
+@pytest.mark.slow
 @y_files
 def test_units_of_properties(path, close):
     batch = rows(box(3))
@@ -316,6 +325,7 @@ def targets_seen(made: InverseModule, y: torch.Tensor) -> torch.Tensor:
     return made.network.target_scale.inverse(seen[0])
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("training", [True, False])
 def test_noise_is_added_to_the_targets(path, training):
@@ -337,6 +347,7 @@ def test_noise_is_the_same_in_every_validation(path):
     assert torch.equal(targets_seen(made, y), targets_seen(made, y))
 
 
+@pytest.mark.slow
 @y_files
 @pytest.mark.parametrize("training", [True, False])
 def test_noise_of_nothing_is_none(path, training, close):
@@ -409,6 +420,7 @@ def test_density_is_zero_outside_the_box(path):
     assert made.log_prob(x, torch.zeros(2, 1)).isneginf().tolist() == [False, True]
 
 
+@pytest.mark.slow
 @densities
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_log_prob_units(path, space, close):
@@ -446,6 +458,7 @@ def test_log_prob_is_the_density_of_the_samples(path):
     assert (counts - share)[1:-1].abs().max() < 0.01
 
 
+@pytest.mark.slow
 @y_files
 def test_truncation_is_the_default(path):
     made, y = model(path), rows(box(3), 200).y
@@ -556,9 +569,19 @@ def test_interval_between_the_reference_values(reference):
 
 
 @pytest.mark.parametrize("edges", [(2.5, 3.0), (2.5, math.inf), (-5.0, -2.0)])
-def test_interval_outside(reference, edges):
-    with pytest.raises(TargetError, match=r"overlaps.*y"):
-        reference.draw_targets(Target(edges[:1], edges[1:]), 5)
+def test_interval_outside_is_its_nearest_edge(reference, edges, caplog):
+    """A value is treated alike: it is taken as it is, with a warning."""
+    target = Target(edges[:1], edges[1:])
+    with caplog.at_level(logging.WARNING, "matdesinne"):
+        reference.sample_target(target, 5, seeded())
+    assert "lies outside the training range of y" in caplog.text
+    assert reference.draw_targets(target, 5).unique().tolist() == [min(edges, key=abs)]
+
+
+def test_an_interval_beyond_the_prior_is_drawn_from_the_range_of_the_rows(reference):
+    reference.target_range[1] = 4.0
+    y = reference.draw_targets(Target((2.5,), (math.inf,)), 50, seeded())
+    assert ((y >= 2.5) & (y <= 4)).all() and len(y.unique()) == 50
 
 
 def test_interval_draw_is_reproducible(reference):

@@ -43,7 +43,10 @@ def seeded() -> torch.Generator:
 @pytest.mark.parametrize("group", ["model", "surrogate"])
 def test_paper_files_are_physical(group):
     files = yaml_files(f"{group}/paper")
-    assert [path.stem for path in files] == {"model": ["cinn_affine", "cvae", "cvae_6000", "inn", "mdn", "mdn_6000"], "surrogate": ["inn"]}[group]
+    assert [path.stem for path in files] == {
+        "model": ["cinn_affine", "cvae", "cvae_6000", "inn", "mdn", "mdn_6000"],
+        "surrogate": ["inn"],
+    }[group]
     assert all(OmegaConf.load(path).network.coordinates == "physical" for path in files)
 
 
@@ -129,6 +132,7 @@ def test_log_prob_is_that_of_the_jacobian(close):
         close(found.detach(), (normal + torch.linalg.slogdet(jacobian).logabsdet).detach(), factor=1e3)
 
 
+@pytest.mark.slow
 @densities
 @pytest.mark.parametrize("column", [0, 1])
 def test_log_prob_is_the_density_of_the_samples(path, column):

@@ -54,6 +54,7 @@ def inputs(count: int = 40, dtype: torch.dtype = torch.float64, dimension: int =
     return x, torch.randn(count, CONDITION, generator=generator, dtype=torch.float64).to(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [1, 2, 3, 7])
 def test_inverse(dimension, close):
     made = network(dimension=dimension)
@@ -70,6 +71,7 @@ def test_inverse_of_the_inverse(close):
     close(transformed(made, transformed(made, z, c, rev=True)[0], c)[0], z, factor=1e4)
 
 
+@pytest.mark.slow
 def test_log_det_is_the_jacobian(close):
     made = network()
     x, c = inputs(8)
@@ -130,6 +132,7 @@ def test_truncation_is_off_unless_asked_for():
     assert not torch.equal(made(x, c=[c])[0], made(x, c=[c], truncate=True)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.0, 0.1, 0.3])
 def test_density_of_a_block_integrates_to_one(size, close):
     made = network(size)
@@ -210,6 +213,7 @@ def test_distribution_function_goes_from_zero_to_one(dtype, size):
         assert ends[1].min() > 1 - 1e3 * torch.finfo(dtype).eps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [-40.0, -8.0, 8.0, 40.0])
 def test_far_tails_are_finite(value):
     made = network(0.3, torch.float32)
@@ -229,6 +233,7 @@ def test_gradients_are_finite():
     assert all(parameter.grad.isfinite().all() and (parameter.grad != 0).any() for parameter in made.parameters())
 
 
+@pytest.mark.slow
 def test_blocks_fit_into_a_network_of_freia(close):
     """The same interface, so they can be mixed with FrEIA's own."""
     made = network()

@@ -45,6 +45,7 @@ def design(packaged, row: int) -> torch.Tensor:
     return torch.tensor([[packaged[name][row].as_py() for name in oracle().space.names]], dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("kpoints", 9), ("kpoints_fine", 18)])
 def test_grids_are_those_of_the_packaged_set(packaged, name, size):
     expected = json.loads(packaged.schema.metadata[name.encode()])
@@ -62,6 +63,7 @@ def test_half_grid_has_every_point_or_its_opposite_once(size):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [None, 18])
 def test_columns_are_those_of_the_packaged_set(packaged, second):
     names = set(oracle(second_kpoints=second).columns())
@@ -69,12 +71,14 @@ def test_columns_are_those_of_the_packaged_set(packaged, second):
     assert names == {name for name in labels if second or not name.endswith("_fine")}
 
 
+@pytest.mark.slow
 def test_numerics_are_part_of_the_id():
     assert oracle().settings() != oracle(cutoff=400).settings()
     assert oracle().settings() != oracle(second_kpoints=18).settings()
     json.dumps(oracle().settings())
 
 
+@pytest.mark.slow
 def test_impossible_cell_is_a_failed_row():
     """Three angles that enclose no volume, as issue and user may give them: no calculation is started."""
     x = oracle().space.reference.double().unsqueeze(0)
@@ -151,6 +155,7 @@ def test_options_have_columns_of_their_own():
     assert set(made.kpoints()) == {f"kpoints{ending}" for ending in LEVELS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"relax": True}, {"relax": True, "relax_force": 0.05}, {"soc": True}, {"hybrid": "HSE06"}, {"hybrid": "PBE0"}]
 )
@@ -158,6 +163,7 @@ def test_options_are_part_of_the_id(changes):
     assert oracle(**changes).settings() not in (oracle().settings(), oracle(relax=True, relax_steps=9).settings())
 
 
+@pytest.mark.slow
 def test_settings_without_options_are_those_of_earlier_folders():
     """A folder that was started before there were options is continued."""
     assert set(oracle().settings()).isdisjoint({"soc", "hybrid", "relaxation"})

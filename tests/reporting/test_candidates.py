@@ -7,6 +7,7 @@ from matdesinne.reporting.candidates import draw_candidates
 from ..toys import box, candidates, line, linear, quadratic, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.5, [0.2, 0.4], [None, 0.3]], ids=["value", "interval", "open"])
 @pytest.mark.parametrize("ending", ["png", "pdf"])
 def test_draws(tmp_path, target, ending):
@@ -16,6 +17,7 @@ def test_draws(tmp_path, target, ending):
     assert (tmp_path / f"figure.{ending}").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [box(3), line(3)], ids=["bounded", "unbounded"])
 def test_draws_two_properties(tmp_path, space):
     sampled = candidates(linear(3, outputs=2), rows(space, 100).x, [0.5, 0.1])
@@ -23,6 +25,7 @@ def test_draws_two_properties(tmp_path, space):
     assert (tmp_path / "figure.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_draws_few_designs(tmp_path, count):
     sampled = candidates(linear(), rows(box(), count).x, 0.5)

@@ -229,6 +229,7 @@ def test_gap_is_derived_from_the_mean_energies(batch, x, close):
     close(spread, band_gap(energies).std(dim=0), factor=100)
 
 
+@pytest.mark.slow
 def test_jacobian_is_the_finite_difference(batch, x):
     made, x = made_surrogate(batch).double(), x[:4].double()
     value, _, jacobian = made.linearize(x)

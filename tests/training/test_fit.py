@@ -81,6 +81,7 @@ def same(first, second) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], value) for key, value in second.items())
 
 
+@pytest.mark.slow
 def test_fit_returns_the_best_epoch(tmp_path):
     trained = fit(surrogate(), toy_data(), make_trainer(max_epochs=3), tmp_path)
     assert same(weights(tmp_path / "checkpoints" / "best.ckpt"), trained.state_dict())
@@ -117,6 +118,7 @@ def test_fit_is_reproducible(tmp_path):
     assert same(*runs)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_as_the_whole_one(tmp_path, monkeypatch):
     whole_run = fit(surrogate(), toy_data(), make_trainer(max_epochs=4), tmp_path / "whole")
 
@@ -280,6 +282,7 @@ def test_synthetic_rows_need_a_surrogate(table, tmp_path):
     assert add_synthetic_rows(data, None, torch.device("cpu")) is data
 
 
+@pytest.mark.slow
 def test_equal_settings_train_once(table, tmp_path):
     for _ in range(2):
         trained(whole(table, tmp_path), tmp_path / "kept")

@@ -51,6 +51,7 @@ def test_mode_of_the_environment_wins(tmp_path, monkeypatch):
     assert not offline_runs(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_run_is_named_after_its_folder(tmp_path):
     run = wandb_logger("matdesinne", str(tmp_path / "3_model=mdn"), group="sweep").experiment
     assert (run.name, run.group, run.project) == ("3_model=mdn", "sweep", "matdesinne")
@@ -73,6 +74,7 @@ def test_closed_as_failed_after_an_error(tmp_path, monkeypatch):
     assert codes == [1]
 
 
+@pytest.mark.slow
 def test_one_run_a_job(tmp_path):
     """As in a multirun, where one process works through the jobs."""
     names = []

@@ -47,6 +47,7 @@ def held_out() -> DesignTable:
     return DesignTable(x, x.sum(dim=1, keepdim=True), torch.arange(2000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.0, 0.125])
 def test_target_error(held_out, offset):
     assert metrics(Fixed(offset), linear(), held_out)["target_mae"] == pytest.approx(offset, abs=1e-6)

@@ -17,6 +17,7 @@ def test_closest_first_and_no_design_twice():
     assert found[0].distance == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_table_says_what_changes(tmp_path, flat, undrawn):
     surrogate = crystal()
     space = surrogate.space

@@ -69,6 +69,7 @@ def test_files(drawn):
     assert names == tables | pictures | {"transitions_lines.parquet"}
 
 
+@pytest.mark.slow
 def test_table_holds_every_transition(drawn):
     table = pyarrow.parquet.read_table(drawn[1] / "transitions.parquet").to_pydict()
     count = len(table["size"])
@@ -103,6 +104,7 @@ def test_nothing_to_find(tmp_path):
     assert "0 distinct transitions" in section.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cif", "extxyz"])
 def test_structures_read_back(kind, pairs, prototype, tmp_path):
     write_structures(pairs, prototype, tmp_path)

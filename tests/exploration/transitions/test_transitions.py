@@ -132,6 +132,7 @@ def test_shortest_transitions_of_a_linear_property():
     assert found.size.tolist() == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_more_freedom_is_never_longer(seed):
     surrogate = quadratic(3)
@@ -178,6 +179,7 @@ def search(**changes) -> TransitionSearch:
     return TransitionSearch(**{**settings, "knobs": None, "remote": 10, "best": 3, **changes})
 
 
+@pytest.mark.slow
 def test_small_changes_are_distinct_and_in_order():
     surrogate = quadratic()
     tables = [rows(box(), 50, seed=seed).x for seed in range(2)]
@@ -188,6 +190,7 @@ def test_small_changes_are_distinct_and_in_order():
     assert gaps.min() > 0.1
 
 
+@pytest.mark.slow
 def test_the_accurate_surrogate_has_the_last_word():
     """It is steeper, and its level lies elsewhere."""
     accurate = Linear(box(), [prop()], [[2.0, 0.5]]).eval()
@@ -197,6 +200,7 @@ def test_the_accurate_surrogate_has_the_last_word():
     assert torch.minimum((y.abs() - 0.05).abs(), (y.abs() - 0.1).abs()).max() < 2e-4
 
 
+@pytest.mark.slow
 def test_kinds_are_all_knobs_all_pairs_and_all():
     found = search().shortest([rows(box(3), 30).x], linear(3))
     assert set(found.knobs) == {"x1", "x2", "x3", "x1+x2", "x1+x3", "x2+x3", "x1+x2+x3"}

@@ -1,0 +1,175 @@
+"""The declaration of a user's table, guessed from the table itself, as a file to edit."""
+
+from __future__ import annotations
+
+__all__ = ["Declaration", "guess_declaration"]
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from matdesinne.data.table import read_frame
+from matdesinne.errors import DatasetError
+from matdesinne.files import write_text
+
+if TYPE_CHECKING:
+    import pandas
+
+_RESOLUTION = 0.01
+"""Difference of a property that does not matter, in its standard deviations."""
+_UNIT = re.compile(r"^(?P<name>.*?)\s*[\[(](?P<unit>[^\[\]()]+)[\])]\s*$")
+_FEWEST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What `conf/data/csv.yaml` leaves open: the columns of a table.
+
+    Args:
+        path: of the table.
+        parameters: name, unit, lower and upper bound of each.
+        properties: name, unit and resolution of each.
+        headers: the column of a name where it is another text.
+        left_out: columns that are not used, with the reason.
+    """
+
+    path: str
+    parameters: Sequence[dict[str, object]]
+    properties: Sequence[dict[str, object]]
+    headers: dict[str, str]
+    left_out: dict[str, str]
+
+    def write(self, path: Path) -> None:
+        """Write the file to edit; it is a configuration of the group ``data``."""
+        content = {
+            "source": {"path": self.path, "ignore": list(self.left_out), "headers": self.headers},
+            "space": {"parameters": [{"_target_": "matdesinne.space.Parameter", **entry} for entry in self.parameters]},
+            "properties": [{"_target_": "matdesinne.targets.Property", **entry} for entry in self.properties],
+        }
+        body = OmegaConf.to_yaml(OmegaConf.create(content))
+        head = (
+            "# What design.py guessed of the table. Edit it and give the command again: what depends on it is trained anew.\n"
+            "# Bounds are the range of the data; see docs/own_data.md for the fields of parameters and properties.\n"
+            "defaults:\n  - csv\n  - _self_\n\n"
+        )
+        write_text(path, head + body)
+
+    def sentences(self) -> list[str]:
+        """Say what was guessed, one line for each kind of column."""
+        lines = [f"Parameters: {', '.join(map(_described, self.parameters))}"]
+        lines += [f"Left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        return lines
+
+
+def guess_declaration(path: str, properties: Sequence[str]) -> Declaration:
+    """Take every numeric column but the properties as a parameter, within the range of its data.
+
+    A unit is read from a header such as ``temperature [K]``. Columns without numbers, constant columns and row numbers are left
+    out.
+
+    Args:
+        path: of a CSV, Parquet or Excel file.
+        properties: columns of the properties, by their headers, with or without the unit.
+
+    Raises:
+        DatasetError: if the table cannot be read, has no header, no such property, no parameter, or fewer than 10 rows.
+    """
+    frame = read_frame(Path(path))
+    _check_header(frame, path)
+    if len(frame) < _FEWEST_ROWS:
+        raise DatasetError(f"Expected at least {_FEWEST_ROWS} rows in {path}, got {len(frame)}: measure more designs.")
+    names = _names([str(column) for column in frame.columns])
+    chosen = [_find(name, names, path) for name in properties]
+    numbers = {header: _numbers(frame[header]) for header in frame.columns}
+    left_out: dict[str, str] = {}
+    parameters = []
+    for header, (name, unit) in names.items():
+        if header in chosen:
+            continue
+        column = numbers[header]
+        if (reason := _unusable(header, column)) is not None:
+            left_out[header] = reason
+        else:
+            assert column is not None
+            parameters.append({"name": name, "unit": unit, "lower": min(column), "upper": max(column)})
+    if not parameters:
+        raise DatasetError(f"Expected columns of varying numbers beside {chosen} in {path}, got none: add parameters.")
+    wanted = [_property(*names[header], numbers[header], header, path) for header in chosen]
+    used = [entry["name"] for entry in [*parameters, *wanted]]
+    headers = {name: header for header, (name, _) in names.items() if name in used and name != header}
+    return Declaration(path, parameters, wanted, headers, left_out)
+
+
+def _check_header(frame: pandas.DataFrame, path: str) -> None:
+    """A first line of numbers is no header."""
+    if all(_number(re.sub(r"\.\d+$", "", str(name))) is not None or _number(str(name)) is not None for name in frame.columns):
+        raise DatasetError(
+            f"Expected names of columns in the first line of {path}, got numbers: add a line such as temperature [K],yield [%]."
+        )
+
+
+def _names(headers: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Name and unit of each header; names are made of letters, digits and _, and distinct."""
+    found: dict[str, tuple[str, str]] = {}
+    taken: set[str] = set()
+    for header in headers:
+        match = _UNIT.match(header)
+        text, unit = (match["name"], match["unit"].strip()) if match else (header, "1")
+        name = re.sub(r"\W+", "_", text.strip()).strip("_") or "column"
+        name = name if name.isidentifier() else f"p_{name}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        found[header] = (name, unit)
+    return found
+
+
+def _find(wanted: str, names: dict[str, tuple[str, str]], path: str) -> str:
+    for header, (name, _) in names.items():
+        if wanted in (header, name):
+            return header
+    known = [name for name, _ in names.values()]
+    raise DatasetError(f"Expected property out of the columns {known} of {path}, got {wanted!r}: correct property=.")
+
+
+def _property(name: str, unit: str, column: list[float] | None, header: str, path: str) -> dict[str, object]:
+    if column is None or len(set(column)) < 2:
+        raise DatasetError(f"Expected varying numbers in the column {header!r} of {path}, got others: correct the table.")
+    mean = sum(column) / len(column)
+    std = math.sqrt(sum((value - mean) ** 2 for value in column) / len(column))
+    return {"name": name, "unit": unit, "resolution": float(f"{_RESOLUTION * std:.2g}")}
+
+
+def _unusable(header: str, column: list[float] | None) -> str | None:
+    if column is None:
+        return "not all entries are numbers"
+    if len(set(column)) == 1:
+        return f"always {column[0]:g}"
+    counts = header.strip().lower() in ("", "index", "id", "row", "unnamed: 0")
+    steps = {later - earlier for earlier, later in itertools.pairwise(column)}
+    return "the number of the row" if counts and steps == {1.0} else None
+
+
+def _numbers(column: pandas.Series) -> list[float] | None:
+    """The entries, or nothing if one is no finite number."""
+    found = [_number(entry) for entry in column.tolist()]
+    return None if None in found else [value for value in found if value is not None]
+
+
+def _number(entry: object) -> float | None:
+    try:
+        value = float(entry)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _described(entry: dict[str, object]) -> str:
+    unit = "" if entry["unit"] == "1" else f" {entry['unit']}"
+    return f"{entry['name']} {entry['lower']:g} to {entry['upper']:g}{unit}"

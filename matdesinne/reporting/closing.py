@@ -1,0 +1,98 @@
+"""What a generation says last: how good the surrogate is, what to expect of the candidates, and which to make next."""
+
+from __future__ import annotations
+
+__all__ = ["box_distance", "closing_paragraph", "diverse_candidates", "write_next_designs"]
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from matdesinne.candidates import Candidates
+from matdesinne.data.table import DesignTable
+from matdesinne.files import write_table
+from matdesinne.reporting.accuracy import Accuracy
+from matdesinne.space import DesignSpace
+from matdesinne.surrogates.base import Surrogate
+
+_ACCURATE = 0.5
+"""Share of the candidates, those with the smallest spread, among which diverse ones are chosen."""
+_MOST_ROWS = 20_000
+
+
+def closing_paragraph(
+    candidates: Candidates,
+    surrogate: Surrogate,
+    accuracy: Sequence[Accuracy] = (),
+    measured: DesignTable | None = None,
+) -> str:
+    """Say in one paragraph how good the surrogate is and how near to the target the candidates can be expected.
+
+    A candidate's distance to the target is at most that of its prediction plus half the width of the prediction's interval;
+    the paragraph has the median over the candidates.
+
+    Args:
+        candidates: of a target.
+        surrogate: what predicted them.
+        accuracy: of the surrogate on test rows, where it is known.
+        measured: rows of the table, to say how far away they are.
+    """
+    sentences = [entry.sentence() for entry in accuracy]
+    widths = [surrogate.cpu().half_width(candidates.std, level) for level in (0.68, 0.9)]
+    for j, prop in enumerate(candidates.properties):
+        likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
+        sentences.append(
+            f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates (90 %: "
+            f"{nearly_sure:.3g}), not {candidates.error[:, j].mean().item():.1g}."
+        )
+    if measured is not None and candidates.space.bounded:
+        distance, _ = _nearest(candidates.space, candidates.designs, measured)
+        sentences.append(f"The nearest measured row is {distance.median().item():.2g} of the box's diagonal away (median).")
+    return " ".join(sentences)
+
+
+def diverse_candidates(candidates: Candidates, count: int) -> Candidates:
+    """Choose candidates far from each other among the half with the smallest spread.
+
+    The first one has the smallest spread; each next one is the farthest from those before, in coordinates scaled by the box.
+    """
+    spread = (candidates.std / candidates.std.amax(dim=0).clamp_min(1e-30)).amax(dim=1)
+    accurate = spread.argsort()[: max(count, int(_ACCURATE * len(candidates)))]
+    x = candidates.space.to_unit(candidates.designs[accurate])
+    chosen = [0]
+    distance = (x - x[0]).square().sum(dim=1)
+    while len(chosen) < min(count, len(accurate)):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (x - x[chosen[-1]]).square().sum(dim=1))
+    return candidates.take(accurate[torch.tensor(chosen)])
+
+
+def write_next_designs(path: Path, candidates: Candidates, surrogate: Surrogate, measured: DesignTable) -> None:
+    """Write a short list of designs to make: predictions, half the width of their 90 % intervals, the nearest measured row."""
+    width = surrogate.cpu().half_width(candidates.std, 0.9)
+    columns: dict[str, tuple[str, list[float]]] = {}
+    for i, parameter in enumerate(candidates.space.parameters):
+        columns[parameter.name] = (parameter.unit, candidates.designs[:, i].tolist())
+    distance, nearest = _nearest(candidates.space, candidates.designs, measured)
+    for j, prop in enumerate(candidates.properties):
+        columns[prop.name] = (prop.unit, candidates.mean[:, j].tolist())
+        columns[f"{prop.name}_within_90"] = (prop.unit, width[:, j].tolist())
+        columns[f"nearest_row_{prop.name}"] = (prop.unit, measured.y[nearest, j].tolist())
+    columns["nearest_row"] = ("1", measured.ids[nearest].tolist())
+    columns["nearest_row_distance"] = ("1", distance.tolist())
+    write_table(path, columns)
+
+
+def box_distance(space: DesignSpace, first: Float[Tensor, "n dx"], second: Float[Tensor, "m dx"]) -> Float[Tensor, "n m"]:
+    """Distances of designs in shares of the diagonal of the box."""
+    return torch.cdist(space.to_unit(first), space.to_unit(second)) / (2 * space.dimension**0.5)
+
+
+def _nearest(
+    space: DesignSpace, designs: Float[Tensor, "n dx"], measured: DesignTable
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    least = box_distance(space, designs, measured.x[:_MOST_ROWS]).min(dim=1)
+    return least.values, least.indices

@@ -1,0 +1,195 @@
+"""The steps of design.py: the declaration of a table, settings that fit its size, a training that is done once."""
+
+from __future__ import annotations
+
+__all__ = [
+    "declare",
+    "folder_of_target",
+    "is_trained",
+    "mark_trained",
+    "nearest_rows",
+    "property_names",
+    "ranges",
+    "read_target",
+    "stop_when_on_target",
+    "synthetic_words",
+    "tolerances",
+    "training_words",
+    "with_declaration",
+]
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+
+from matdesinne.candidates import Candidates
+from matdesinne.data.datamodule import DesignDataModule
+from matdesinne.data.declaration import guess_declaration
+from matdesinne.data.table import DesignTable
+from matdesinne.errors import ConfigError
+from matdesinne.files import atomic_path, read_json, write_json
+from matdesinne.models.base import InverseModel
+from matdesinne.reporting.accuracy import Accuracy
+from matdesinne.targets import Target
+from matdesinne.training.progress import Progress
+from matdesinne.training.runs import describe_training
+
+_LOGGER = logging.getLogger(__name__)
+
+_UNIFORM, _CHAINS = 20_000, 1_000
+"""Designs that the surrogate labels, and Metropolis chains, for each parameter."""
+_MARK = "training.json"
+
+
+def property_names(config: DictConfig) -> list[str]:
+    """The columns of the properties: ``property=``, or the names of the target.
+
+    Raises:
+        ConfigError: if neither names one.
+    """
+    chosen, target = config.property, config.target
+    names = list(target) if chosen is None and isinstance(target, Mapping) else chosen
+    if names is None:
+        raise ConfigError("Expected the column of a property, got none: add property=COLUMN.")
+    return [str(name) for name in ([names] if isinstance(names, str | int | float) else names)]
+
+
+def read_target(config: DictConfig) -> object:
+    """The target as `Target.parse` takes it: one entry, or one for each property in order.
+
+    Raises:
+        ConfigError: if it names other properties.
+    """
+    names, target = property_names(config), config.target
+    plain = OmegaConf.to_container(target) if OmegaConf.is_config(target) else target
+    if isinstance(plain, dict):
+        if set(plain) != set(names):
+            raise ConfigError(f"Expected a target for each of {names}, got one for {list(plain)}: correct target=.")
+        plain = [plain[name] for name in names]
+        return plain[0] if len(plain) == 1 else plain
+    return plain
+
+
+def declare(config: DictConfig, folder: Path) -> Path:
+    """Guess the declaration of the table and write it into the folder, or keep the one that is there.
+
+    Raises:
+        ConfigError: if the folder holds the declaration of another table or of other properties.
+    """
+    path, names = folder / "data" / "table.yaml", property_names(config)
+    if not path.is_file():
+        guessed = guess_declaration(str(config.table), names)
+        guessed.write(path)
+        for line in guessed.sentences():
+            _LOGGER.info(line)
+        _LOGGER.info(f"Wrote this declaration to {path}: where it is wrong, edit it and give the command again")
+        return path
+    kept = OmegaConf.load(path)
+    known = [str(prop.name) for prop in kept.properties]
+    headers = {name: str(kept.source.headers.get(name, name)) for name in known}
+    same = len(known) == len(names) and all(name in (own, headers[own]) for name, own in zip(names, known, strict=True))
+    if str(kept.source.path) != str(config.table) or not same:
+        raise ConfigError(
+            f"Expected the table {kept.source.path} and the properties {known} of {path}, got {config.table} and {names}: give "
+            "another folder=."
+        )
+    _LOGGER.info(f"Using the declaration {path}")
+    return path
+
+
+def with_declaration(settings: DictConfig, declaration: Path, folder: Path) -> DictConfig:
+    """Settings of train.py with a declared table, everything that is written in one folder; kept there as ``config.yaml``."""
+    declared = OmegaConf.load(declaration)
+    assert isinstance(declared, DictConfig)
+    declared.pop("defaults", None)
+    changes = {
+        "data": declared,
+        "folder": str(folder),
+        "surrogates_folder": str(folder / "surrogates"),
+        "trainer": {"enable_progress_bar": sys.stdout.isatty()},
+    }
+    OmegaConf.set_struct(settings.data.source.headers, False)  # its keys are the table's
+    merged = OmegaConf.merge(settings, changes)
+    assert isinstance(merged, DictConfig)
+    with atomic_path(folder / "config.yaml") as temporary:
+        OmegaConf.save(merged, temporary, resolve=True)
+    return merged
+
+
+def training_words(declaration: Path, own: str | None) -> list[str]:
+    """Words of train.py for a small table; the user's own words win."""
+    dimension = len(OmegaConf.load(declaration).space.parameters)
+    return ["data=csv", "surrogate=chosen/gp_or_mlp", "logger=csv", *synthetic_words(dimension), *shlex.split(own or "")]
+
+
+def synthetic_words(dimension: int) -> list[str]:
+    """How many synthetic designs a generative model of so many parameters trains on."""
+    return [f"data.synthetic.uniform={_UNIFORM * dimension}", f"data.synthetic.chains={_CHAINS * dimension}"]
+
+
+def stop_when_on_target(accuracy: Sequence[Accuracy], share: float) -> list[Callback]:
+    """Callbacks that log the epochs and end a training when samples are nearer to their targets than a share of the error."""
+    if len(accuracy) != 1:  # each property has a metric of its own
+        return [Progress()]
+    limit = share * accuracy[0].mae
+    return [Progress(), EarlyStopping("val/target_mae", patience=1000, stopping_threshold=limit, check_finite=False)]
+
+
+def tolerances(config: DictConfig, accuracy: Sequence[Accuracy]) -> tuple[list[float], list[float]]:
+    """Distances to the target at which samples, and localized candidates, are dropped; for each property in its unit.
+
+    Raises:
+        ConfigError: if there are no test rows to know the error of the surrogate from.
+    """
+    if not accuracy:
+        raise ConfigError("Expected test rows to tell the error of the surrogate from, got none: give more rows, or data.test.")
+    return [config.tolerance * entry.std for entry in accuracy], [config.accepted_error * entry.mae for entry in accuracy]
+
+
+def is_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> bool:
+    """Whether a folder holds what these settings and rows gave."""
+    return read_json(folder / _MARK) == _described(settings, data)
+
+
+def mark_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> None:
+    """Say by a file that the training of a folder is complete."""
+    write_json(folder / _MARK, _described(settings, data))
+
+
+def ranges(accuracy: Sequence[Accuracy], model: InverseModel) -> str:
+    """Say within which range the table, and the surrogate over the whole box, has each property."""
+    lines = []
+    for entry, prop, (low, high) in zip(accuracy, model.properties, model.target_range.T.tolist(), strict=True):
+        table = f"{entry.lowest:.4g} to {entry.highest:.4g}{prop.suffix} in the table"
+        lines.append(f"{entry.name}: {table}, {low:.4g} to {high:.4g}{prop.suffix} by the surrogate over the whole box")
+    return "\n".join(lines)
+
+
+def nearest_rows(measured: DesignTable, candidates: Candidates, count: int = 3) -> str:
+    """Say which measured rows are nearest to the target."""
+    distance = (candidates.target.residual(measured.y).abs() / measured.y.std(dim=0)).amax(dim=1)
+    lines = ["Measured rows nearest to the target:"]
+    for row in distance.argsort()[:count].tolist():
+        values = [f"{prop.name} {y:.4g}{prop.suffix}" for prop, y in zip(candidates.properties, measured.y[row], strict=True)]
+        design = [f"{name} {x:.4g}" for name, x in zip(candidates.space.names, measured.x[row], strict=True)]
+        lines.append(f"  row {int(measured.ids[row])}: {', '.join(values)} at {', '.join(design)}")
+    return "\n".join(lines)
+
+
+def folder_of_target(folder: Path, target: Target) -> Path:
+    """The folder of the candidates for a target, such as ``designs/80_to_inf``."""
+    words = [
+        f"{low:g}" if low == high else f"{low:g}_to_{high:g}" for low, high in zip(target.lower, target.upper, strict=True)
+    ]
+    return folder / "designs" / "_and_".join(words)
+
+
+def _described(settings: DictConfig, data: DesignDataModule) -> dict[str, object]:
+    parts = {"surrogate": settings.surrogate, "model": settings.model, "synthetic": settings.data.synthetic}
+    plain = {name: OmegaConf.to_container(part, resolve=True) for name, part in parts.items()}
+    return describe_training(settings, data, OmegaConf.create(plain), settings.seed)

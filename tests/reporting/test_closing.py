@@ -1,0 +1,65 @@
+"""What a generation says last."""
+
+import csv
+
+import pytest
+import torch
+
+from matdesinne.data.table import DesignTable
+from matdesinne.reporting.closing import box_distance, closing_paragraph, diverse_candidates, write_next_designs
+
+from ..toys import box, candidates, quadratic
+
+
+@pytest.fixture
+def made():
+    surrogate = quadratic()
+    x = box().sample(200, torch.Generator().manual_seed(0))
+    return surrogate, candidates(surrogate, x, 0.5)
+
+
+MEASURED = DesignTable(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0], [3.0]]), torch.tensor([7, 9]))
+
+
+def test_distance_is_a_share_of_the_diagonal():
+    corners = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0]])
+    assert box_distance(box(), corners[:1], corners)[0].tolist() == pytest.approx([0.0, 1.0, 0.5**0.5])
+
+
+def test_the_paragraph_expects_the_interval_of_the_surrogate_not_the_rest_of_the_localization(made):
+    surrogate, table = made
+    said = closing_paragraph(table, surrogate, measured=MEASURED)
+    for level in (0.68, 0.9):
+        expected = (table.error + surrogate.half_width(table.std, level)).median().item()
+        assert f"{expected:.3g}" in said
+    assert f"not {table.error.mean().item():.1g}" in said and "of the box's diagonal" in said
+
+
+def test_diverse_designs_are_apart_and_of_small_spread(made):
+    _, table = made
+    spread = torch.linspace(0.1, 1.0, 200).unsqueeze(1)
+    table = table.take(torch.randperm(200, generator=torch.Generator().manual_seed(1)))
+    table = type(table)(table.space, table.properties, table.designs, table.target, table.mean, spread, table.stage)
+    chosen = diverse_candidates(table, 10)
+    assert len(chosen) == 10 and chosen.std.max() <= 0.56  # the better half
+    apart = torch.pdist(chosen.designs).min()
+    assert apart > 1.5 * torch.pdist(table.designs[:10]).min()
+    assert chosen.std[0] == spread.min()
+
+
+def test_fewer_candidates_than_wanted_are_all_kept(made):
+    _, table = made
+    assert len(diverse_candidates(table.take(torch.arange(4)), 10)) == 4
+
+
+def test_next_designs_name_their_nearest_measured_row(made, tmp_path):
+    surrogate, table = made
+    write_next_designs(tmp_path / "ten.csv", table.take(torch.arange(3)), surrogate, MEASURED)
+    with open(tmp_path / "ten.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    for row, x in zip(rows, table.designs, strict=False):
+        nearest = (MEASURED.x - x).norm(dim=1).argmin()
+        assert int(row["nearest_row"]) == MEASURED.ids[nearest]
+        assert float(row["nearest_row_y"]) == MEASURED.y[nearest]
+        assert float(row["y_within_90"]) > 0

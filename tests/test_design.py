@@ -1,0 +1,108 @@
+"""One command from a table to designs, and what it says where something is wrong."""
+
+import csv
+import importlib
+import logging
+import sys
+import time
+
+import pytest
+import torch
+
+from matdesinne.candidates import Candidates
+
+from .toys import OWN, box, script_config, write_table
+
+QUICK = "train='trainer.accelerator=cpu surrogate=gp model=mdn model.max_epochs=2 model.network.hidden=16'"
+
+
+def design(folder, *words: str) -> None:
+    config = script_config("design", folder, "table=table.csv", "property=y", "folder=run", "num_samples=200", QUICK, *words)
+    importlib.import_module("design").main(config)
+
+
+def noisy(folder) -> None:
+    """90 designs in three columns, one of them text, every third one measured twice."""
+    generator = torch.Generator().manual_seed(0)
+    x = box().sample(90, generator)
+    x = torch.cat([x, x[::3]])
+    y = 50 + 20 * x.sum(dim=1) + torch.randn(len(x), generator=generator)
+    lines = ["x1 [m],x2,note,y [%]", *(f"{a},{b},text,{c}" for (a, b), c in zip(x.tolist(), y.tolist(), strict=True))]
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_from_a_table_to_ten_designs_and_a_second_target(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    noisy(tmp_path)
+    with caplog.at_level(logging.INFO, "matdesinne"):
+        design(tmp_path, "target=60")
+    said = capsys.readouterr().out
+    for part in ("120 rows of 90 designs", "Left out: note", "edit it", "takes", "about"):
+        assert part in caplog.text
+    for part in ("of the standard deviation; ", "Expect y within", "not 0.0", "nearest measured row", "in the table"):
+        assert part in said
+    place = tmp_path / "run" / "designs" / "60"
+    made = Candidates.read_parquet(place / "candidates.parquet")
+    assert len(made) > 100 and made.error.max() < 0.2
+    with open(place / "ten.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    # the formula, not the surrogate: within three times the noise
+    assert all(abs(50 + 20 * (float(row["x1"]) + float(row["x2"])) - 60) < 3 for row in rows)
+    start = time.perf_counter()
+    monkeypatch.setattr("matdesinne.training.runs.fit", None)  # nothing is trained again
+    design(tmp_path, "target=[null,40]")
+    assert (tmp_path / "run" / "designs" / "-inf_to_40" / "ten.csv").is_file()
+    assert time.perf_counter() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["target=0.5", "property=z"], "property out of the columns"),
+        (["target=0.5", "property=null"], "property=COLUMN"),
+        (["target={y:1,w:2}"], "a target for each of"),
+        (["target=0.5", "table=none.csv"], "no such file"),
+        ([], "give target="),
+    ],
+)
+def test_rejects(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path)
+    with pytest.raises(SystemExit, match=said):
+        design(tmp_path, *words)
+
+
+def test_another_table_needs_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    noisy(tmp_path)
+    own = importlib.import_module("matdesinne.training.own_table")
+    config = script_config("design", tmp_path, "table=table.csv", "property=y", "target=1", "folder=run")
+    own.declare(config, tmp_path / "run")
+    config.table = "other.csv"
+    with pytest.raises(Exception, match="another folder="):
+        own.declare(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("script", "word", "meant"), [("design", "targt=50", "target="), ("generate", "num_sample=5", "num_samples=")]
+)
+def test_a_setting_that_does_not_exist(monkeypatch, script, word, meant):
+    monkeypatch.setattr(sys, "argv", [script, word])
+    with pytest.raises(SystemExit, match=f"got {word.split('=')[0]}=: do you mean {meant}"):
+        importlib.import_module(script).main()
+
+
+def test_a_field_of_a_parameter_that_does_not_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path)
+    words = [word.replace("lower", "low", 1) for word in OWN]
+    with pytest.raises(SystemExit, match=r"got 'low', which is none of name, unit, lower, .* \(do you mean lower\?\)"):
+        importlib.import_module("train").main(script_config("train", tmp_path / "out", *words, "logger=csv"))
+
+
+def test_the_training_of_a_small_table_is_short():
+    """Steps and labelled designs for four parameters: a fifteenth of what conf/data/csv.yaml asks for."""
+    own = importlib.import_module("matdesinne.training.own_table")
+    words = dict(word.split("=", 1) for word in own.synthetic_words(4))
+    assert int(words["data.synthetic.uniform"]) <= 1_500_000 / 15 and int(words["data.synthetic.chains"]) <= 150_000 / 15
