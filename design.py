@@ -1,12 +1,18 @@
 """From a table to designs for a target: `python design.py table.csv property=yield target=90`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
 
 from matdesinne.cli.arguments import by_name, check_keys, check_numbers, positional, verbatim
 from matdesinne.cli.config import composed, config_folder, entry_point
+
+if TYPE_CHECKING:
+    from matdesinne.data.datamodule import DesignDataModule
+    from matdesinne.reporting.accuracy import Accuracy
 
 
 @positional("table")
@@ -17,22 +23,16 @@ from matdesinne.cli.config import composed, config_folder, entry_point
 def main(config: DictConfig) -> None:
     """Declare the table, train a surrogate and a generative model on it, generate, and say what to expect."""
     import pytorch_lightning as pl
-    import torch
     from hydra.utils import instantiate
 
-    from matdesinne.files import list_folder
-    from matdesinne.localization import Newton
-    from matdesinne.pipeline import InverseDesign
-    from matdesinne.reporting.closing import closing_paragraph, diverse_candidates, write_next_designs
-    from matdesinne.reporting.designs import write_run
-    from matdesinne.selection import All, Expression, InsideSpace, Tolerance
     from matdesinne.training import own_table, runs
     from matdesinne.training.build import build_module, check_device
     from matdesinne.training.loggers import make_loggers
 
     least = {"seed": 0, "num_samples": 1, "next_designs": 1, "tolerance": 0.0, "accepted_error": 0.0, "enough": 0.0}
     check_numbers(config, least)
-    folder, target = Path(config.folder), own_table.read_target(config)
+    folder = Path(config.folder)
+    own_table.read_target(config)  # a wrong target ends the command before anything trains
     declaration = own_table.declare(config, folder)
     words = [*own_table.training_words(declaration, config.train), f"seed={config.seed}"]
     settings = own_table.with_declaration(composed("train", words), declaration, folder)
@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
     data = instantiate(settings.data, _convert_="all")
     surrogate = runs.trained_surrogate(settings, data)
     accuracy = runs.report_accuracy(folder, surrogate, data)
-    tolerance, accepted = own_table.tolerances(config, accuracy)
+    limits = own_table.tolerances(config, accuracy)
     if not own_table.is_trained(folder, settings, data):
         model = build_module(settings.model, data)
         callbacks = own_table.stop_when_on_target(accuracy, config.enough)
@@ -50,7 +50,32 @@ def main(config: DictConfig) -> None:
         network = runs.train_model(settings, model, rows, surrogate, folder, loggers, callbacks=callbacks)
         runs.save_design(folder, network, surrogate)
         own_table.mark_trained(folder, settings, data)
+    _generate(config, own_table.read_target(config), folder, data, accuracy, limits)
 
+
+def _generate(
+    config: DictConfig,
+    target: object,
+    folder: Path,
+    data: "DesignDataModule",
+    accuracy: "Sequence[Accuracy]",
+    limits: tuple[list[float], list[float]],
+) -> None:
+    """Generate for the target, write the candidates and the designs to make next, and say what to expect.
+
+    The limits are those of `own_table.tolerances`.
+    """
+    import torch
+
+    from matdesinne.files import list_folder
+    from matdesinne.localization import Newton
+    from matdesinne.pipeline import InverseDesign
+    from matdesinne.reporting.closing import closing_paragraph, diverse_candidates, write_next_designs
+    from matdesinne.reporting.designs import write_run
+    from matdesinne.selection import All, Expression, InsideSpace, Tolerance
+    from matdesinne.training import own_table
+
+    tolerance, accepted = limits
     rule = [] if config.where is None else [Expression(config.where)]
     selection = All([InsideSpace(), Tolerance(tolerance), *rule])
     design = InverseDesign.load(folder, selection, Newton(0.01 * min(accepted)), accepted)
