@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OURS = "matdesinne"
+LIMIT = 600
+"""Seconds after which a run is ended."""
 TESTS = ("COV_", "HYDRA", "PYTEST", "PYTHON", "WANDB_")
 """Variables that the tests are started with."""
 USED = [
@@ -91,6 +94,7 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            signal.alarm(LIMIT)
             status = run(json.loads(line))
             atexit._run_exitfuncs()
             sys.stdout.flush()
