@@ -67,6 +67,8 @@ CHEAPER = {
     "matdesinne-generate target=1.0 num_samples=10000": "num_samples=200",
     "matdesinne-generate target=1.0 --cfg job": "",
     "matdesinne-generate run=runs": "num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
+    # free electrons have gaps from 2.4 to 2.8 eV
+    "matdesinne-generate run=runs/mose2": "target=2.6 num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
     "matdesinne-explore": COMPOSE,
     "matdesinne-design": DESIGN,
     "matdesinne-label points=one_ev": SURROGATE,

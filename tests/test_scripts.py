@@ -288,7 +288,7 @@ def test_active_learning(tmp_path, works, rejected):
         "active.rounds=1",
         "active.per_round=2",
         "active.fresh=2",
-        "active.num_samples=20",
+        "active.num_samples=200",
         "active.targets=[0.0,[0.3,0.4]]",
     ]
     oracle = ["oracle=surrogate", "oracle.run=run", "executor.workers=1"]
