@@ -10,12 +10,16 @@ INSTALLED := $(VENV)/installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 MUTATED ?= localization selection targets transforms
 
-.PHONY: demo check test fuzz oldest lint docs mutants gpaw browser clean
+.PHONY: demo check fast test fuzz oldest lint docs mutants gpaw browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/python generate.py target=1.0 num_samples=2000 hydra.run.dir=demo
 
-check: lint
+# the linters run beside the tests
+check: $(INSTALLED)
+	@$(MAKE) --no-print-directory -j 2 lint fast
+
+fast: $(INSTALLED)
 	$(PYTEST) -m "not slow"
 
 test: lint

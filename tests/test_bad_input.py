@@ -197,6 +197,7 @@ def test_missing_target_is_asked_for(fails):
     assert "give target=" in fails("generate", "run=run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "word", "advice"),
     [
@@ -211,10 +212,12 @@ def test_wrong_argument_is_told_with_its_place(fails, script, word, advice):
     assert said.endswith(advice) and "HYDRA_FULL_ERROR" not in said and "full_key" not in said
 
 
+@pytest.mark.slow
 def test_a_model_needs_a_surrogate(fails):
     assert "Expected a surrogate" in fails("train", "model=mdn", *OWN, "~surrogate")
 
 
+@pytest.mark.slow
 def test_far_target_is_a_warning_with_the_range(place, design, caplog):
     """Six standard deviations of the sum of two coordinates are out of reach, but the selection is told to let them pass."""
     words = ["run=run", "target=2.3", "selection.rules=[]", "localization.steps=1", "accepted_error=9", "num_samples=20"]
@@ -288,6 +291,7 @@ def full_disk(monkeypatch):
     signal.signal(signal.SIGXFSZ, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100, 3000])
 def test_full_disk_at_the_end_of_generate(fails, full_disk, place, size):
     full_disk(size)
@@ -295,6 +299,7 @@ def test_full_disk_at_the_end_of_generate(fails, full_disk, place, size):
     assert not list((place / "out").glob(".*partial*"))
 
 
+@pytest.mark.slow
 def test_full_disk_in_training(fails, full_disk, place):
     full_disk(5000)
     said = fails("train", *TRAIN, "trainer.log_every_n_steps=1", "surrogate.max_epochs=1")

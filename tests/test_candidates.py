@@ -67,6 +67,7 @@ def test_names_may_not_collide(name):
         Candidates(space, [prop()], values, Target((0.0,), (0.0,)), values, values, "sampled").columns()
 
 
+@pytest.mark.slow
 def test_parquet_round_trip(table, tmp_path):
     table.write_parquet(tmp_path / "candidates.parquet")
     again = Candidates.read_parquet(tmp_path / "candidates.parquet")

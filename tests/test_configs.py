@@ -318,6 +318,7 @@ def comparable(value: object) -> object:
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_defaults_of_constructors_are_those_of_the_file(path):
     config = OmegaConf.load(path)

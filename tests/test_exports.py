@@ -110,6 +110,7 @@ def test_database_holds_the_columns(folder, table):
     assert database.metadata["key_descriptions"]["electric_field"][2] == "V/angstrom"
 
 
+@pytest.mark.slow
 def test_a_name_that_the_database_keeps_for_itself(table, prototype, tmp_path):
     energy = Candidates(
         table.space, [Property("energy", "eV")], table.designs, table.target, table.mean, table.std, table.stage

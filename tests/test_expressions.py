@@ -72,6 +72,7 @@ def test_one_over_zero_is_large():
     assert rows("1/abs(a) > 10") == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left", "equal"),
     [("a", 0.9e-6), ("10 * a", 0.9e-6), ("a + a", 0.9e-6), ("abs(a)", 0.9e-6), ("(a + 1)**2 - 1", 0.9e-6), ("a", -0.9e-6)],

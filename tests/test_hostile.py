@@ -129,6 +129,7 @@ def test_checkpoint_read_by_lightning(tmp_path, canary, name):
         LightningMDN.load_from_checkpoint(tmp_path / "module.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_these_tests_is_whole(tmp_path):
     """What the others differ from by one thing."""
     torch.save(whole(), tmp_path / "module.ckpt")

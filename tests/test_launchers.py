@@ -91,6 +91,7 @@ def test_launcher_composes(name, plugin):
     assert config.hydra.launcher._target_.startswith("hydra_plugins.")
 
 
+@pytest.mark.slow
 def test_optuna_varies_settings_that_exist():
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     with initialize_config_dir(config_folder(), version_base="1.3"):

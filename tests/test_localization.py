@@ -272,6 +272,7 @@ def on_the_mean(surrogate, x: torch.Tensor, value: float) -> torch.Tensor:
     return x.detach() - RATE * slope
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 10.0], ids=["unit", "wide"])
 @pytest.mark.parametrize("count", [1, 64])
 def test_mean_descent_is_that_of_autograd(count, scale, close):

@@ -76,6 +76,7 @@ def test_rows_that_are_there_cost_one_evaluation(method, evaluations):
     assert evaluations == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", STOPPING, ids=STOPPING_NAMES)
 def test_only_rows_that_are_not_there_are_evaluated_again(method, evaluations):
     surrogate = linear()
@@ -140,6 +141,7 @@ def test_newton_goes_inwards_from_a_bound(side, close):
     close(moved.designs, torch.full((1, 2), side / 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_newton_solves_for_two_properties_beside_bounds(seed, generator):
     """Holding one coordinate may turn another one outwards."""

@@ -46,6 +46,7 @@ def test_abstract_networks_cannot_be_made():
             kind(box(), [prop()])
 
 
+@pytest.mark.slow
 def test_checkpoint_holds_plain_containers(checkpoint):
     content = torch.load(checkpoint, weights_only=True)
     json.dumps(content["hyper_parameters"], allow_nan=False)
@@ -76,6 +77,7 @@ def test_damaged_checkpoint(checkpoint, damage):
         read_checkpoint(checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["os.system", "matdesinne.errors.ConfigError", "matdesinne.models.mdn.Nothing", "matdesinne.nothing.MDN", "", "MDN"]
 )
@@ -84,6 +86,7 @@ def test_description_chooses_no_foreign_code(module, name):
         network_from_config({**module.to_config(), "name": name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit",
     [

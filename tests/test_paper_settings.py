@@ -74,6 +74,7 @@ def test_equal_designs_stay():
     assert (len(made.split.train), len(made.split.test), made.duplicates) == (7, 3, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_adam_of_the_flows(name):
     """config.py: lr_init, adam_betas, l2_weight_reg, final_decay, grad_clamp; model.py: eps."""
@@ -92,6 +93,7 @@ def test_adam_of_the_flows(name):
     assert (made.batch_size, made.max_epochs, made.gradient_clip_val) == (500, 1000, 15.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_adam_of_mdn_and_cvae(name):
     made = module(name)

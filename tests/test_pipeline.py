@@ -49,6 +49,7 @@ def test_stages_in_order():
     assert [table.stage for table in run.stages.values()] == ["sampled", "selected", "localized"]
 
 
+@pytest.mark.slow
 def test_no_localization_stops_after_selection():
     run = design().run([None, 5.0], 50, seeded())
     assert list(run.stages) == ["sampled", "selected"]
@@ -66,6 +67,7 @@ def test_same_seed_same_candidates():
     assert not torch.equal(runs[0], runs[2])
 
 
+@pytest.mark.slow
 def test_bounds_hold_and_are_filled_up():
     made = InverseDesign(parts()[0], EXACT, All([]), Newton())
     run = made.run(0.5, 200, seeded(), bounds={"x1": [0.1, None]})
@@ -117,12 +119,14 @@ def test_accepted_error_is_applied():
     assert run.candidates.error.max() <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, -5])
 def test_needs_samples(count):
     with pytest.raises(ConfigError, match="num_samples"):
         design().run(1.0, count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["abc", -1.0, [2, 1]])
 def test_bad_target(target):
     with pytest.raises(TargetError, match="band_gap"):
@@ -134,6 +138,7 @@ def test_nothing_left():
         design(All([Tolerance(0.01)])).run(100.0, 20, seeded())
 
 
+@pytest.mark.slow
 def test_nothing_accepted():
     with pytest.raises(EmptyResultError, match="'localized'"):
         design(localization=Newton(), accepted_error=0.01).run(100.0, 20, seeded())
@@ -182,6 +187,7 @@ def test_a_folder_holds_four_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
+@pytest.mark.slow
 def test_the_accurate_surrogate_is_saved_too(tmp_path):
     _, accurate = parts(properties=[prop("band_gap_fine", floor=0.0)])
     made = design(accurate_surrogate=accurate)
@@ -264,6 +270,7 @@ def test_load_rejects_a_surrogate_as_model(tmp_path):
         InverseDesign.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpu", "abc", "cuda:99"])
 def test_missing_device(name):
     with pytest.raises(DeviceError, match=name):
@@ -310,6 +317,7 @@ def test_refinement_takes_designs_of_any_origin():
     assert run.candidates.error.max() <= 0.01
 
 
+@pytest.mark.slow
 def test_refinement_of_a_design_is_that_of_its_run():
     made = InverseDesign(parts()[0], EXACT, All([Tolerance(0.3)]), Newton())
     run = made.run(0.5, 100, seeded())
@@ -406,6 +414,7 @@ def test_pretrained_accurate_surrogates(name):
     assert run.candidates.error.max() < 1e-3
 
 
+@pytest.mark.slow
 def test_no_such_accurate_surrogate(tmp_path):
     with pytest.raises(CheckpointError, match="accurate_wrong"):
         InverseDesign.load("pretrained", refine_with="wrong")

@@ -57,6 +57,7 @@ def test_results(executor):
     assert sorted(future.result() for future in as_completed(futures)) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_every_task_has_its_process(executor):
     processes = [executor.submit(os.getpid).result() for _ in range(3)]
     assert len({*processes, os.getpid()}) == 4
@@ -73,6 +74,7 @@ def test_exception_comes_back(executor):
         executor.submit(fail).result()
 
 
+@pytest.mark.slow
 def test_exception_that_cannot_be_sent(executor):
     with pytest.raises(RuntimeError, match="Odd: strangeness"):
         executor.submit(fail_oddly).result()
@@ -88,6 +90,7 @@ def test_death_costs_one_task(executor, how):
     assert executor.submit(add, 1, 2).result() == 3
 
 
+@pytest.mark.slow
 def test_exit_code_is_told(executor):
     with pytest.raises(WorkerDiedError, match="code 3"):
         executor.submit(leave).result()
@@ -141,6 +144,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's /proc")
 def test_processes_end_with_a_killed_run():
     run = subprocess.Popen([sys.executable, "-c", ORPHANS], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -283,12 +283,12 @@ def test_active_learning(tmp_path, works, rejected):
     """One round: labels by an ensemble join the user's table."""
     write_run(tmp_path)
     write_table(tmp_path)
-    training = ",".join(f"'{word}'" for word in [*OWN, *QUICK])
+    training = ",".join(f"'{word}'" for word in [*OWN, *QUICK, "surrogate.max_epochs=60"])
     words = [
         "active.rounds=1",
         "active.per_round=2",
         "active.fresh=2",
-        "active.num_samples=200",
+        "active.num_samples=20",
         "active.targets=[0.0,[0.3,0.4]]",
     ]
     oracle = ["oracle=surrogate", "oracle.run=run", "executor.workers=1"]
@@ -302,12 +302,14 @@ def test_active_learning(tmp_path, works, rejected):
     assert "active.training" in one_error(wrong)
 
 
+@pytest.mark.slow
 def test_truncated_weights(tmp_path, fails):
     path = write_run(tmp_path) / "run" / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "model.safetensors" in fails("generate", "run=run", "target=0.5")
 
 
+@pytest.mark.slow
 def test_weights_of_another_model(tmp_path, fails):
     write_run(tmp_path)
     other = tiny_network(CONF / "model" / "cvae.yaml", box(), [prop(floor=-1.0)])
@@ -346,6 +348,7 @@ def test_error_is_one_line(tmp_path):
     assert "nowhere" in one_error(result.stdout)
 
 
+@pytest.mark.slow
 def test_resume_of_nothing(fails):
     assert "config.yaml" in fails("train", "resume=nowhere")
 

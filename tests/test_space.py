@@ -61,6 +61,7 @@ def test_infinite_group_is_an_error():
         DesignSpace(box().parameters, [Symmetry({"x1": [1, "x1", 1]})]).group()
 
 
+@pytest.mark.slow
 def test_index_finds_column(mos2):
     assert [mos2.index(name) for name in mos2.names] == list(range(7))
 

@@ -28,6 +28,7 @@ def frames(table, prototype, tmp_path_factory) -> list[ase.Atoms]:
     return ase.io.read(path, index=":")
 
 
+@pytest.mark.slow
 def test_one_frame_a_candidate(frames, table):
     assert len(frames) == len(table)
 

@@ -55,6 +55,7 @@ def test_distances_are_those_of_ase(space, prototype, features, x):
     assert len(first) >= len(expected) > 5
 
 
+@pytest.mark.slow
 def test_distances_follow_the_cell(space, prototype, features, x):
     for row in range(len(x)):
         cell = np.asarray(atoms(space, prototype, x[row]).cell)
@@ -114,6 +115,7 @@ def test_fitted_features_are_standardised(space, features, close):
     close(made.std(0, correction=0), torch.ones(features.size), factor=100)
 
 
+@pytest.mark.slow
 def test_other_parameters_are_features(prototype, space, close):
     wider = DesignSpace([*space.parameters, Parameter("doping", "1", 0.0, 1.0)])
     made = CellFeatures(wider, prototype, CUTOFF)
@@ -123,6 +125,7 @@ def test_other_parameters_are_features(prototype, space, close):
     assert any(torch.equal(columns[:, j], x[:, -1]) for j in range(made.size))
 
 
+@pytest.mark.slow
 def test_no_field(prototype, space):
     narrower = DesignSpace(space.parameters[:6])
     assert CellFeatures(narrower, prototype, CUTOFF).size == CellFeatures(space, prototype, CUTOFF).size - 1

@@ -87,6 +87,7 @@ def test_report(surrogate, tmp_path):
     assert "| MatDesINNe-grid | 0 | 3 | 0.1 | 2 |" in text
 
 
+@pytest.mark.slow
 def test_report_shows_the_papers_number(surrogate, tmp_path):
     longer = [replace(row, method="MDN (paper/mdn_6000)") for row in rows(surrogate)[:1]]
     assert "| MDN (paper/mdn_6000) | 0 | 3 | 0.184 |" in write_paper_report(tmp_path, "paper", longer, {})

@@ -49,6 +49,7 @@ def test_all_models_are_those_at_the_top():
     assert list(gather(config(), CONF / "model")) == [path.stem for path in yaml_files("model")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["mdn"], ["paper/cinn_affine", "cvae"], []])
 def test_models_by_name(names):
     found = gather(config(models=names), CONF / "model")
@@ -78,6 +79,7 @@ def fitted(monkeypatch) -> list[Path]:
     return places
 
 
+@pytest.mark.slow
 def test_models_are_trained_in_folders_of_their_names(fitted, tmp_path):
     trained, seconds = train_models(config(), chosen("mdn", "paper/cinn_affine"), toy_data(), tmp_path, Trainings(1))
     assert list(trained) == list(seconds) == ["MDN", "cINN (affine)"]
@@ -85,6 +87,7 @@ def test_models_are_trained_in_folders_of_their_names(fitted, tmp_path):
     assert set(seconds.values()) == {7.5}
 
 
+@pytest.mark.slow
 def test_equal_settings_are_not_trained_again(fitted, tmp_path):
     first, _ = train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
     second, seconds = train_models(config(), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
@@ -106,12 +109,14 @@ def test_other_settings_are_trained_again(fitted, tmp_path, changes):
     assert len(fitted) == 2
 
 
+@pytest.mark.slow
 def test_another_model_is_trained_again(fitted, tmp_path):
     for hidden in (16, 17):
         train_models(config(), chosen("mdn", hidden=hidden), toy_data(), tmp_path, Trainings(1))
     assert len(fitted) == 2
 
 
+@pytest.mark.slow
 def test_other_rows_are_trained_again(fitted, tmp_path):
     for count in (256, 300):
         train_models(config(), chosen("mdn"), toy_data(count), tmp_path, Trainings(1))
@@ -144,6 +149,7 @@ def test_a_missing_run(fitted, tmp_path):
         train_models(config(runs={"mdn": "nowhere"}), chosen("mdn"), toy_data(), tmp_path, Trainings(1))
 
 
+@pytest.mark.slow
 def test_two_settings_of_one_method(fitted, tmp_path):
     trained, _ = train_models(config(), chosen("inn", "paper/inn"), toy_data(), tmp_path, Trainings(1))
     assert list(trained) == ["INN", "INN (paper/inn)"]
@@ -206,6 +212,7 @@ def test_evaluator_has_its_own_seed_and_all_rows(asked, monkeypatch, tmp_path):
     assert [seed for *_, seed in asked[2:]] == [5, 1000]
 
 
+@pytest.mark.slow
 def test_evaluator_is_the_same_in_every_repeat(asked, monkeypatch, tmp_path):
     for seed in (0, 1):
         prepared(monkeypatch, tmp_path, toy_data(split_seed=seed, order_seed=seed), seed=seed)

@@ -45,6 +45,7 @@ def test_target_at_the_floor_keeps_what_lies_below(generator):
     assert y.max() <= 0.01 and y.min() < -1
 
 
+@pytest.mark.slow
 def test_uniform_on_the_level_set(generator):
     (found,) = reject(linear(), TARGETS[:1], 0.05, 2000, 200_000, generator)
     along = found.designs[:, 0].sort().values

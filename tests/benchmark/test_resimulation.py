@@ -39,6 +39,7 @@ def references(problem=None, count: int = 50) -> list[torch.Tensor]:
     return [(problem or Kinematics()).sample_prior(10, seeded(2))] * count
 
 
+@pytest.mark.slow
 def test_error_is_the_squared_distance_summed_over_properties():
     result = resimulate(Stub([0.0, 0.0, 0.0, 0.0]), Kinematics(), wanted(), references(), 3, seeded())
     exact = (wanted() - torch.tensor([2.0, 0.0])).square().sum(dim=1)

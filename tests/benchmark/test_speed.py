@@ -35,11 +35,13 @@ def test_one_row_for_each_localizer_and_size():
         assert row.floor == row.operations / FLOOR.rate
 
 
+@pytest.mark.slow
 def test_no_more_runs_than_there_is_time_for():
     (row,) = timer(repeats=1000, seconds=0.0).rows({"newton": Newton()}, [20], FLOOR)
     assert row.repeats == 1
 
 
+@pytest.mark.slow
 def test_operations_of_a_known_pass():
     """A model's layers, then the one product of the exact surrogate for its prediction, and two products a linearization."""
     speed = timer()
@@ -102,6 +104,7 @@ def trained(request) -> tuple[str, DesignModule]:
     return request.param, module.train()
 
 
+@pytest.mark.slow
 def test_straightforward_loss_is_the_same(trained):
     name, module = trained
     batch = rows(box(), 128, seed=3)

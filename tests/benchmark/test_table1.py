@@ -130,6 +130,7 @@ def test_search_of_what_never_comes():
     assert (row.generated, row.kept, row.seconds) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_nothing_left_is_a_row():
     emptied = chosen(list(made(selection=All([Tolerance(0.0)]), baselines=False).rows([1.0])), "MatDesINNe")
     assert emptied and all((row.kept, row.mae_surrogate, row.mae_evaluator) == (0, None, None) for row in emptied)

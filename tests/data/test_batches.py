@@ -171,6 +171,7 @@ def test_trainer_follows_the_order_of_seed_and_epoch(tmp_path):
     assert all(torch.equal(rows, epoch(made, number)) for number, rows in enumerate(seen))
 
 
+@pytest.mark.slow
 def test_trainer_gives_each_epoch_other_symmetry_operations(tmp_path):
     first, second = orders_in_a_fit(
         tmp_path, 2, space=DesignSpace(box().parameters, SPACE.symmetries), count=40, validation=0.2

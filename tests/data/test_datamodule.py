@@ -107,6 +107,7 @@ def test_other_rows_are_those_that_are_given():
     assert torch.equal(torch.cat([batch.x for batch in data.val_dataloader()]), validation.x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [True, False])
 def test_rows_with_a_prior_of_their_own_are_not_augmented(prior):
     """Synthetic designs fill the box already; rows without a prior are those of a table."""

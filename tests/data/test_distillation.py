@@ -36,6 +36,7 @@ def test_rows_carry_what_the_teacher_predicts(teacher, close):
     assert rows.bands[0].name == "band_gap" and torch.equal(rows.bands[0].kpoints, teacher.kpoints)
 
 
+@pytest.mark.slow
 def test_rows_follow_the_seed(teacher):
     first, same, other = (distilled_rows(teacher, 5, seed).x for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
@@ -49,6 +50,7 @@ def test_distilled_data_keep_the_test_rows(data, teacher):
     assert bool((torch.cat([distilled.split.train.ids, distilled.split.validation.ids]) < 0).all())
 
 
+@pytest.mark.slow
 def test_distilled_data_leave_the_others_alone(data, teacher):
     before = data.split.train.ids
     data.with_rows(*held_out(distilled_rows(teacher, 100, seed=0)))

@@ -85,6 +85,7 @@ def test_packaged_column(space):
         PackagedSource("mos2_gpaw").load(space, [Property("bandgap", "eV")])
 
 
+@pytest.mark.slow
 def test_other_properties_come_without_bands(space):
     """A surrogate that derives the gap from bands would learn the wrong one."""
     table = PackagedSource("mos2_gpaw").load(space, [Property("direct_gap", "eV")])

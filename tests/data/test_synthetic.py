@@ -27,6 +27,7 @@ def last_states(made: SyntheticDesigns, table: DesignTable) -> torch.Tensor:
     return table.x[-made.chains :]
 
 
+@pytest.mark.slow
 def test_counts():
     table, prior = whole(labels(), linear())
     assert len(table) == 4000 * 5
@@ -40,12 +41,14 @@ def test_labels_are_those_of_the_surrogate(close):
     assert prior.std() == pytest.approx((2 / 3) ** 0.5, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("floor", [None, 0.0])
 def test_designs_are_in_the_box(floor):
     table, _ = whole(labels(steps=8), surrogate(floor))
     assert box().contains(table.x, tolerance=0).all()
 
 
+@pytest.mark.slow
 def test_reproducible():
     made = [whole(labels(seed=seed), linear()) for seed in (0, 0, 1)]
     assert torch.equal(made[0][0].x, made[1][0].x)
@@ -111,6 +114,7 @@ def test_floor_share(share, steps, floor, margin):
     assert ((counts / counts.sum() - 1 / 6).abs() < 0.03).all()
 
 
+@pytest.mark.slow
 def test_below_the_floor_designs_are_as_the_prior():
     made = labels(floor_share=0.9, steps=8)
     table, prior = whole(made, surrogate(0.0))
@@ -133,6 +137,7 @@ def test_designs_are_uniform_at_fixed_y(floor, steps):
         assert kstest(chosen.numpy(), "uniform", args=(-1, 2)).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 8])
 def test_designs_are_uniform_on_level_sets(steps):
     """y = x1 + x2: x1 - x2 is uniform on [-(2 - |y|), 2 - |y|]."""
@@ -145,6 +150,7 @@ def test_designs_are_uniform_on_level_sets(steps):
         assert kstest((across / (2 - y.abs()))[chosen].numpy(), "uniform", args=(-1, 2)).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [surrogate(floor=5.0), surrogate(matrix=(0.0, 0.0))], ids=["floor", "constant"])
 def test_surrogate_that_finds_nothing(made):
     with pytest.raises(TrainingError, match=r"y above .* eV.*floor"):
@@ -174,6 +180,7 @@ def test_rejects(settings):
         SyntheticDesigns(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_rows_are_split_for_validation(outputs):
     train, validation, prior = made = labels(uniform=2000, chains=3000).make(box(), linear(outputs=outputs))

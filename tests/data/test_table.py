@@ -257,6 +257,7 @@ def test_read_gives_finite_numbers_or_our_error(tmp_path_factory, header, body):
     assert all(row.count(",") == 1 for row in filled)
 
 
+@pytest.mark.slow
 @cases(200)
 @given(
     values=st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2), min_size=1, max_size=5)

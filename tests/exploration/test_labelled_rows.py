@@ -63,6 +63,7 @@ def test_rows_of_a_table(tmp_path, monkeypatch):
     torch.testing.assert_close(found.y[:, 0], found.x.sum(dim=1))
 
 
+@pytest.mark.slow
 def test_rows_of_another_material():
     settings = data_settings("pretrained")
     assert settings is not None

@@ -68,6 +68,7 @@ def test_curves_go_through_a_chosen_design(tmp_path, undrawn, close):
     close(curve(tmp_path, "a", "band_gap"), curve(tmp_path, "a", "value") - 3.16 + 0.32, 100)
 
 
+@pytest.mark.slow
 def test_band_is_the_calibrated_interval(tmp_path, undrawn):
     surrogate = quadratic()
     design_rules_section(explored(surrogate, tmp_path, [0.5]), None)
@@ -75,6 +76,7 @@ def test_band_is_the_calibrated_interval(tmp_path, undrawn):
     assert curve(tmp_path, "x1", "y_half_width") == pytest.approx(surrogate.half_width(std, 0.9).item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_reference_outside_the_space(tmp_path, undrawn):
     space = DesignSpace([Parameter("x1", "m", 2.0, 4.0), Parameter("x2", "m", -1.0, 1.0)])
     section = design_rules_section(explored(Linear(space, [prop()], [[1.0, 1.0]]).eval(), tmp_path, [0.5]), None)

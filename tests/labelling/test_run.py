@@ -57,6 +57,7 @@ def test_crash_and_failure_are_rows_with_reasons(labelled):
     assert frame["total"][0] == 0.75 and frame["both"][0].tolist() == [0.5, 0.25] and frame["both"][1] is None
 
 
+@pytest.mark.slow
 def test_units_and_kpoints_travel_with_the_table(labelled):
     schema = pyarrow.parquet.read_schema(labelled / "labels.parquet")
     units = {field.name: field.metadata[b"unit"].decode() for field in schema}
@@ -65,6 +66,7 @@ def test_units_and_kpoints_travel_with_the_table(labelled):
     assert str(schema.field("count").type) == "int64"
 
 
+@pytest.mark.slow
 def test_second_start_computes_nothing(labelled):
     before = (labelled / "records.jsonl").read_bytes()
     run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(1, PRELOAD), labelled)
@@ -73,6 +75,7 @@ def test_second_start_computes_nothing(labelled):
     assert "2 failed" in run.report()
 
 
+@pytest.mark.slow
 def test_failed_designs_are_computed_again_on_request(labelled):
     oracle = Fragile(box())
     oracle.mended = True
@@ -81,6 +84,7 @@ def test_failed_designs_are_computed_again_on_request(labelled):
     assert table(labelled)["total"].tolist() == [sum(design) for design in DESIGNS]
 
 
+@pytest.mark.slow
 def test_more_points_in_the_same_folder(labelled):
     run = label_points(Fragile(box()), points((0.5, 0.25), (0.75, 0.0)), ProcessPool(1, PRELOAD), labelled)
     assert run.computed == 1
@@ -92,6 +96,7 @@ def test_equal_designs_are_one_row(tmp_path):
     assert (run.computed, len(table(tmp_path))) == (1, 1)
 
 
+@pytest.mark.slow
 def test_other_oracle_needs_another_folder(labelled):
     oracle = AnalyticOracle(line(4), Kinematics(), {"end_x": "1", "end_y": "1"}, chunk=10)
     with pytest.raises(ConfigError, match="another folder"):

@@ -59,6 +59,7 @@ def check(folder, best: int = 3, **oracle):
     return check_transitions(transitions().take(torch.arange(best)), config, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "real"), [(0.0, [True, True]), (0.2, [False, True]), (-0.2, [False, True])])
 def test_counts_signs_at_both_ends(shift, real, tmp_path):
     section = check(tmp_path, 2, shift=shift)

@@ -100,6 +100,7 @@ def test_spread_is_compared_with_the_distance_to_the_prediction(tmp_path):
     assert 0.2 < entry.rank_correlation < 0.6
 
 
+@pytest.mark.slow
 def test_intervals(tmp_path):
     """Wilson's formula, and for the mean about two standard errors."""
     found = labelled([drawn(0.5)], tmp_path)

@@ -124,6 +124,7 @@ def test_losses_are_finite_scalars(path, training):
     assert all(value.shape == () and value.isfinite() for value in losses.values())
 
 
+@pytest.mark.slow
 @y_files
 def test_same_seed_same_samples(path):
     made, y = model(path), torch.zeros(20, 1)
@@ -252,6 +253,7 @@ def test_folder_round_trip(path, space, tmp_path):
     assert torch.equal(again.sample(y, seeded()), made.sample(y, seeded()))
 
 
+@pytest.mark.slow
 @y_files
 def test_folder_keeps_interval_targets(path, tmp_path):
     made = model(path)
@@ -310,6 +312,7 @@ def test_beats_the_prior(path, seed, tmp_path):
     assert (x[:, 0] - x[:, 1]).std() > 0.25
 
 
+@pytest.mark.slow
 @y_files
 def test_rejects_negative_noise(path):
     with pytest.raises(ConfigError, match="target_noise"):
@@ -335,12 +338,14 @@ def test_noise_is_added_to_the_targets(path, training):
     assert noise.std().item() == pytest.approx(0.5, rel=0.05)
 
 
+@pytest.mark.slow
 @y_files
 def test_noise_is_another_one_in_each_step(path):
     made, y = module(path, target_noise=0.5).train(), rows(box(3), 16).y
     assert not torch.equal(targets_seen(made, y), targets_seen(made, y))
 
 
+@pytest.mark.slow
 @y_files
 def test_noise_is_the_same_in_every_validation(path):
     made, y = module(path, target_noise=0.5), rows(box(3), 16).y
@@ -360,12 +365,14 @@ def test_validation_noise_leaves_the_global_seed(path, untouched_seed):
     targets_seen(module(path, target_noise=0.5), rows(box(3), 16).y)
 
 
+@pytest.mark.slow
 @y_files
 def test_samples_have_no_noise_of_the_targets(path):
     y = rows(box(3), 16).y
     assert torch.equal(*(model(path, target_noise=noise).sample(y, seeded()) for noise in (0.0, 10.0)))
 
 
+@pytest.mark.slow
 @densities
 def test_density_has_no_noise_of_the_targets(path):
     batch = rows(box(3), 16)
@@ -433,6 +440,7 @@ def test_log_prob_units(path, space, close):
     close(second.log_prob(10 * x, y), first.log_prob(x, y) - 3 * math.log(10), factor=1e3)
 
 
+@pytest.mark.slow
 @densities
 def test_log_prob_of_samples_is_higher(path):
     made = model(path, line(3))
@@ -465,6 +473,7 @@ def test_truncation_is_the_default(path):
     assert torch.equal(made.sample(y, seeded()), made.sample(y, seeded(), truncate=True))
 
 
+@pytest.mark.slow
 @y_files
 def test_only_mixture_couplings_truncate(path):
     made, y = model(path), rows(box(3), 200).y

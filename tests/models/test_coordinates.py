@@ -95,6 +95,7 @@ def test_unknown_coordinates(path):
         tiny_network(path, SPACE, [prop()], coordinates="polar")
 
 
+@pytest.mark.slow
 @densities
 def test_density_integrates_to_one_beyond_the_box(path):
     made = model(path, box(2, scale=0.5), size=0.03).double()

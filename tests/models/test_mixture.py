@@ -65,6 +65,7 @@ def test_inverse(dimension, close):
     close(transformed(made, z, c, rev=True)[0], x, factor=1e7 if MODE["truncate"] else 1e4)
 
 
+@pytest.mark.slow
 def test_inverse_of_the_inverse(close):
     made = network()
     z, c = inputs()
@@ -94,6 +95,7 @@ def test_jacobian_is_triangular():
     assert (jacobian.tril()[torch.tril_indices(DIMENSION, DIMENSION).unbind()] != 0).all()
 
 
+@pytest.mark.slow
 def test_log_dets_cancel(close):
     made = network()
     x, c = inputs()
@@ -200,6 +202,7 @@ def test_inverse_converges_for_every_row(dtype, size):
         assert error.max() < 200 * torch.finfo(dtype).eps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.1, 1.0, 3.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 def test_distribution_function_goes_from_zero_to_one(dtype, size):

@@ -139,6 +139,7 @@ def all_levels():
     return made, row
 
 
+@pytest.mark.slow
 def test_options_have_columns_of_their_own():
     plain, made = oracle(), oracle(relax=True, soc=True, hybrid="HSE06", second_kpoints=18)
     added = {name: column.unit for name, column in made.columns().items() if name not in plain.columns()}
@@ -170,6 +171,7 @@ def test_settings_without_options_are_those_of_earlier_folders():
     assert oracle(relax_force=0.1).settings() == oracle().settings()
 
 
+@pytest.mark.slow
 @needs_gpaw
 def test_unknown_hybrid():
     with pytest.raises(ConfigError, match="HSE07"):

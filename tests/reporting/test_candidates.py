@@ -33,6 +33,7 @@ def test_draws_few_designs(tmp_path, count):
     assert (tmp_path / "figure.png").is_file()
 
 
+@pytest.mark.slow
 def test_draws_candidates_away_from_the_samples(tmp_path):
     # localization can move all of them out of the range of the samples
     sampled = candidates(linear(), rows(box(), 3).x * 0.1, 0.5)

@@ -72,6 +72,7 @@ def run_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
+@pytest.mark.slow
 def test_stages_of_a_run(tmp_path):
     page = run_report(tmp_path).read_text(encoding="utf-8")
     assert '<td>selected</td><td class="number">10</td>' in page

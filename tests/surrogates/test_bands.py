@@ -42,6 +42,7 @@ def gap(energies: torch.Tensor) -> torch.Tensor:
     return energies[:, 1].amin(1) - energies[:, 0].amax(1)
 
 
+@pytest.mark.slow
 def test_energies_shape(surrogate, batch):
     assert surrogate.energies(batch.x[:5]).shape == (2, 5, 2, 41)
 

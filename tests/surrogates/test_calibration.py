@@ -85,6 +85,7 @@ def test_intervals_grow_with_the_level():
     assert widths == sorted(widths) and widths[0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Uneven, Single])
 @pytest.mark.parametrize("noise", [0.01, 0.3, 5.0])
 @pytest.mark.parametrize("level", LEVELS)

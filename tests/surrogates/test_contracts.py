@@ -118,6 +118,7 @@ def test_predict_rejects(path, shape):
         surrogate(path).predict(torch.zeros(shape))
 
 
+@pytest.mark.slow
 @files
 def test_differentiable(path):
     x = labelled(path, 10).x.requires_grad_()
@@ -140,6 +141,7 @@ def test_jacobian_is_the_finite_difference(path):
         torch.testing.assert_close(jacobian[:, :, i], slope.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @files
 def test_jacobian_under_no_grad(path):
     with torch.no_grad():
@@ -166,12 +168,14 @@ def test_predict_many_equals_predict(path, close):
         assert not many.requires_grad
 
 
+@pytest.mark.slow
 @files
 def test_no_rows(path):
     mean, std = surrogate(path).predict_many(torch.empty(0, home(path).dimension))
     assert mean.shape == std.shape == (0, 1)
 
 
+@pytest.mark.slow
 @files
 def test_every_parameter_gets_a_gradient(path):
     made = module(path).train()
@@ -236,6 +240,7 @@ def test_validation_logs_the_errors_of_the_prediction(path, tmp_path):
     assert logged["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 @files
 def test_folder_round_trip(path, tmp_path):
     made, x = surrogate(path), labelled(path, 10).x
@@ -322,6 +327,7 @@ def censored(name: str, prediction: float, label: float, folder: Path, flag: boo
     return validated(made, toy_data().with_rows(table, table), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "inn"])
 @pytest.mark.parametrize(
     ("prediction", "label", "costs"),

@@ -75,6 +75,7 @@ def test_symmetry_leaves_the_energies(hamiltonian, x, element):
     assert largest(hamiltonian(element(x), image), hamiltonian(x, KPOINTS)) < SYMMETRIC
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("element", OPERATIONS, ids=range(len(OPERATIONS)))
 def test_symmetry_permutes_the_grid(batch, x, element):
     made = made_surrogate(batch)
@@ -118,6 +119,7 @@ def test_energies_are_eigenvalues(hamiltonian, x):
     assert largest(hamiltonian(x, KPOINTS), plain) < SYMMETRIC
 
 
+@pytest.mark.slow
 def test_gradient_with_respect_to_the_design(hamiltonian, x):
     made, x = hamiltonian.double(), x[:4].double().requires_grad_()
     weight = torch.randn(4, 2, len(KPOINTS), generator=torch.Generator().manual_seed(0)).double()
@@ -240,6 +242,7 @@ def test_jacobian_is_the_finite_difference(batch, x):
         torch.testing.assert_close(jacobian[:, :, column], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(batch, x, monkeypatch, close):
     made = made_surrogate(batch)
     before = [*made.predict_many(x), *made.linearize(x)]
@@ -305,6 +308,7 @@ def made_data(batch: Batch) -> DesignDataModule:
     return DesignDataModule(TableSource(table), SPACE, GAP, PROTOTYPE, test=0.1, validation=0.2)
 
 
+@pytest.mark.slow
 def test_checkpoint_round_trip(batch, x, tmp_path):
     made = made_module(batch).train()
     runner = trainer(tmp_path)
@@ -337,6 +341,7 @@ def test_rows_without_energies_are_ignored(batch, close):
     assert loss(made, second_grid(batch, 5)).isfinite()
 
 
+@pytest.mark.slow
 def test_loss_is_the_mean_over_all_rows_of_all_grids(batch, close):
     made = made_module(batch, kpoints_per_step=41)
     first, energies = batch.bands[0], batch.bands[0].energies + torch.linspace(0, 0.1, 41)
@@ -358,6 +363,7 @@ def without_energies(batch: Batch) -> Batch:
     return batch._replace(y=torch.full_like(batch.y, torch.nan), bands=(empty,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_no_complete_row(batch, training):
     losses = made_module(batch).train(training).losses(without_energies(batch))
@@ -371,6 +377,7 @@ def validated(made: LightningTightBinding, batch: Batch, folder) -> dict[str, fl
     return trainer(folder).validate(made, datamodule=data.with_rows(rows_, rows_), verbose=False)[0]
 
 
+@pytest.mark.slow
 def test_validation_sees_the_own_grid_only(batch, tmp_path):
     made = made_module(batch)
     one, two = (validated(made, rows_, tmp_path) for rows_ in (batch, second_grid(batch, 5)))

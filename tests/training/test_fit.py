@@ -87,6 +87,7 @@ def test_fit_returns_the_best_epoch(tmp_path):
     assert same(weights(tmp_path / "checkpoints" / "best.ckpt"), trained.state_dict())
 
 
+@pytest.mark.slow
 def test_fit_needs_no_configuration():
     x = box().sample(200, torch.Generator().manual_seed(0))
     data = DesignDataModule((x, x.sum(dim=1, keepdim=True)), box(), [prop()])
@@ -95,6 +96,7 @@ def test_fit_needs_no_configuration():
     assert trained.sample(torch.zeros(3, 1)).shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_a_trainer_of_lightning_will_do(tmp_path, close):
     data, module = toy_data(), surrogate()
     pl.Trainer(
@@ -104,12 +106,14 @@ def test_a_trainer_of_lightning_will_do(tmp_path, close):
     close(module.network.target_scale.mean, data.training_batch().y.mean(0))
 
 
+@pytest.mark.slow
 def test_fit_learns_the_scales(tmp_path, close):
     data = toy_data()
     trained = fit(surrogate(), data, make_trainer(), tmp_path)
     close(trained.target_scale.mean, data.training_batch().y.mean(0))
 
 
+@pytest.mark.slow
 def test_fit_is_reproducible(tmp_path):
     runs = []
     for name in ("a", "b"):
@@ -233,6 +237,7 @@ def trained(config, folder) -> Surrogate:
     return trained_surrogate(OmegaConf.merge(config, {"surrogates_folder": str(folder)}), data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "alone"])
 def test_trained_surrogates_are_calibrated(table, tmp_path, kept):
     config = whole(table, tmp_path, data={"validation": 0.3})  # 60 validation rows
@@ -247,6 +252,7 @@ def test_kept_surrogate_stays_calibrated(table, tmp_path):
     assert torch.equal(first.spread_quantiles, second.spread_quantiles) and (second.spread_offset > 0).all()
 
 
+@pytest.mark.slow
 def test_surrogate_depends_on_its_seed_alone(table, tmp_path):
     """What was drawn from torch's generator before does not matter, and it is left where it was."""
     config = whole(table, tmp_path)
@@ -313,6 +319,7 @@ def test_synthetic_designs_do_not_train_the_surrogate_again(table, tmp_path):
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_other_rows_train_again(table, tmp_path):
     config = whole(table, tmp_path)
     trained(config, tmp_path / "kept")
@@ -426,6 +433,7 @@ def test_build_draws_the_weights_once():
     assert torch.rand(1) == after
 
 
+@pytest.mark.slow
 def test_build_gives_the_prototype_to_the_surrogate():
     space = load_part("space")
     prototype = instantiate(OmegaConf.load(CONF / "prototype" / "mos2.yaml"), _convert_="all")
@@ -433,6 +441,7 @@ def test_build_gives_the_prototype_to_the_surrogate():
     assert made.prototype == prototype and isinstance(made.features, CellFeatures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("own", "asked", "used"), [(0.25, None, 0.25), (0.25, 3.0, 3.0), (None, None, None)])
 def test_clip_comes_from_the_module(tmp_path, monkeypatch, own, asked, used):
     seen = []

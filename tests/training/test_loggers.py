@@ -57,12 +57,14 @@ def test_run_is_named_after_its_folder(tmp_path):
     assert (run.name, run.group, run.project) == ("3_model=mdn", "sweep", "matdesinne")
 
 
+@pytest.mark.slow
 def test_closed_after_the_block(tmp_path):
     with closed_runs():
         assert wandb_logger("matdesinne", str(tmp_path / "run")).experiment is wandb.run
     assert wandb.run is None
 
 
+@pytest.mark.slow
 def test_closed_as_failed_after_an_error(tmp_path, monkeypatch):
     codes = []
     finish = wandb.finish
@@ -85,6 +87,7 @@ def test_one_run_a_job(tmp_path):
     assert all(len(offline_runs(tmp_path / job)) == 1 for job in ("0", "1"))
 
 
+@pytest.mark.slow
 def test_offline_where_the_server_does_not_take_the_run(tmp_path, monkeypatch, caplog):
     init = wandb.init
 
@@ -99,6 +102,7 @@ def test_offline_where_the_server_does_not_take_the_run(tmp_path, monkeypatch, c
     assert "offline (returned error 401)" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_sent_is_told(tmp_path, monkeypatch, caplog):
     """It is no end of a sweep."""
     finish = wandb.finish

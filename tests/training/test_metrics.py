@@ -59,10 +59,12 @@ def test_values_below_the_floor_are_equal(held_out):
     assert metrics(model, exact, below)["target_mae"] == 0
 
 
+@pytest.mark.slow
 def test_discrepancy_of_the_posterior_is_small(held_out):
     assert abs(metrics(Fixed(), linear(), held_out)["joint_mmd"]) < 0.005
 
 
+@pytest.mark.slow
 def test_discrepancy_sees_what_is_missing(held_out):
     narrow = metrics(Fixed(spread=0.1), linear(), held_out)
     assert narrow["target_mae"] < 1e-6 and narrow["joint_mmd"] > 0.05

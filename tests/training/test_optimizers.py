@@ -52,6 +52,7 @@ def test_learning_rate_rises_and_falls(tmp_path, monkeypatch):
     assert seen[-1] < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final", [0.02, 1.0])
 def test_learning_rate_falls_exponentially(tmp_path, monkeypatch, final):
     seen = learning_rates(

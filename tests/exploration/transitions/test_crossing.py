@@ -85,6 +85,7 @@ def test_shortest_transitions_are_those_of_brute_force(surrogate, knobs, free):
     assert max(abs(size - e) for size, e in pairs if math.isfinite(e)) < 0.015
 
 
+@pytest.mark.slow
 def test_nearest_crossing_is_on_the_level():
     surrogate = quadratic()
     x = starts(surrogate, UP)
@@ -102,6 +103,7 @@ def test_the_change_is_parallel_to_the_gradient():
     assert (torch.cosine_similarity(found.designs - x, slope) > 0.9999).all()
 
 
+@pytest.mark.slow
 def test_newton_alone_stops_farther_away():
     surrogate = quadratic()
     x = starts(surrogate, UP)

@@ -97,6 +97,7 @@ def test_one_given_design(tmp_path):
     assert section.tables[1].rows[0][1] == "1 of 1"
 
 
+@pytest.mark.slow
 def test_nothing_to_find(tmp_path):
     """A property that never crosses its floor."""
     flat = Linear(box(), [prop("y", floor=5.0)], [[1.0, 0.5]]).eval()

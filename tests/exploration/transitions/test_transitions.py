@@ -207,6 +207,7 @@ def test_kinds_are_all_knobs_all_pairs_and_all():
     assert len(set(map(tuple, found.before.tolist()))) <= 5
 
 
+@pytest.mark.slow
 def test_remotest_first():
     designs, far = search().remotest([rows(box(), 30).x], linear())
     assert len(designs) == 10 and (far.diff() <= 0).all()
