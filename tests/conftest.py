@@ -25,6 +25,8 @@ THIRD_PARTY_WARNINGS = [
     "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
     # linear_operator 0.6, below GPyTorch, when it is imported
     "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
+    # ASE 3.29 leaves connections to its databases open, which Python 3.13 tells
+    "ignore:unclosed database in <sqlite3.Connection:ResourceWarning",
 ]
 
 
