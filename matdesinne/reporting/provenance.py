@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+import matdesinne
 from matdesinne.files import atomic_path, write_json
 
-_PACKAGES = ("matdesinne", "torch", "pytorch-lightning", "FrEIA", "numpy", "hydra-core")
+_PACKAGES = ("torch", "pytorch-lightning", "FrEIA", "numpy", "hydra-core")
 _PLACES = ("folder", "surrogates_folder", "resume", "logger")
 """Settings that name places on one machine, or what does not change a result."""
 
@@ -38,7 +39,7 @@ def _environment() -> dict[str, object]:
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"matdesinne": matdesinne.__version__, **{name: _version(name) for name in _PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
