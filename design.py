@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
     least = {"seed": 0, "num_samples": 1, "next_designs": 1, "tolerance": 0.0, "accepted_error": 0.0, "enough": 0.0}
     check_numbers(config, least)
     folder = Path(config.folder)
-    own_table.read_target(config)  # a wrong target ends the command before anything trains
+    target = own_table.read_target(config)  # a wrong target ends the command before anything trains
     declaration = own_table.declare(config, folder)
     words = [*own_table.training_words(declaration, config.train), f"seed={config.seed}"]
     settings = own_table.with_declaration(composed("train", words), declaration, folder)
@@ -50,7 +50,7 @@ def main(config: DictConfig) -> None:
         network = runs.train_model(settings, model, rows, surrogate, folder, loggers, callbacks=callbacks)
         runs.save_design(folder, network, surrogate)
         own_table.mark_trained(folder, settings, data)
-    _generate(config, own_table.read_target(config), folder, data, accuracy, limits)
+    _generate(config, target, folder, data, accuracy, limits)
 
 
 def _generate(

@@ -74,13 +74,18 @@ def test_equal_designs_stay():
     assert (len(made.split.train), len(made.split.test), made.duplicates) == (7, 3, 0)
 
 
+def with_adam(name):
+    made = module(name)
+    optimizer = made.make_optimizer(made.network.parameters())
+    assert type(optimizer) is torch.optim.Adam
+    return made, optimizer
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_adam_of_the_flows(name):
     """config.py: lr_init, adam_betas, l2_weight_reg, final_decay, grad_clamp; model.py: eps."""
-    made = module(name)
-    optimizer = made.make_optimizer(made.network.parameters())
-    assert type(optimizer) is torch.optim.Adam
+    made, optimizer = with_adam(name)
     settings = {key: optimizer.defaults[key] for key in ("lr", "betas", "eps", "weight_decay")}
     assert {**settings, "betas": list(settings["betas"])} == {
         "lr": 1e-3,
@@ -96,9 +101,7 @@ def test_adam_of_the_flows(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_adam_of_mdn_and_cvae(name):
-    made = module(name)
-    optimizer = made.make_optimizer(made.network.parameters())
-    assert type(optimizer) is torch.optim.Adam
+    made, optimizer = with_adam(name)
     assert {key: optimizer.defaults[key] for key in ("lr", "eps", "weight_decay")} == {
         "lr": 1e-3,
         "eps": 1e-8,

@@ -36,11 +36,6 @@ class MarginalGaussian(InverseModel):
         self.register_buffer("mean", torch.zeros(space.dimension))
         self.register_buffer("factor", torch.eye(space.dimension))
 
-    @property
-    def latent_dimension(self) -> int:
-        """One normal variable for each parameter."""
-        return self.space.dimension
-
     def fit_scales(self, batch: Batch, prior: Float[Tensor, "m dy"] | None = None) -> None:
         """Compute mean and covariance."""
         super().fit_scales(batch, prior)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["coverage", "mean_target_error", "share_off_target", "spread_ratio", "surrogate_errors"]
+__all__ = ["coverage", "mean_target_error", "spread_ratio", "surrogate_errors", "target_errors"]
 
 import torch
 from jaxtyping import Float
@@ -22,18 +22,13 @@ def mean_target_error(designs: Float[Tensor, "n dx"], target: Target, surrogate:
     For a target at a property's floor this is the mean of max(0, prediction - floor). Designs without a prediction (far outside
     the space, or with angles that enclose no cell) are left out; the result is ``None`` if no design has one.
     """
-    mean, _ = surrogate.predict_many(designs)
-    mean = mean[mean.isfinite().all(dim=1)]
-    if len(mean) == 0:
-        return None
-    nearest = mean - target.residual(mean)
-    return mean_absolute_error(mean, nearest).item()
+    return target_errors(designs, target, surrogate)[0]
 
 
-def share_off_target(
+def target_errors(
     designs: Float[Tensor, "n dx"], target: Target, surrogate: Surrogate, tolerance: float = 0.01
-) -> float | None:
-    """Returns the share of the designs with a prediction farther than a tolerance from the target; ``None`` if none has one.
+) -> tuple[float | None, float | None]:
+    """Returns the error of `mean_target_error`, and the share of designs farther than a tolerance from the target.
 
     Args:
         designs: physical units, shape [n, dx].
@@ -44,8 +39,10 @@ def share_off_target(
     mean, _ = surrogate.predict_many(designs)
     mean = mean[mean.isfinite().all(dim=1)]
     if len(mean) == 0:
-        return None
-    return (target.residual(mean).abs() > tolerance).any(dim=1).float().mean().item()
+        return None, None
+    residual = target.residual(mean)
+    share = (residual.abs() > tolerance).any(dim=1).float().mean().item()
+    return mean_absolute_error(mean, mean - residual).item(), share
 
 
 def spread_ratio(designs: Float[Tensor, "n dx"], reference: Float[Tensor, "m dx"], half_width: Float[Tensor, " dx"]) -> float:

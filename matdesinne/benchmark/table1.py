@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.benchmark.metrics import coverage, mean_target_error, share_off_target, spread_ratio
+from matdesinne.benchmark.metrics import coverage, mean_target_error, spread_ratio, target_errors
 from matdesinne.benchmark.rejection import reject
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import EmptyResultError
@@ -200,13 +200,14 @@ class Table1:
         reference, half_width = self.reference.x[near], self.surrogate.scale.std.cpu()
         scored = len(designs) > 1
         compared = scored and len(reference) > 1
+        error, off_target = target_errors(designs[: self.evaluated], target, self.evaluator) if scored else (None, None)
         return Row(
             method=method,
             target=value,
             seed=self.seed,
             mae_surrogate=mean_target_error(designs, target, surrogate or self.surrogate) if scored else None,
-            mae_evaluator=mean_target_error(designs[: self.evaluated], target, self.evaluator) if scored else None,
-            off_target=share_off_target(designs[: self.evaluated], target, self.evaluator) if scored else None,
+            mae_evaluator=error,
+            off_target=off_target,
             inside_bounds=self.surrogate.space.contains(designs).float().mean().item() if scored else None,
             generated=generated,
             kept=len(designs),

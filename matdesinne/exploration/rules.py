@@ -90,7 +90,7 @@ def _units(properties: Sequence[Property]) -> str:
 
 def _strongest(properties: Sequence[Property], entries: pandas.DataFrame) -> list[str]:
     """Returns one sentence for each target and property."""
-    units = {prop.name: "" if prop.unit == "1" else f" {prop.unit}" for prop in properties}
+    units = {prop.name: prop.suffix for prop in properties}
     strongest = entries.loc[entries.groupby(["target", "property_name"], sort=False)["size"].idxmax()]
     keys = strongest[["target", "property_name", "parameter"]].itertuples(index=False)
     return [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["MDN"]
+__all__ = ["MDN", "choose_components"]
 
 import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,8 +73,7 @@ class MDN(DensityModel):
     def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
         """Choose a component by the first of the normal variables, and a point of it by the others."""
         log_weight, mean, factor = self._mixture(v)
-        level = torch.special.ndtr(z[:, :1]).clamp(1e-7, 1 - 1e-6)
-        chosen = torch.searchsorted(log_weight.exp().cumsum(dim=1), level).clamp_max(self.components - 1).squeeze(1)
+        chosen = choose_components(log_weight, z[:, 0])
         rows = torch.arange(z.shape[0], device=z.device)
         # L^T (u - m) = z
         shift = torch.linalg.solve_triangular(factor[rows, chosen].mT, z[:, 1:].unsqueeze(-1), upper=True)
@@ -88,3 +87,9 @@ class MDN(DensityModel):
         row, column = torch.tril_indices(d, d, offset=-1, device=v.device)
         factor[:, :, row, column] = below.unflatten(1, (k, -1))
         return logits.log_softmax(dim=1), mean.unflatten(1, (k, d)), factor
+
+
+def choose_components(log_weight: Float[Tensor, "n k"], z: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Choose a component for each row by its weights and a standard normal variable."""
+    level = torch.special.ndtr(z).clamp(1e-7, 1 - 1e-6).unsqueeze(1)
+    return torch.searchsorted(log_weight.exp().cumsum(dim=1), level).clamp_max(log_weight.shape[1] - 1).squeeze(1)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from matdesinne.models.base import Coordinates, DensityModel
+from matdesinne.models.mdn import choose_components
 from matdesinne.models.networks import perceptron
 from matdesinne.network import check_at_least
 from matdesinne.space import DesignSpace
@@ -71,8 +72,7 @@ class PublishedMDN(DensityModel):
     def decode(self, z: Float[Tensor, "n dz"], v: Float[Tensor, "n dy"], truncate: bool = True) -> Float[Tensor, "n dx"]:
         """Choose a component by the first of the normal variables, and a point of it by the others."""
         log_weight, mean, log_std = self._mixture(v)
-        level = torch.special.ndtr(z[:, :1]).clamp(1e-7, 1 - 1e-6)
-        chosen = torch.searchsorted(log_weight.exp().cumsum(dim=1), level).clamp_max(self.components - 1).squeeze(1)
+        chosen = choose_components(log_weight, z[:, 0])
         rows = torch.arange(z.shape[0], device=z.device)
         return mean[rows, chosen] + log_std[rows, chosen].exp() * z[:, 1:]
 
