@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from matdesinne.exploration.cell import draw_knobs
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.embedding import Embedding
 from matdesinne.files import write_table
@@ -33,7 +34,8 @@ class _Panel(NamedTuple):
 
 def design_space_section(exploration: Exploration) -> Section:
     """Returns the section with the distribution of every property and the map of the design space."""
-    figures = [_draw_distribution(exploration)]
+    knobs = draw_knobs(exploration)
+    figures = [*([] if knobs is None else [knobs]), _draw_distribution(exploration)]
     text = "Rows: the labelled designs of the data set. Candidates: generated designs with the surrogate's prediction."
     if exploration.embedding is None:
         text += " There are too few different designs for a map of the design space."
@@ -76,7 +78,7 @@ def _draw_distribution(exploration: Exploration) -> Picture:
     write_table(exploration.folder / "figure_2_distribution.parquet", columns)
     return Picture(
         save_figure(figure, exploration.folder, "figure_2_distribution"),
-        "After Figure 2 of the paper: the distribution of the property, for labelled rows of the data set (filled) and for the "
+        "After Figure 2b of the paper: the distribution of the property, for labelled rows of the data set (filled) and for the "
         "candidates for each target (lines), as densities. Dotted: the floor; all values at or below it are the same target.",
         "Histograms of the property for the rows of the data set and for the candidates for each target.",
     )
@@ -114,7 +116,7 @@ def _draw_map(exploration: Exploration, panels: list[_Panel], j: int) -> Picture
     alike = "" if prop.floor is None else f" (one colour for all values at and below {prop.floor:g} {prop.unit})"
     return Picture(
         save_figure(figure, exploration.folder, name),
-        "After Figure 2 of the paper: the design space on a plane (UMAP of the coordinates scaled by the box), each design "
+        "After Figure 2c of the paper: the design space on a plane (UMAP of the coordinates scaled by the box), each design "
         f"coloured by its {axis_label(prop)}{alike}. Both panels are one map; its axes have no unit.",
         f"Scatter plots of designs on a plane, coloured by {prop.name}.",
     )

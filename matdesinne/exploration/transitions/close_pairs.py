@@ -20,16 +20,18 @@ from matdesinne.candidates import Candidates
 from matdesinne.exploration.design_space import hide_coordinates
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.embedding import Embedding
-from matdesinne.exploration.transitions.crossing import half_widths
 from matdesinne.files import write_table
-from matdesinne.reporting.drawing import axis_label, save_figure, target_label
+from matdesinne.reporting.drawing import axis_label, change_text, save_figure, target_label
 from matdesinne.reporting.palette import BLUE, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
+from matdesinne.space import Parameter
 
 _INSETS = 2
 """Number of pairs that are enlarged for each two targets."""
 _LISTED = 5
 """Number of pairs in the table for each two targets; the enlarged pairs are some of them."""
+_IN_LINE = 3
+"""Number of changes in a line below an enlarged pair."""
 
 Places = Float[np.ndarray, "n 2"]
 
@@ -88,8 +90,8 @@ def _table(
 
 def _draw(exploration: Exploration, embedding: Embedding, pairs: Sequence[Sequence[Pair]]) -> Picture:
     first, *others = embedding.generated
-    figure = matplotlib.figure.Figure(figsize=(5.2 * len(others), 7.4), layout="constrained")
-    grid = figure.add_gridspec(2, _INSETS * len(others), height_ratios=[2, 1])
+    figure = matplotlib.figure.Figure(figsize=(5.4 * len(others), 8.0), layout="constrained")
+    grid = figure.add_gridspec(2, _INSETS * len(others), height_ratios=[2, 1.1])
     for panel, (second, closest) in enumerate(zip(others, pairs, strict=True)):
         columns = range(_INSETS * panel, _INSETS * (panel + 1))
         axis = figure.add_subplot(grid[0, columns.start : columns.stop])
@@ -99,7 +101,8 @@ def _draw(exploration: Exploration, embedding: Embedding, pairs: Sequence[Sequen
     return Picture(
         save_figure(figure, exploration.folder, "figure_6"),
         "After Figure 6 of the paper: candidates for the lowest target and for each other target on one map (UMAP of the "
-        "scaled coordinates, the same for all panels). The zooms show close pairs with the two knobs that change most.",
+        "scaled coordinates, the same for all panels). The zooms show close pairs with the change of every knob from the lowest target to the "
+        "other one, in % of the reference or in its unit.",
         "Maps of designs for two targets each, with enlarged close pairs; the table below lists their changes.",
     )
 
@@ -147,8 +150,9 @@ def _draw_panel(
         inset.set(xlim=square.intervalx, ylim=square.intervaly, xticks=[], yticks=[])
         _scatter(inset, (first_places, second_places), 16)
         inset.plot(*ends.T, "-o", color="black", markerfacecolor="none", markersize=9, linewidth=1)
-        change = _largest_changes(exploration, second.designs[pair.second] - first.designs[pair.first])
-        inset.set_title(f"{len(squares)}: {change}", fontsize="small")
+        change = _changes(exploration.space.parameters, second.designs[pair.second] - first.designs[pair.first])
+        inset.set_title(str(len(squares)), fontsize="medium", fontweight="bold")
+        inset.set_xlabel(change, fontsize="small")
     for inset in insets[len(squares) :]:
         inset.set_axis_off()
 
@@ -158,8 +162,7 @@ def _scatter(axis: Axes, places: tuple[Places, Places], size: float) -> None:
         axis.scatter(each[:, 0], each[:, 1], s=size, color=color, marker=marker, linewidths=0)
 
 
-def _largest_changes(exploration: Exploration, change: Float[Tensor, " dx"]) -> str:
-    """Returns the two knobs that change most, relative to the box, with their changes in their units."""
-    order = (change / half_widths(exploration.surrogate)).abs().argsort(descending=True)[:2].tolist()
-    parameters = [exploration.space.parameters[i] for i in order]
-    return "\n".join(f"{p.name} {float(change[i]):+.2g} {p.unit}" for i, p in zip(order, parameters, strict=True))
+def _changes(parameters: Sequence[Parameter], change: Float[Tensor, " dx"]) -> str:
+    """Returns the changes of all parameters, some in a line."""
+    texts = [change_text(parameter, value) for parameter, value in zip(parameters, change.tolist(), strict=True)]
+    return "\n".join(", ".join(texts[first : first + _IN_LINE]) for first in range(0, len(texts), _IN_LINE))
