@@ -78,8 +78,8 @@ def _draw_distribution(exploration: Exploration) -> Picture:
     write_table(exploration.folder / "figure_2_distribution.parquet", columns)
     return Picture(
         save_figure(figure, exploration.folder, "figure_2_distribution"),
-        "After Figure 2b of the paper: the distribution of the property, for labelled rows of the data set (filled) and for the "
-        "candidates for each target (lines), as densities. Dotted: the floor; all values at or below it are the same target.",
+        "After Figure 2b of the paper: the distribution of the property, for labelled rows of the data set (filled) and for "
+        "the candidates for each target (lines), as densities. Dotted: the floor; all values at or below it are the same target.",
         "Histograms of the property for the rows of the data set and for the candidates for each target.",
     )
 

@@ -19,6 +19,7 @@ from matdesinne.reporting.palette import BLUE, SKY
 from matdesinne.reporting.report import Picture
 
 _DESIGNS = 20_000
+"""Number of uniform designs."""
 _WIDTH = 2.0
 """Width of a bin of the average absolute shear strain in percent."""
 _FEWEST = 20
