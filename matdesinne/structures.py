@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CELL_PARAMETERS", "Prototype", "cell_vectors", "draw_structure", "write_extxyz"]
+__all__ = ["CELL_PARAMETERS", "Prototype", "cell_vectors", "write_extxyz"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from matdesinne.space import DesignSpace
 
 if TYPE_CHECKING:
     import ase
-    from matplotlib.axes import Axes
 
 CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 """Names of the lattice parameters in a design space: lengths in angstrom, angles in degree."""
@@ -128,10 +127,3 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
                 f"{symbol:2s} {x:16.8f} {y:16.8f} {z:16.8f}\n"
                 for symbol, (x, y, z) in zip(prototype.symbols, atoms, strict=True)
             )
-
-
-def draw_structure(atoms: ase.Atoms, axis: Axes) -> None:
-    """Draw three by three cells of a layer, seen from above, with the borders of all cells."""
-    from ase.visualize.plot import plot_atoms
-
-    plot_atoms(atoms.repeat((3, 3, 1)), axis, radii=0.4, show_unit_cell=2)

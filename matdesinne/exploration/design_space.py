@@ -79,7 +79,7 @@ def _draw_distribution(exploration: Exploration) -> Picture:
     return Picture(
         save_figure(figure, exploration.folder, "figure_2_distribution"),
         "After Figure 2b of the paper: the distribution of the property, for labelled rows of the data set (filled) and for "
-        "the candidates for each target (lines), as densities. Dotted: the floor; all values at or below it are the same target.",
+        "the candidates for each target (lines), as densities. Dotted: the floor; all values at or below it are one target.",
         "Histograms of the property for the rows of the data set and for the candidates for each target.",
     )
 

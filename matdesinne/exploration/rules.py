@@ -17,7 +17,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.transitions.crossing import half_widths
 from matdesinne.files import write_table
-from matdesinne.reporting.drawing import axis_label, save_figure, target_label
+from matdesinne.reporting.drawing import axis_label, printed_name, save_figure, target_label
 from matdesinne.reporting.intervals import LEVEL, draw_bars, interval_columns, interval_texts
 from matdesinne.reporting.palette import BLUE, CYCLE, SKY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
@@ -94,7 +94,7 @@ def _strongest(properties: Sequence[Property], entries: pandas.DataFrame) -> lis
     strongest = entries.loc[entries.groupby(["target", "property_name"], sort=False)["size"].idxmax()]
     keys = strongest[["target", "property_name", "parameter"]].itertuples(index=False)
     return [
-        f"For {target}, {knob} moves {prop} most: by {size}{units[prop]} on average."
+        f"For {target}, {printed_name(knob)} moves the {printed_name(prop)} most: by {size}{units[prop]} on average."
         for (target, prop, knob), size in zip(keys, interval_texts(strongest, "size"), strict=True)
     ]
 
@@ -117,8 +117,8 @@ def _draw_bars(exploration: Exploration, entries: pandas.DataFrame) -> Picture:
             group = entries[(entries["target"] == target) & (entries["property_name"] == prop.name)]
             places = np.arange(len(group)) + (t - (len(targets) - 1) / 2) * width
             draw_bars(axis, places, group, "size", width, color=CYCLE[t % len(CYCLE)], label=target)
-        axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
-        axis.set_ylabel(f"mean |change| of {prop.name.replace('_', ' ')}\nfor half the range [{prop.unit}]")
+        axis.set_xticks(range(len(names)), [printed_name(name).replace(" ", "\n") for name in names])
+        axis.set_ylabel(f"mean |change| of {printed_name(prop.name)}\nfor half the range [{prop.unit}]")
         axis.legend(fontsize="small")
     return Picture(
         save_figure(figure, exploration.folder, "design_rules"),
@@ -184,7 +184,7 @@ def _draw_curves(exploration: Exploration, curves: pandas.DataFrame, start: Floa
     floor = "" if prop.floor is None else " Dotted: the floor."
     return Picture(
         save_figure(figure, exploration.folder, "curves" if len(properties) == 1 else f"curves_{prop.name}"),
-        f"{prop.name} along each knob through {name} (dashed), with the other knobs fixed. Band: {100 * _BAND:.0f} % interval "
-        f"of the calibrated surrogate.{floor} Not in the paper.",
+        f"{printed_name(prop.name).capitalize()} along each knob through {name} (dashed), with the other knobs fixed. Band: "
+        f"{100 * _BAND:.0f} % interval of the calibrated surrogate.{floor} Not in the paper.",
         f"Curves of {prop.name} against each parameter with a band of uncertainty.",
     )

@@ -91,7 +91,7 @@ def mean_table(exploration: Exploration, sets: Sequence[DesignSet]) -> Table:
 
 
 def _tails(exploration: Exploration, group: DesignSet) -> tuple[float, float, float, float, float]:
-    """Returns the shares with much absolute and much net shear, two quantiles of the average tensile strain and the largest, all in percent."""
+    """Returns the shares with much shear, two quantiles of the average tensile strain and the largest, all in percent."""
     net, absolute = (average_strain(exploration.space, group.designs, StrainKind.SHEAR, average) for average in AVERAGES)
     tensile = average_strain(exploration.space, group.designs, StrainKind.TENSILE, AVERAGES[0])
     low, high = np.quantile(tensile, _TAILS)

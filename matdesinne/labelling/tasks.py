@@ -19,7 +19,7 @@ from matdesinne.labelling.active import ActiveLearning
 from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.run import label_points
-from matdesinne.labelling.validation import log_validation, validate, write_validation
+from matdesinne.labelling.validation import log_validation, read_validation, validate, write_validation
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
 from matdesinne.training.loggers import make_loggers
@@ -40,7 +40,15 @@ def label_table(config: DictConfig, folder: Path) -> str:
 
 
 def validate_candidates(config: DictConfig, folder: Path) -> str:
-    """Label some of the candidates for each target, and compare the labels with the targets."""
+    """Label some of the candidates for each target, and compare the labels with the targets.
+
+    Without candidates an earlier validation in the folder is compared and drawn again.
+    """
+    earlier = folder / "validation.parquet"
+    if config.candidates is None and earlier.is_file():
+        oracle = instantiate(config.oracle, _convert_="all")
+        validation = read_validation(earlier, oracle.space)
+        return write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
     if config.candidates is None:
         raise ConfigError(
             "Expected candidates to validate, got none: add candidates=FOLDER, a folder of generate.py or a list of such."

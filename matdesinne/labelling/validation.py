@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["TargetErrors", "Validation", "log_validation", "stratified", "validate", "write_validation"]
+__all__ = ["TargetErrors", "Validation", "log_validation", "read_validation", "stratified", "validate", "write_validation"]
 
 import json
 from collections.abc import Sequence
@@ -10,11 +10,9 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
 from pytorch_lightning.loggers import Logger
 from scipy import stats
 from torch import Tensor
@@ -24,18 +22,21 @@ from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.files import atomic_path, write_json, write_text
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import LabelRun, label_points
+from matdesinne.labelling.validation_figure import draw_validation
 from matdesinne.oracles.base import Oracle
 from matdesinne.reporting.intervals import LEVEL, interval_cells, mean_interval
-from matdesinne.reporting.palette import BLUE, GREEN, GREY, VERMILLION
 from matdesinne.reporting.tables import markdown_table
-from matdesinne.structures import Prototype, draw_structure
+from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
+from matdesinne.targets import Property, Target
 from matdesinne.training.loggers import log_results
 
-_EXAMPLES = 2
-"""Number of structures for each target."""
+_AT_FLOOR = 0.01
+"""Distance above the floor up to which a label counts as at the floor, as in the paper, in the unit of the property."""
 _INTRODUCTION = (
     "Errors of labels against targets. The two columns behind a number are the ends of its 95 % interval (bootstrap, "
-    "Wilson).\n\n"
+    "Wilson). Wrong side of the floor: outliers as the paper counts them, labels above 0.01 for a target at the floor, "
+    "labels at or below the floor for the others.\n\n"
 )
 
 
@@ -51,8 +52,8 @@ class TargetErrors:
         rmse: root mean square of that distance.
         largest: the largest distance.
         outliers: share of candidates with a distance above the limit, with Wilson's interval.
-        at_floor: share whose label is at or below the property's floor although the target is above it, with Wilson's
-            interval; ``None`` for a target at the floor or a property without one.
+        wrong_side: share of outliers as the paper counts them, with Wilson's interval: for a target at the property's floor
+            labels more than 0.01 above it, for other targets labels at or below it; ``None`` for a property without a floor.
         prediction_mae: mean distance of the labels to the predictions.
         within_spread: share whose label is within one predicted standard deviation of the prediction; 0.68 if calibrated.
         within_two: the same for two standard deviations; 0.95 if calibrated.
@@ -68,8 +69,8 @@ class TargetErrors:
     largest: float
     outliers: float
     outliers_interval: tuple[float, float]
-    at_floor: float | None
-    at_floor_interval: tuple[float, float] | None
+    wrong_side: float | None
+    wrong_side_interval: tuple[float, float] | None
     prediction_mae: float
     within_spread: float
     within_two: float
@@ -140,8 +141,7 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
     error = candidates.target.residual(y).abs()[:, 0].numpy()
     miss = (y - candidates.mean[known].double()).abs()[:, 0].numpy()
     spread = candidates.std[known, 0].double().numpy()
-    target_above = prop.floor is not None and candidates.target.values[0] > prop.floor
-    at_floor = int((y <= (prop.floor or 0.0)).sum()) if target_above else None
+    wrong = _wrong_side(candidates.target, prop, y)
     return TargetErrors(
         target=candidates.target.format(candidates.properties),
         labelled=len(error),
@@ -152,13 +152,21 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
         largest=float(error.max()),
         outliers=float((error > outlier).mean()),
         outliers_interval=_wilson(int((error > outlier).sum()), len(error)),
-        at_floor=None if at_floor is None else at_floor / len(error),
-        at_floor_interval=None if at_floor is None else _wilson(at_floor, len(error)),
+        wrong_side=None if wrong is None else wrong / len(error),
+        wrong_side_interval=None if wrong is None else _wilson(wrong, len(error)),
         prediction_mae=float(miss.mean()),
         within_spread=float((miss <= spread).mean()),
         within_two=float((miss <= 2 * spread).mean()),
         rank_correlation=_rank_correlation(spread, miss),
     )
+
+
+def _wrong_side(target: Target, prop: Property, y: Float[Tensor, "n 1"]) -> int | None:
+    """Returns how many labels are on the wrong side of the property's floor, ``None`` if it has none."""
+    if prop.floor is None:
+        return None
+    wrong = y <= prop.floor if target.values[0] > prop.floor else y > prop.floor + _AT_FLOOR
+    return int(wrong.sum())
 
 
 def _wilson(hits: int, count: int) -> tuple[float, float]:
@@ -173,7 +181,7 @@ def _rank_correlation(spread: Float[np.ndarray, " n"], miss: Float[np.ndarray, "
 
 
 def write_validation(validation: Validation, folder: Path, prototype: Prototype | None, outlier: float, seed: int) -> str:
-    """Write ``validation.json``, ``.md``, ``.parquet`` and ``.png``; returns the text of ``validation.md``.
+    """Write ``validation.json``, ``.md``, ``.parquet``, ``.png`` and ``.pdf``; returns the text of ``validation.md``.
 
     For `outlier` and `seed` see `Validation.errors`. The picture shows structures if there is a prototype.
     """
@@ -182,7 +190,7 @@ def write_validation(validation: Validation, folder: Path, prototype: Prototype 
     _write_table(validation, folder / "validation.parquet")
     text = _markdown(errors, validation.chosen[0].properties[0].unit, outlier)
     write_text(folder / "validation.md", text)
-    _draw(validation, prototype, folder / "validation.png")
+    draw_validation(validation.chosen, validation.labels, prototype, folder)
     return text
 
 
@@ -213,68 +221,57 @@ def _write_table(validation: Validation, path: Path) -> None:
         pyarrow.parquet.write_table(table, temporary)
 
 
+def read_validation(path: Path, space: DesignSpace) -> Validation:
+    """Read the ``validation.parquet`` of `write_validation`, without the records of the calculations.
+
+    Raises:
+        DatasetError: if the file is missing, damaged, or of other parameters.
+    """
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        prop = Property(**json.loads(table.schema.metadata[b"property"]))
+        numbers = torch.tensor(
+            [table[name].to_pylist() for name in (*space.names, "target_lower", "target_upper", prop.name, f"{prop.name}_std")],
+            dtype=torch.float64,
+        ).T
+        labels = torch.tensor([np.nan if y is None else y for y in table["label"].to_pylist()], dtype=torch.float64)
+        rows = [
+            {"id": key, "versions": words}
+            for key, words in zip(*(table[c].to_pylist() for c in ("id", "versions")), strict=True)
+        ]
+        stage = table["stage"][0].as_py()
+    except Exception as error:  # the parser may raise anything
+        raise DatasetError(
+            f"Expected the validation.parquet of a validation at {path}, got something else ({error}): give its folder."
+        ) from error
+    width, chosen, parts = space.dimension, [], []
+    edges = numbers[:, width : width + 2]
+    for low, high in dict.fromkeys(map(tuple, edges.tolist())):
+        own = ((edges[:, 0] == low) & (edges[:, 1] == high)).nonzero()[:, 0]
+        x, _, mean, std = numbers[own].float().split([width, 2, 1, 1], dim=1)
+        chosen.append(Candidates(space, [prop], x, Target((low,), (high,)), mean, std, stage))
+        parts.append(labels[own])
+    return Validation(chosen, parts, LabelRun(rows, 0, 0, 0.0, 0.0))
+
+
 def _markdown(errors: Sequence[TargetErrors], unit: str, outlier: float) -> str:
     interval = ["from", "to"]
     header = ["target", "designs", "failed", f"MAE [{unit}]", *interval, f"RMSE [{unit}]", f"largest [{unit}]"]
-    header += [f"error > {outlier:g} {unit} [%]", *interval, "at the floor [%]", *interval, f"prediction MAE [{unit}]"]
+    header += [
+        f"error > {outlier:g} {unit} [%]",
+        *interval,
+        "wrong side of the floor [%]",
+        *interval,
+        f"prediction MAE [{unit}]",
+    ]
     header += ["within one spread [%]", "within two spreads [%]", "rank correlation"]
     rows = []
     for entry in errors:
         distances = [*interval_cells(entry.mae, entry.mae_interval), entry.rmse, entry.largest]
         outliers = interval_cells(entry.outliers, entry.outliers_interval, 100)
-        shares = [*outliers, *interval_cells(entry.at_floor, entry.at_floor_interval, 100)]
+        shares = [*outliers, *interval_cells(entry.wrong_side, entry.wrong_side_interval, 100)]
         spread = [100 * entry.within_spread, 100 * entry.within_two, entry.rank_correlation]
         rows.append([entry.target, entry.labelled, entry.failed, *distances, *shares, entry.prediction_mae, *spread])
     return _INTRODUCTION + markdown_table(header, rows)
-
-
-def _draw(validation: Validation, prototype: Prototype | None, path: Path) -> None:
-    """Draws a row for each target: histogram of the labels, error against spread, and structures if designs are crystals."""
-    examples = 0 if prototype is None else _EXAMPLES
-    count = len(validation.chosen)
-    figure = matplotlib.figure.Figure(figsize=(7.5 + 2.2 * examples, 2.6 * count), layout="constrained")
-    grid = figure.subplots(count, 2 + examples, squeeze=False, width_ratios=[1.6, 1.2, *([0.8] * examples)])
-    for row, candidates, labels in zip(grid, validation.chosen, validation.labels, strict=True):
-        known = ~labels.isnan()
-        candidates, labels = candidates.take(known), labels[known]
-        _draw_histogram(row[0], candidates, labels)
-        _draw_spread(row[1], candidates, labels)
-        if prototype is not None:
-            _draw_examples(row[2:], candidates, labels, prototype)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def _draw_histogram(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]) -> None:
-    prop = candidates.properties[0]
-    low, high = float(labels.min()), float(labels.max())
-    slack = max(0.05 * (high - low), 0.01)
-    axis.hist(labels.numpy(), bins=np.linspace(low - slack, high + slack, 41).tolist(), color=BLUE)
-    for edge in {candidates.target.lower[0], candidates.target.upper[0]}:
-        if np.isfinite(edge):
-            axis.axvline(edge, color=VERMILLION, linestyle="--")
-    axis.set(xlabel=f"{prop.name} [{prop.unit}]", ylabel="designs", title=candidates.target.format(candidates.properties))
-
-
-def _draw_spread(axis: Axes, candidates: Candidates, labels: Float[Tensor, " n"]) -> None:
-    prop = candidates.properties[0]
-    spread, miss = candidates.std[:, 0].numpy(), (labels - candidates.mean[:, 0].double()).abs().numpy()
-    axis.plot(spread, miss, ".", color=GREEN)
-    top = float(spread.max()) * 1.05
-    axis.plot([0, top], [0, top], color=GREY, linewidth=1)
-    axis.set(xlabel=f"predicted spread [{prop.unit}]", ylabel=f"|label - prediction| [{prop.unit}]", xlim=(0, top or None))
-
-
-def _draw_examples(axes: Sequence[Axes], candidates: Candidates, labels: Float[Tensor, " n"], prototype: Prototype) -> None:
-    """Draws the design whose label is nearest to the target, then the designs that differ most from those drawn."""
-    error = candidates.target.residual(labels.unsqueeze(1)).abs()[:, 0]
-    unit = candidates.space.to_unit(candidates.designs)
-    drawn = [int(error.argmin())]
-    while len(drawn) < min(len(axes), len(labels)):
-        drawn.append(int(torch.cdist(unit, unit[drawn]).amin(dim=1).argmax()))
-    for axis, row in zip(axes, drawn, strict=False):
-        design = dict(zip(candidates.space.names, candidates.designs[row].tolist(), strict=True))
-        draw_structure(prototype.atoms(design), axis)
-        axis.set_title(f"{float(labels[row]):.2f} {candidates.properties[0].unit}", fontsize="medium")
-    for axis in axes:
-        axis.set_axis_off()

@@ -96,15 +96,17 @@ def draw_angles(atoms: ase.Atoms, axis: Axes, radius: float = 1.7) -> None:
         axis.text(*place, printed_name(name), ha="center", va="center", color=BLUE, fontsize=12, zorder=5)
 
 
-def draw_field(atoms: ase.Atoms, axis: Axes, field: float, color: str = VERMILLION) -> None:
-    """Draw the electric field, which is along z, as an arrow beside the cell; 1 V/angstrom is 4 angstrom long."""
+def draw_field(atoms: ase.Atoms, axis: Axes, field: float, color: str = VERMILLION, side: int = 1) -> None:
+    """Draw the electric field, along z, as an arrow to the right (1) or left (-1) of the cell, 4 angstrom for 1 V/angstrom."""
     corners = np.array(list(product((0, 1), repeat=3))) @ np.asarray(atoms.cell)
     places = _project(corners)
-    middle = np.array([places[:, 0].max() + 1.2, places[:, 1].mean()])
+    edge = places[:, 0].max() if side > 0 else places[:, 0].min()
+    middle = np.array([edge + 1.2 * side, places[:, 1].mean()])
     if field != 0:
         half = np.array([0.0, 2.0 * field])
         _draw_arrow(axis, middle - half, middle + half, color)
-    axis.text(middle[0] + 0.4, middle[1], f"field\n{field:+.2f} V/Å".replace("-", "−"), color=color, va="center", fontsize=8)
+    text, place = f"field\n{field:+.2f} V/Å".replace("-", "−"), middle + np.array([0.4 * side, 0.0])
+    axis.text(*place, text, color=color, ha="left" if side > 0 else "right", va="center", fontsize=8)
 
 
 def _draw_arrow(axis: Axes, start: Float[np.ndarray, " 2"], end: Float[np.ndarray, " 2"], color: str) -> None:

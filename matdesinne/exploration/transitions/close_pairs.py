@@ -101,8 +101,8 @@ def _draw(exploration: Exploration, embedding: Embedding, pairs: Sequence[Sequen
     return Picture(
         save_figure(figure, exploration.folder, "figure_6"),
         "After Figure 6 of the paper: candidates for the lowest target and for each other target on one map (UMAP of the "
-        "scaled coordinates, the same for all panels). The zooms show close pairs with the change of every knob from the lowest "
-        "target to the other one, in % of the reference or in its unit.",
+        "scaled coordinates, the same for all panels). The zooms show close pairs with the change of every knob from the "
+        "lowest target to the other one, in % of the reference or in its unit.",
         "Maps of designs for two targets each, with enlarged close pairs; the table below lists their changes.",
     )
 

@@ -15,13 +15,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from matdesinne.errors import ConfigError
 from matdesinne.exploration.transitions.transition import Transitions
 from matdesinne.exports import cif_text
 from matdesinne.files import atomic_path, write_table, write_text
-from matdesinne.reporting.drawing import axis_label, save_figure
+from matdesinne.reporting.cells import atom_handles, draw_cell, draw_field, show_whole
+from matdesinne.reporting.drawing import axis_label, change_text, printed_name, save_figure
 from matdesinne.reporting.palette import BLUE, CYCLE, GREY, SKY, VERMILLION
 from matdesinne.reporting.report import Picture
-from matdesinne.structures import CELL_PARAMETERS, Prototype, draw_structure
+from matdesinne.structures import CELL_PARAMETERS, Prototype
 from matdesinne.surrogates.base import Surrogate
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _BAND = 0.9
 """Probability that the band about a curve holds the property."""
 _DRAWN = 3
 """Number of transitions whose structures are drawn."""
+_SEEN = 0.4
+"""Size in half-widths of the box of a change that the eye sees in a cell."""
 
 
 def draw_small(small: Transitions, best: Transitions, surrogate: Surrogate, folder: Path) -> Picture:
@@ -41,7 +45,7 @@ def draw_small(small: Transitions, best: Transitions, surrogate: Surrogate, fold
     left, right = figure.subplots(1, 2)
     for color, knob in zip(CYCLE * 9, sorted(set(small.knobs), key=small.knobs.count, reverse=True), strict=False):
         sizes = 100 * small.sizes(knob).sort().values
-        left.step(sizes, range(1, len(sizes) + 1), where="post", color=color, label=knob.replace("_", " "))
+        left.step(sizes, range(1, len(sizes) + 1), where="post", color=color, label=printed_name(knob))
     left.set(xlabel="change of one knob [% of half its range]", ylabel="distinct transitions up to this change", xlim=(0, None))
     left.legend(fontsize="small")
     _draw_lines(right, best, surrogate, folder)
@@ -83,24 +87,46 @@ def _draw_lines(axis: Axes, best: Transitions, surrogate: Surrogate, folder: Pat
 
 
 def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Picture:
-    """Draw the structures before and after the first few transitions, from above."""
+    """Draw the cell before the first few transitions, and the cell after them with the change drawn many times as large."""
     pairs = structure_pairs(best.take(torch.arange(min(_DRAWN, len(best)))), prototype)
-    figure = matplotlib.figure.Figure(figsize=(3.1 * len(pairs), 5.6), layout="constrained")
-    axes = figure.subplots(2, len(pairs), squeeze=False)
-    for row, pair in enumerate(pairs):
+    figure = matplotlib.figure.Figure(figsize=(3.4 * len(pairs), 4.8), layout="constrained")
+    axes = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for row, (axis, (before, after)) in enumerate(zip(axes, pairs, strict=True)):
+        seen, factor = _magnified(best, row, prototype)
+        draw_cell(before, axis, GREY, "--", with_atoms=False)
+        draw_cell(seen, axis, BLUE)
         knob = best.space.index(best.knobs[row])
-        parameter = best.space.parameters[knob]
-        for axis, atoms, designs in zip(axes[:, row], pair, (best.before, best.after), strict=True):
-            draw_structure(atoms, axis)
-            axis.set_axis_off()
-            value = f"{atoms.info[best.prop.name]:.2f} {best.prop.unit}"
-            change = f"{parameter.name} = {designs[row, knob]:.3f} {parameter.unit}"
-            axis.set_title(f"{row + 1} {atoms.info['end']}: {value}\n{change}", fontsize=8)
+        change = float(best.after[row, knob] - best.before[row, knob])
+        if best.knobs[row] not in CELL_PARAMETERS:
+            draw_field(before, axis, float(best.before[row, knob]), GREY, -1)
+            draw_field(after, axis, float(best.after[row, knob]), BLUE)
+        show_whole(axis)
+        gaps = " to ".join(f"{atoms.info[best.prop.name]:.2f}" for atoms in (before, after)).replace("-", "−")
+        times = f", drawn {factor} times" if factor > 1 else ""
+        text = change_text(best.space.parameters[knob], change)
+        axis.set_title(f"{row + 1}: {text}{times}\n{printed_name(best.prop.name)} {gaps}{best.prop.suffix}", fontsize=9)
+    figure.legend(handles=atom_handles(prototype.symbols), loc="outside lower center", ncols=9, frameon=False)
     return Picture(
         save_figure(figure, folder, "transitions_structures"),
-        f"The layer from above (3 x 3 cells), before (top) and after (bottom) the best {len(pairs)} transitions.",
-        "Structures before and after transitions.",
+        f"The cell before (grey, dashed) and after (blue, with its atoms) the best {len(pairs)} transitions. The changes are "
+        "so small that they are drawn many times as large; the title says how many times, and the true change.",
+        "Cells before and after transitions, one over the other.",
     )
+
+
+def _magnified(transitions: Transitions, row: int, prototype: Prototype) -> tuple[ase.Atoms, int]:
+    """Returns the structure after a transition with its change some times as large, and how many times."""
+    names, start = transitions.space.names, transitions.before[row].double()
+    change = transitions.after[row].double() - start
+    moves = transitions.knobs[row] in CELL_PARAMETERS
+    factor = max(1, round(_SEEN / float(transitions.size[row]))) if moves else 1
+    while True:
+        try:
+            return prototype.atoms(dict(zip(names, (start + factor * change).tolist(), strict=True))), factor
+        except ConfigError:  # the angles enclose no volume
+            if factor == 1:
+                raise
+            factor //= 2
 
 
 def structure_pairs(transitions: Transitions, prototype: Prototype) -> list[tuple[ase.Atoms, ase.Atoms]]:
@@ -148,7 +174,7 @@ def draw_shortest(shortest: Transitions, shown: Sequence[str], folder: Path) -> 
         low, median, high = (100 * shortest.sizes(name)).quantile(levels).tolist()
         axis.plot([low, high], [place, place], color=SKY if "+" in name else GREY, linewidth=5, solid_capstyle="butt")
         axis.plot(median, place, "o", color=BLUE)
-    names = [name.replace("+", ", ").replace("_", " ") for name in reversed(shown)]
+    names = [", ".join(map(printed_name, name.split("+"))) for name in reversed(shown)]
     axis.set_yticks(range(len(shown)), names, fontsize="small")
     axis.set(xlabel="shortest change across the floor [% of a half-width of the box]", xlim=(0, None))
     return Picture(

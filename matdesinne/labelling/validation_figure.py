@@ -1,0 +1,109 @@
+"""Figure 3 of the paper: labels of the candidates for all targets on one axis, errors, and example structures."""
+
+from __future__ import annotations
+
+__all__ = ["draw_validation"]
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from scipy import stats
+from torch import Tensor
+
+from matdesinne.candidates import Candidates
+from matdesinne.reporting.cells import atom_handles, draw_layer
+from matdesinne.reporting.drawing import axis_label, printed_name, save_figure, target_label
+from matdesinne.reporting.palette import CYCLE, GREY
+from matdesinne.structures import Prototype
+
+_EXAMPLES = 2
+"""Number of structures for each target."""
+_BELOW = 0.2
+"""How far below the property's floor labels are shown, in its unit; the paper's gaps end at the floor."""
+_BINS = 60
+
+Labelled = tuple[Candidates, Float[Tensor, " n"]]
+"""Candidates for a target and their labels, without failures."""
+
+
+def draw_validation(
+    chosen: Sequence[Candidates], labels: Sequence[Float[Tensor, " n"]], prototype: Prototype | None, folder: Path
+) -> None:
+    """Write ``validation.png`` and ``.pdf``; structures are drawn if designs are crystals. A label of NaN is a failure."""
+    known: list[Labelled] = [(table.take(~y.isnan()), y[~y.isnan()]) for table, y in zip(chosen, labels, strict=True)]
+    count = len(known) * _EXAMPLES
+    figure = matplotlib.figure.Figure(figsize=(10, 3.6 if prototype is None else 5.6), layout="constrained")
+    top, *bottom = figure.subfigures(
+        1 if prototype is None else 2, 1, squeeze=False, height_ratios=[1.5, 1][: 1 if prototype is None else 2]
+    )[:, 0]
+    left, right = top.subplots(1, 2, width_ratios=[1.7, 1])
+    _draw_labels(left, known)
+    _draw_ratios(right, known)
+    if prototype is not None:
+        axes = np.atleast_1d(bottom[0].subplots(1, count))
+        for number, (candidates, y) in enumerate(known):
+            _draw_examples(axes[_EXAMPLES * number :][:_EXAMPLES], candidates, y, prototype)
+        bottom[0].legend(handles=atom_handles(prototype.symbols), loc="outside lower center", ncols=9, frameon=False)
+    save_figure(figure, folder, "validation")
+
+
+def _draw_labels(axis: Axes, known: Sequence[Labelled]) -> None:
+    """Draw the histograms of the labels for all targets on one axis, from a little below the floor up."""
+    prop = known[0][0].properties[0]
+    every = torch.cat([y for _, y in known])
+    low = float(every.min()) if prop.floor is None else max(float(every.min()), prop.floor - _BELOW)
+    slack = max(0.02 * (float(every.max()) - low), 0.01)
+    bins = np.linspace(low - (slack if prop.floor is None else 0.0), float(every.max()) + slack, _BINS + 1).tolist()
+    for (candidates, y), color in zip(known, CYCLE * 9, strict=False):
+        below = int((y < bins[0]).sum())
+        label = f"{target_label(candidates)}: {len(y)} designs" + (
+            f", {below} below {bins[0]:.1f}{prop.suffix}" if below else ""
+        )
+        axis.hist(y.numpy(), bins=bins, color=color, alpha=0.8, label=label.replace("-", "−"))
+        for edge in {candidates.target.lower[0], candidates.target.upper[0]}:
+            if np.isfinite(edge):
+                axis.axvline(edge, color=color, linestyle="--", linewidth=1)
+    axis.set(xlabel=axis_label(prop), ylabel="designs", yscale="log", xlim=(bins[0], bins[-1]))
+    axis.set_ylim(0.7, 10 * axis.get_ylim()[1])  # room for the legend
+    axis.yaxis.set_major_formatter("{x:.0f}")
+    axis.legend(fontsize="small", loc="upper left")
+
+
+def _draw_ratios(axis: Axes, known: Sequence[Labelled]) -> None:
+    """Draw the share of the designs whose error is at most a multiple of the predicted spread, beside a normal error."""
+    prop = known[0][0].properties[0]
+    x = np.geomspace(1e-2, 1e2, 200)
+    for (candidates, y), color in zip(known, CYCLE * 9, strict=False):
+        ratio = (y - candidates.mean[:, 0].double()).abs() / candidates.std[:, 0].double().clamp_min(1e-12)
+        share = np.arange(1, len(ratio) + 1) / len(ratio)
+        axis.step(ratio.sort().values.clamp(x[0], x[-1]), 100 * share, where="post", color=color)
+    axis.plot(x, 100 * (2 * stats.norm.cdf(x) - 1), color=GREY, linestyle="--", label="if calibrated")
+    axis.axvline(1, color="black", linestyle=":", linewidth=1)
+    label = f"|label − prediction of the {printed_name(prop.name)}| / predicted spread"
+    axis.set(xlabel=label, ylabel="designs up to this [%]", xscale="log", xlim=(x[0], x[-1]), ylim=(0, 102))
+    axis.xaxis.label.set_fontsize("small")
+    axis.legend(fontsize="small", loc="upper left")
+
+
+def _draw_examples(axes: Sequence[Axes], candidates: Candidates, labels: Float[Tensor, " n"], prototype: Prototype) -> None:
+    """Draw the design whose label is nearest to the target, then the designs that differ most from those drawn."""
+    error = candidates.target.residual(labels.unsqueeze(1)).abs()[:, 0]
+    unit = candidates.space.to_unit(candidates.designs)
+    drawn = [int(error.argmin())]
+    while len(drawn) < min(len(axes), len(labels)):
+        drawn.append(int(torch.cdist(unit, unit[drawn]).amin(dim=1).argmax()))
+    for axis, row in zip(axes, drawn, strict=False):
+        design = dict(zip(candidates.space.names, candidates.designs[row].tolist(), strict=True))
+        draw_layer(prototype.atoms(design), axis)
+        prop = candidates.properties[0]
+        value = f"{float(labels[row]):.2f}{prop.suffix}".replace("-", "−")
+        axis.set_title(
+            f"target {target_label(candidates).removeprefix(printed_name(prop.name)).strip()}\nlabel {value}", fontsize=8
+        )
+    for axis in axes:
+        axis.set_axis_off()
