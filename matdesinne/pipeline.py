@@ -25,6 +25,8 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
 
 _LOGGER = logging.getLogger(__name__)
+_ROUNDING = 1e-5
+"""An error smaller than this share of that of the samples is a rounding error of float32, and is printed as 0."""
 
 _MOST_FALL = 0.2
 """Share of kept candidates below which a stage says which rules reject the others."""
@@ -78,8 +80,12 @@ class DesignRun:
         """Return the summary as lines of text with units."""
         last = self.candidates
         lines = [f"Candidates for {last.target.format(last.properties)}"]
+        sampled = [error for _, error in _mean_errors(next(iter(self.stages.values())))]
         for name, candidates in self.stages.items():
-            errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in _mean_errors(candidates))
+            pairs = zip(_mean_errors(candidates), sampled, strict=True)
+            # what is left after localization is no more than rounding errors of float32
+            shown = [(p, error if error > _ROUNDING * first else 0.0) for (p, error), first in pairs]
+            errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in shown)
             lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
         share = len(last) / len(self.stages["sampled"])
         return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])

@@ -15,6 +15,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.data.table import DesignTable
 from matdesinne.files import write_table
 from matdesinne.reporting.accuracy import Accuracy
+from matdesinne.reporting.report import ROUNDING
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 
@@ -44,9 +45,11 @@ def closing_paragraph(
     widths = [surrogate.cpu().half_width(candidates.std, level) for level in (0.68, 0.9)]
     for j, prop in enumerate(candidates.properties):
         likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
+        own = candidates.error[:, j].mean().item()
+        own = own if own > ROUNDING * likely else 0.0
         sentences.append(
             f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates (90 %: "
-            f"{nearly_sure:.3g}), not {candidates.error[:, j].mean().item():.1g}."
+            f"{nearly_sure:.3g}), not {own:.1g}."
         )
     if measured is not None and candidates.space.bounded:
         distance, _ = _nearest(candidates.space, candidates.designs, measured)

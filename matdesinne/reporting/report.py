@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Picture", "Section", "Table", "write_report"]
 
 import base64
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,10 @@ from matdesinne.files import write_text
 
 _PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "ase", "gpaw", "umap-learn")
 """Distributions whose versions the report lists if they are installed."""
+
+
+ROUNDING = 1e-5
+"""Numbers smaller than this share of those beside them are rounding errors of float32, and are shown as 0."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,12 @@ class Table:
         """Check the number of values in every row."""
         assert all(len(row) == len(self.heads) for row in self.rows)
 
+    @property
+    def shown(self) -> list[list[object]]:
+        """The rows, with 0 for floats that are nothing but rounding errors beside the largest of their column."""
+        columns = [_without_rounding(column) for column in zip(*self.rows, strict=True)]
+        return [list(row) for row in zip(*columns, strict=True)]
+
 
 @dataclass(frozen=True)
 class Section:
@@ -77,6 +88,11 @@ def write_report(path: str | Path, title: str, summary: str, sections: Sequence[
         title=title, summary=summary, sections=sections, settings=dict(_flat(settings)), versions=_versions()
     )
     write_text(path, content)
+
+
+def _without_rounding(column: Sequence[object]) -> list[object]:
+    largest = max((abs(value) for value in column if isinstance(value, float) and math.isfinite(value)), default=0.0)
+    return [0.0 if isinstance(value, float) and abs(value) <= ROUNDING * largest else value for value in column]
 
 
 def _cell(value: object) -> str:
