@@ -119,7 +119,7 @@ def _draw_bars(exploration: Exploration, entries: pandas.DataFrame) -> Picture:
             draw_bars(axis, places, group, "size", width, color=CYCLE[t % len(CYCLE)], label=target)
         axis.set_xticks(range(len(names)), [printed_name(name).replace(" ", "\n") for name in names])
         axis.set_ylabel(f"mean |change| of {printed_name(prop.name)}\nfor half the range [{prop.unit}]")
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="small", loc="upper left")
     return Picture(
         save_figure(figure, exploration.folder, "design_rules"),
         f"How far each knob moves the property, by target; lines: {100 * LEVEL:.0f} % intervals of the mean. Not in the paper.",

@@ -17,7 +17,7 @@ from matdesinne.exploration.shear import draw_floor_share, floor_shares
 from matdesinne.exploration.strain_distributions import draw_distributions, mean_table, tail_sentences, tail_table
 from matdesinne.exploration.strain_kinds import AVERAGES, CANDIDATES, ROWS, DesignSet, StrainKind, average_strain
 from matdesinne.files import write_table
-from matdesinne.reporting.drawing import printed_name, save_figure, target_label
+from matdesinne.reporting.drawing import printed_name, printed_unit, save_figure, target_label
 from matdesinne.reporting.palette import BLUE, VERMILLION
 from matdesinne.reporting.report import Picture, Section
 from matdesinne.structures import CELL_PARAMETERS
@@ -35,9 +35,10 @@ def strain_section(exploration: Exploration, window: float) -> Section:
         return Section(
             title, f"Figures 4 and 5 of the paper are left out: they need a cell and its reference, and this run has {why}."
         )
+    cell = [space.parameters[space.index(name)] for name in CELL_PARAMETERS]
     text = (
         "Strain is the relative deviation of a lattice parameter from that of the reference cell ("
-        + ", ".join(f"{p.name} = {p.reference:g} {p.unit}" for p in space.parameters if p.name in CELL_PARAMETERS)
+        + ", ".join(f"{printed_name(p.name)} = {p.reference:g} {printed_unit(p.unit)}" for p in cell)
         + "). In the plane: average over a, b and γ; out of the plane: over c, α and β; tensile or compressive: "
         "over a, b and c; shear: over α, β and γ.\n\n"
         f"The candidates for a value are shown beside the rows of the data set whose label is within {window:g} "

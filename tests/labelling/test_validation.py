@@ -11,7 +11,7 @@ from scipy import stats
 
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
-from matdesinne.labelling.validation import Validation, log_validation, stratified, validate, write_validation
+from matdesinne.labelling.validation import Validation, log_validation, read_validation, stratified, validate, write_validation
 from matdesinne.oracles.base import Column, Oracle
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
@@ -88,8 +88,8 @@ def test_errors_are_those_of_the_labels(tmp_path):
         assert entry.rmse == pytest.approx(np.sqrt((distance**2).mean()), abs=1e-6)
         assert entry.outliers == (distance > 0.1).mean()
         assert entry.labelled == 200 and entry.failed == 0
-    assert at_floor.target == "y <= 0 eV" and at_floor.at_floor is None
-    assert half.at_floor == (y[1] <= 0).mean()
+    assert at_floor.target == "y <= 0 eV" and 0 < at_floor.wrong_side == (y[0] > 0.01).mean()
+    assert half.wrong_side == (y[1] <= 0).mean()
 
 
 @pytest.mark.slow
@@ -145,6 +145,30 @@ def test_files(tmp_path):
     assert frame["id"].tolist() == ids.tolist()
     assert (tmp_path / "validation.png").stat().st_size > 10_000
     assert (tmp_path / "validation.json").is_file()
+
+
+@pytest.mark.slow
+def test_earlier_validation_is_read_and_drawn_again(tmp_path):
+    found = labelled([drawn(0.0, 20), drawn(0.5, 20)], tmp_path)
+    text = write_validation(found, tmp_path, None, 0.1, 0)
+    again = read_validation(tmp_path / "validation.parquet", box())
+    assert again.errors(0.1, 0) == found.errors(0.1, 0)
+    (tmp_path / "validation.png").unlink()
+    assert write_validation(again, tmp_path, None, 0.1, 0) == text
+    assert (tmp_path / "validation.png").is_file() and (tmp_path / "validation.pdf").is_file()
+
+
+def test_no_earlier_validation(tmp_path):
+    with pytest.raises(DatasetError, match=r"Expected the validation\.parquet"):
+        read_validation(tmp_path / "validation.parquet", box())
+
+
+@pytest.mark.slow
+def test_property_without_a_floor_has_no_wrong_side(tmp_path):
+    one = drawn(0.5, 10)
+    free = table(0.5, one.designs, one.mean[:, 0], one.std[:, 0], Property("y", "eV"))
+    [entry] = labelled([free], tmp_path).errors(0.1, 0)
+    assert entry.wrong_side is None and entry.wrong_side_interval is None
 
 
 @pytest.mark.slow

@@ -33,6 +33,14 @@ def everything(folder: Path, text: str) -> str:
     return written(folder, [Section(text, text, [picture(folder, text)], [table])], {text: {"inner": [text, None]}})
 
 
+def test_rounding_errors_are_zero():
+    """Beside numbers of their column; alone a small number is one."""
+    table = Table(
+        "", ["stage", "error", "alone"], [["sampled", 0.2, 3e-9], ["localized", -2.384e-07, None], ["both", 1e-5, "text"]]
+    )
+    assert table.shown == [["sampled", 0.2, 3e-9], ["localized", 0.0, None], ["both", 1e-5, "text"]]
+
+
 def test_user_text_is_escaped(tmp_path):
     page = everything(tmp_path, HOSTILE)
     assert "<script" not in page and "&lt;script" in page and "&amp; &#34;quoted&#34;" in page

@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 
 from matdesinne.exploration.designs import Exploration
-from matdesinne.exploration.transitions.figures import structure_pairs, write_structures
+from matdesinne.exploration.transitions.figures import _magnified, draw_structures, structure_pairs, write_structures
 from matdesinne.exploration.transitions.search import small_transitions
 from matdesinne.exploration.transitions.section import find_transitions, transitions_section
 from matdesinne.exploration.transitions.transition import Levels, Transitions
@@ -80,6 +80,19 @@ def test_table_holds_every_transition(drawn):
     assert np.sqrt((changes**2).sum(axis=0)) == pytest.approx(table["size"], abs=1e-6)
     knobs = np.array(table["knobs"])
     assert (changes[1][knobs == "x1"] == 0).all() and (changes[0][knobs == "x2"] == 0).all()
+
+
+@pytest.mark.slow
+def test_small_changes_are_drawn_many_times_as_large(pairs, tmp_path):
+    """Also from corners of the box, where the larger change would leave no cell."""
+    prototype = load_part("prototype")
+    for row in range(len(pairs)):
+        seen, factor = _magnified(pairs, row, prototype)
+        gamma = pairs.before[row, 5].item() + factor * (pairs.after[row, 5] - pairs.before[row, 5]).item()
+        assert seen.cell.angles()[2] == pytest.approx(gamma, abs=1e-3)
+        assert factor == round(0.4 / pairs.size[row].item()) or row < 2
+    picture = draw_structures(pairs, prototype, tmp_path)
+    assert picture.path.stat().st_size > 10_000 and picture.path.with_suffix(".pdf").is_file()
 
 
 def test_section(drawn):
