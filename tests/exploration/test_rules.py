@@ -45,7 +45,7 @@ def test_tables_carry_units(tmp_path, undrawn):
 
 @pytest.mark.slow
 def test_strongest_knob_is_named(tmp_path, undrawn):
-    assert "gamma moves band_gap most: by 2.4" in design_rules_section(explored(crystal(), tmp_path, [1.0]), None).text
+    assert "γ moves the band gap most: by 2.4" in design_rules_section(explored(crystal(), tmp_path, [1.0]), None).text
 
 
 def curve(folder, parameter: str, name: str) -> torch.Tensor:

@@ -28,8 +28,8 @@ def test_table_says_what_changes(tmp_path, flat, undrawn):
     section = close_pairs_section(Exploration(tables, surrogate, None, tmp_path, 0))
     [table] = section.tables
     best = dict(zip(table.heads, table.rows[0], strict=True))
-    assert best["change of b [angstrom]"] == pytest.approx(0.01, abs=1e-5)
-    assert best["change of electric field [V/angstrom]"] == 0
+    assert best["change of b [Å]"] == pytest.approx(0.01, abs=1e-5)
+    assert best["change of electric field [V/Å]"] == 0
     assert best["distance [half-widths]"] == pytest.approx(0.01 / 0.632, rel=1e-3)
     assert best["second band gap [eV]"] - best["first band gap [eV]"] == pytest.approx(-0.02, abs=1e-5)
 
