@@ -45,7 +45,7 @@ def draw_validation(
     _draw_labels(left, known)
     _draw_ratios(right, known)
     if prototype is not None:
-        axes = np.atleast_1d(bottom[0].subplots(1, count))
+        axes = list(bottom[0].subplots(1, count, squeeze=False)[0])
         for number, (candidates, y) in enumerate(known):
             _draw_examples(axes[_EXAMPLES * number :][:_EXAMPLES], candidates, y, prototype)
         bottom[0].legend(handles=atom_handles(prototype.symbols), loc="outside lower center", ncols=9, frameon=False)

@@ -81,7 +81,7 @@ def draw_vectors(atoms: ase.Atoms, axis: Axes) -> None:
         _draw_arrow(axis, start, end, "black")
         middle, aside = (start + end) / 2, np.array([end[1] - start[1], start[0] - end[0]]) / np.linalg.norm(end - start)
         place = middle + 0.45 * aside * (1 if name == "a" else -1)
-        axis.text(*place, name, ha="center", va="center", style="italic", fontsize=12)
+        axis.text(place[0], place[1], name, ha="center", va="center", style="italic", fontsize=12)
 
 
 def draw_angles(atoms: ase.Atoms, axis: Axes, radius: float = 1.7) -> None:
@@ -93,7 +93,7 @@ def draw_angles(atoms: ase.Atoms, axis: Axes, radius: float = 1.7) -> None:
         arc = (np.sin((1 - fraction) * angle) * unit[i] + np.sin(fraction * angle) * unit[j]) / np.sin(angle)
         axis.plot(*_project(radius * arc).T, color=BLUE, linewidth=1.2, zorder=4)
         place = _project((0.55 if name == "gamma" else 1.35) * radius * arc[15:16])[0]
-        axis.text(*place, printed_name(name), ha="center", va="center", color=BLUE, fontsize=12, zorder=5)
+        axis.text(place[0], place[1], printed_name(name), ha="center", va="center", color=BLUE, fontsize=12, zorder=5)
 
 
 def draw_field(atoms: ase.Atoms, axis: Axes, field: float, color: str = VERMILLION, side: int = 1) -> None:
@@ -106,7 +106,7 @@ def draw_field(atoms: ase.Atoms, axis: Axes, field: float, color: str = VERMILLI
         half = np.array([0.0, 2.0 * field])
         _draw_arrow(axis, middle - half, middle + half, color)
     text, place = f"field\n{field:+.2f} V/Å".replace("-", "−"), middle + np.array([0.4 * side, 0.0])
-    axis.text(*place, text, color=color, ha="left" if side > 0 else "right", va="center", fontsize=8)
+    axis.text(place[0], place[1], text, color=color, ha="left" if side > 0 else "right", va="center", fontsize=8)
 
 
 def _draw_arrow(axis: Axes, start: Float[np.ndarray, " 2"], end: Float[np.ndarray, " 2"], color: str) -> None:
