@@ -305,6 +305,14 @@ EXACT = Linear(SPACE, GAP, [[1.0, 1.0]])
 TARGET = Target.parse(0.5, GAP)
 
 
+def test_report_prints_rounding_errors_as_zero():
+    """An exact surrogate and Newton's projection leave what float32 rounds."""
+    run = InverseDesign(parts()[0], EXACT, All([]), Newton(1e-7)).run(0.5, 50, seeded())
+    assert 0 < run.candidates.error.mean() < 1e-6
+    *_, localized, _ = run.report().splitlines()
+    assert localized.split()[0] == "localized" and localized.endswith("mean |band_gap - target| 0 eV")
+
+
 def refined(designs: torch.Tensor, *settings: object):
     return Refinement(EXACT, *settings).refine(designs, TARGET)
 
