@@ -24,6 +24,8 @@ from matdesinne.targets import Property
 
 _SMALLEST_NOISE = 1e-6
 """Variance of the noise in standardised units, which also keeps the covariance of the rows positive definite."""
+_JITTERS = (1e-9, 1e-8, 1e-7, 1e-6)
+"""Added variances, in shares of that of the process, that are tried where the covariance is not positive definite."""
 _MOST_ROWS = 5000
 _RAW_START = -4.0
 """Start of the unconstrained variance of the noise: 0.018 in standardised units."""
@@ -163,7 +165,13 @@ class GPSurrogate(Surrogate):
 
     def _factor(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "dy n n"]:
         covariance = self._covariance(features, features)
-        return torch.linalg.cholesky(covariance + torch.diag_embed(self.noise.unsqueeze(1).expand(covariance.shape[:2])))
+        covariance = covariance + torch.diag_embed(self.noise.unsqueeze(1).expand(covariance.shape[:2]))
+        for share in (0.0, *_JITTERS):  # rounding of a large, smooth process can exceed the noise
+            jitter = share * self.raw_scale.exp()[:, None, None] * torch.eye(len(features)).to(covariance)
+            factor, failed = torch.linalg.cholesky_ex(covariance + jitter if share else covariance)
+            if not failed.any():
+                return factor
+        return torch.linalg.cholesky(covariance)  # raises the error
 
     def _posterior(self) -> _Posterior:
         """Computed once where the parameters rest."""
