@@ -26,6 +26,8 @@ _SMALLEST_NOISE = 1e-6
 """Variance of the noise in standardised units, which also keeps the covariance of the rows positive definite."""
 _JITTERS = (1e-9, 1e-8, 1e-7, 1e-6)
 """Added variances, in shares of that of the process, that are tried where the covariance is not positive definite."""
+_LARGEST_LOG_VARIANCE = math.log(1e4)
+"""Of the process, in standardised units: rows without noise would let it grow until rounding spoils the predictions."""
 _MOST_ROWS = 5000
 _RAW_START = -4.0
 """Start of the unconstrained variance of the noise: 0.018 in standardised units."""
@@ -114,7 +116,8 @@ class GPSurrogate(Surrogate):
         volume = factor.diagonal(dim1=1, dim2=2).log().sum() + 0.5 * math.log(2 * math.pi) * values.numel()
         prior = self._noise_prior.log_prob(self.noise.float()).sum()
         prior = prior + self.correlation.lengthscale_prior.log_prob(self.correlation.lengthscale.float()).sum()
-        return ((fit + volume - prior) / values.numel()).float()
+        excess = (self.raw_scale - _LARGEST_LOG_VARIANCE).clamp_min(0.0).square().sum()
+        return ((fit + volume - prior) / values.numel() + excess).float()
 
     @property
     def noise(self) -> Float[Tensor, " dy"]:
