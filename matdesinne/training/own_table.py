@@ -37,7 +37,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.reporting.accuracy import Accuracy
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Target
-from matdesinne.training.progress import Progress
+from matdesinne.training.progress import TimeEstimate
 from matdesinne.training.runs import describe_training
 
 _LOGGER = logging.getLogger(__name__)
@@ -134,11 +134,11 @@ def synthetic_words(dimension: int) -> list[str]:
 
 
 def stop_when_on_target(accuracy: Sequence[Accuracy], share: float) -> list[Callback]:
-    """Callbacks that log the epochs and end a training when samples are nearer to their targets than a share of the error."""
+    """Callbacks that estimate the time, and end a training when samples are nearer to their targets than a share of the error."""
     if len(accuracy) != 1:  # each property has a metric of its own
-        return [Progress()]
+        return [TimeEstimate()]
     limit = share * accuracy[0].mae
-    return [Progress(), EarlyStopping("val/target_mae", patience=1000, stopping_threshold=limit, check_finite=False)]
+    return [TimeEstimate(), EarlyStopping("val/target_mae", patience=1000, stopping_threshold=limit, check_finite=False)]
 
 
 def tolerances(config: DictConfig, accuracy: Sequence[Accuracy], space: DesignSpace) -> tuple[list[float], list[float]]:
