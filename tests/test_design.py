@@ -170,7 +170,7 @@ def train(folder, *words: str) -> str:
 
 @pytest.mark.slow
 def test_the_log_of_a_training_on_a_few_rows(tmp_path):
-    """Eleven steps on 96 rows leave samples that are no better than the prior: a warning. Nothing else warns; epochs are shown."""
+    """Eleven steps on 96 rows leave samples that are no better than the prior: a warning, the only one. Epochs are shown."""
     said = train(write_table(tmp_path), "data.synthetic=null")
     assert "The training of MDN takes 11 steps, too few to learn from 96 rows" in said
     assert "Epoch 11 of 11: " in said and "val/target_mae" in said

@@ -444,7 +444,7 @@ def test_cells_without_a_volume_are_dropped(tmp_path):
     with pytest.raises(EmptyResultError, match="the angles of a cell enclose a volume rejects"):
         moved.refine(start, Target.parse(-1e4, surrogate.properties))
     run = moved.refine(start, Target.parse([0.0, 20.0], surrogate.properties))
-    assert 0 < len(run.candidates) and enclose_volume(run.candidates.designs[:, :6]).all()
+    assert len(run.candidates) > 0 and enclose_volume(run.candidates.designs[:, :6]).all()
     write_extxyz(run.candidates, surrogate.prototype, tmp_path / "candidates.extxyz")
     flat = torch.tensor([[3.0, 3.0, 12.0, 60.0, 60.0, 130.0, 0.0]])
     kept = moved.refine(torch.cat([flat, start]), Target.parse([-1e9, 1e9], surrogate.properties)).stages["selected"]

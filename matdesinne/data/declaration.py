@@ -211,10 +211,11 @@ def _mixtures(columns: Mapping[tuple[str, str], Sequence[float]]) -> list[tuple[
 def _constant_sum(columns: Sequence[Sequence[float]]) -> float | None:
     """The sum, if it is the same in every row but for rounding, and every column varies by much more than that."""
     sums = [math.fsum(row) for row in zip(*columns, strict=True)]
-    total = float(f"{sum(sums) / len(sums):.6g}")
-    allowed = 0.5 * SUM_ROUNDING * total
-    varies = all(max(column) - min(column) > 20 * allowed for column in columns)
-    return total if varies and max(abs(each - total) for each in sums) <= allowed else None
+    allowed = SUM_ROUNDING * abs(sums[0])
+    if any(max(column) - min(column) < 10 * allowed for column in columns):
+        return None
+    roundest = (float(f"{sum(sums) / len(sums):.{digits}g}") for digits in (1, 2, 3, 4, 6))
+    return next((total for total in roundest if max(abs(each - total) for each in sums) < 0.9 * allowed), None)
 
 
 def _numbers(column: pandas.Series) -> list[float] | None:

@@ -134,7 +134,7 @@ def synthetic_words(dimension: int) -> list[str]:
 
 
 def stop_when_on_target(accuracy: Sequence[Accuracy], share: float) -> list[Callback]:
-    """Callbacks that estimate the time, and end a training when samples are nearer to their targets than a share of the error."""
+    """Callbacks that estimate the time, and end a training when samples are nearer to targets than a share of the error."""
     if len(accuracy) != 1:  # each property has a metric of its own
         return [TimeEstimate()]
     limit = share * accuracy[0].mae

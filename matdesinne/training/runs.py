@@ -194,7 +194,7 @@ def _warn_of_few_steps(model: DesignModule, data: DesignDataModule) -> None:
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
-    """The callbacks of a configuration group, by their names, none of ``null``; without a terminal epochs go to the log, too."""
+    """The callbacks of a configuration group, by their names, none of ``null``; without a terminal epochs are logged, too."""
     stated = [instantiate(callback) for callback in (config.get("callbacks") or {}).values()]
     return stated if sys.stdout.isatty() else [*stated, EpochLines()]
 
