@@ -82,13 +82,13 @@ class Constraints:
     def snap(self, x: Float[Tensor, "*n dx"]) -> Float[Tensor, "*n dx"]:
         """Return the nearest allowed design of each."""
         low, high = self._bounds(x)
-        x = torch.minimum(torch.maximum(x, low), high)
+        near = torch.minimum(torch.maximum(self.onto_sums(x), low), high)
         for i in self.levels:
-            x[..., i] = self._two_nearest(x[..., i], i)[0]
+            near[..., i] = self._two_nearest(x[..., i], i)[0]
         for columns in self.categories.values():
             allowed = x[..., columns].masked_fill(high[columns] == 0, -torch.inf)
-            x[..., columns] = functional.one_hot(allowed.argmax(dim=-1), len(columns)).to(x)
-        return self.onto_sums(x)
+            near[..., columns] = functional.one_hot(allowed.argmax(dim=-1), len(columns)).to(x)
+        return near
 
     def onto_sums(self, x: Float[Tensor, "*n dx"]) -> Float[Tensor, "*n dx"]:
         """Shift the parameters of each mixture to their sum, within the bounds."""

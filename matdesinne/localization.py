@@ -36,8 +36,8 @@ class _Region(NamedTuple):
 
     def clamp(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         """The nearest designs inside."""
-        x = x.clamp(self.lower, self.upper)
-        return self.constraints.onto_sums(x) if self.constraints.mixtures else x
+        x = self.constraints.onto_sums(x) if self.constraints.mixtures else x
+        return x.clamp(self.lower, self.upper)
 
 
 class LocalizedDesigns(NamedTuple):
@@ -68,6 +68,8 @@ class Localizer(ABC):
         constraints = candidates.space.constraints
         if not constraints or len(candidates) == 0:
             return self._moved(candidates, surrogate)
+        if not constraints.free().any():  # every sample is an allowed design, and nothing is left to move
+            return replace(candidates, stage="localized")
         relaxed = self._moved(candidates, surrogate, constraints.free(between_levels=True))
         first, *others = constraints.neighbours(relaxed.designs)
         found = self._moved(replace(candidates, designs=first), surrogate, constraints.free())

@@ -76,7 +76,7 @@ def mixed_table(folder) -> None:
         temperature, oxide, nitride = source.uniform(300, 500), source.uniform(0, 0.8), source.uniform(0, 0.6)
         carbide = 1 - oxide - nitride
         if carbide >= 0.1:
-            y = hardness(temperature, layers, solvent, oxide, nitride, carbide)
+            y = hardness(temperature, layers, solvent, oxide, nitride, carbide) + source.gauss(0, 0.1)
             lines.append(f"{temperature},{layers},{solvent},{oxide:.4f},{nitride:.4f},{carbide:.4f},{y}")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
 

@@ -124,6 +124,11 @@ class GPSurrogate(Surrogate):
         """Variance of the noise in standardised units."""
         return self._positive.transform(self.raw_noise)
 
+    @property
+    def _variance(self) -> Float[Tensor, " dy"]:
+        """Variance of the process in standardised units; a step of the search may go where it would overflow."""
+        return self.raw_scale.clamp_max(2 * _LARGEST_LOG_VARIANCE).exp()
+
     def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "1 n dy"]:
         """The mean of the process, in physical units."""
         _, mean = self._cross_and_mean(features, self._posterior())
@@ -134,7 +139,7 @@ class GPSurrogate(Surrogate):
         known = self._posterior()
         cross, mean = self._cross_and_mean(features, known)
         explained = torch.linalg.solve_triangular(known.factor, cross.mT, upper=False).square().sum(dim=1)
-        variance = (self.raw_scale.exp().unsqueeze(1) - explained).clamp_min(0.0) + self.noise.unsqueeze(1)
+        variance = (self._variance.unsqueeze(1) - explained).clamp_min(0.0) + self.noise.unsqueeze(1)
         scale = self.target_scale.std
         return torch.stack([self.target_scale.inverse(mean.T.to(features)), variance.sqrt().T.to(features) * scale])
 
@@ -164,13 +169,13 @@ class GPSurrogate(Surrogate):
     def _covariance(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "dy n m"]:
         count = len(self.properties)
         rows = (part.expand(count, *part.shape) for part in (first, second))
-        return self.raw_scale.exp()[:, None, None] * self.correlation(*rows).to_dense()
+        return self._variance[:, None, None] * self.correlation(*rows).to_dense()
 
     def _factor(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "dy n n"]:
         covariance = self._covariance(features, features)
         covariance = covariance + torch.diag_embed(self.noise.unsqueeze(1).expand(covariance.shape[:2]))
         for share in (0.0, *_JITTERS):  # rounding of a large, smooth process can exceed the noise
-            jitter = share * self.raw_scale.exp()[:, None, None] * torch.eye(len(features)).to(covariance)
+            jitter = share * self._variance[:, None, None] * torch.eye(len(features)).to(covariance)
             factor, failed = torch.linalg.cholesky_ex(covariance + jitter if share else covariance)
             if not failed.any():
                 return factor
