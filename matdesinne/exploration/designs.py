@@ -110,7 +110,7 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
 def _limits(config: DictConfig) -> tuple[Selection, list[float] | float]:
     """The selection, and the largest error of a candidate: as given, else relative to what the run knows of its surrogate."""
     accuracy = read_accuracy(run_folder(config.run))
-    if config.selection is not None:
+    if config.get("selection") is not None:
         selection = instantiate(config.selection, _convert_="all")
     else:
         selection = All([InsideSpace(), Tolerance([_TOLERANCE * entry.std for entry in accuracy] or _TOLERANCE)])
