@@ -436,7 +436,7 @@ def test_cells_without_a_volume_are_dropped(tmp_path):
     """A target far outside sends all angles to the corner where they enclose none; the files of the others can be written."""
     space = load_part("space")
     wide = [replace(p, lower=60.0, upper=150.0) if p.unit == "degree" else p for p in space.parameters]
-    surrogate = Linear(replace(space, parameters=wide), GAP, [[0.0, 0.0, 0.0, 1.0, 1.0, -1.0, 0.0]]).eval()
+    surrogate = Linear(replace(space, parameters=wide), [prop("band_gap")], [[0.0, 0.0, 0.0, 1.0, 1.0, -1.0, 0.0]]).eval()
     surrogate.prototype = load_part("prototype")
     start = surrogate.space.sample(200, seeded())
     start = start[enclose_volume(start[:, :6])]
