@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["Constraints", "shift_to_sum"]
+__all__ = ["SUM_ROUNDING", "Constraints", "shift_to_sum"]
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from matdesinne.errors import ConfigError
+from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.parameters import Mixture, Parameter
 
+SUM_ROUNDING = 2e-3
+"""Relative error of the sum of a mixture in a table, whose entries are rounded."""
 _BISECTIONS = 60
 _FLIPPED = 3
 """Discrete parameters whose second nearest value is tried, too: those that are nearest to the middle between two."""
@@ -154,6 +156,31 @@ class Constraints:
             inside = ((other >= low[columns]) & (other <= high[columns])).all(dim=1, keepdim=True)
             moved[:, columns] = torch.where(inside, other, x[:, columns])
         return moved
+
+    def checked(self, x: Float[Tensor, "n dx"], ids: Int[Tensor, " n"], source: str) -> Float[Tensor, "n dx"]:
+        """Return the designs of a table without its rounding, which may spoil the sums of mixtures.
+
+        Raises:
+            DatasetError: naming source, columns and first bad row, for a wrong sum, or a value that is not allowed.
+        """
+        for columns, total in self.mixtures:
+            sums, names = x[:, columns].double().sum(dim=1), ", ".join(self.parameters[i].name for i in columns)
+            if (wrong := (sums - total).abs() > SUM_ROUNDING * abs(total)).any():
+                row = int(wrong.nonzero()[0, 0])
+                raise DatasetError(
+                    f"Expected {names} that add up to {total:g} in {source}, got {sums[row]:g} in row {int(ids[row])}: correct "
+                    "the row or the mixture."
+                )
+        near, (low, high) = self.snap(x), self._bounds(x)
+        off = (near - x).abs() > 1e-4 * (high - low)
+        for i, values in self.levels.items():
+            if off[:, i].any():
+                row, known = int(off[:, i].nonzero()[0, 0]), ", ".join(f"{value:g}" for value in values[:20])
+                raise DatasetError(
+                    f"Expected {self.parameters[i].name} out of {known} in {source}, "
+                    f"got {x[row, i]:g} in row {int(ids[row])}: correct the row, or the values of the parameter."
+                )
+        return near
 
     def _bounds(self, x: Tensor) -> tuple[Float[Tensor, " dx"], Float[Tensor, " dx"]]:
         return x.new_tensor([p.lower for p in self.parameters]), x.new_tensor([p.upper for p in self.parameters])

@@ -276,17 +276,13 @@ class DesignSpace:
             table[name] = ("", [self.labels[name][i] for i in chosen])
         for i, parameter in enumerate(self.parameters):
             if not parameter.category:
-                rounded = parameter.values or any(i in numbers for numbers, _ in self.constraints.mixtures)
-                table[parameter.name] = (parameter.unit, (exact if rounded else x)[:, i].tolist())
+                table[parameter.name] = (parameter.unit, exact[:, i].tolist())
         return {name: table[name] for name in self.columns}
 
     def from_columns(self, table: Mapping[str, Sequence[float] | Sequence[str]]) -> Float[Tensor, "n dx"]:
         """Read what `to_columns` gave, without the units."""
-        found = [
-            torch.tensor([entry == p.label for entry in table[p.category]] if p.category else list(table[p.name]))
-            for p in self.parameters
-        ]
-        return torch.stack([column.to(torch.get_default_dtype()) for column in found], dim=-1)
+        found = ([e == p.label for e in table[p.category]] if p.category else list(table[p.name]) for p in self.parameters)
+        return torch.stack([torch.tensor(column, dtype=torch.get_default_dtype()) for column in found], dim=-1)
 
     def to_dict(self) -> dict[str, list[object]]:
         """Return plain containers for checkpoints and JSON; infinite bounds and empty fields are left out."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from matdesinne.data.table import SUM_ROUNDING, read_frame
+from matdesinne.constraints import SUM_ROUNDING
+from matdesinne.data.table import read_frame
 from matdesinne.errors import DatasetError
 from matdesinne.files import write_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SUM_ROUNDING", "DesignTable", "Split", "check_table", "read_frame", "read_numbers", "to_numbers"]
+__all__ = ["DesignTable", "Split", "check_table", "read_frame", "read_numbers", "to_numbers"]
 
 import math
 import warnings
@@ -23,10 +23,6 @@ from matdesinne.targets import Property
 
 if TYPE_CHECKING:
     import pandas
-
-
-SUM_ROUNDING = 2e-3
-"""Relative error of the sum of a mixture in a table, whose entries are rounded."""
 
 
 @dataclass(frozen=True)
@@ -166,30 +162,7 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
                 f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: "
                 "nothing can be learnt from it."
             )
-    return replace(table, x=_allowed(table, space, source)) if space.constraints else table
-
-
-def _allowed(table: DesignTable, space: DesignSpace, source: str) -> Float[Tensor, "n dx"]:
-    """The designs without the rounding of a table, which may spoil the sums of mixtures; see `check_table`."""
-    for columns, total in space.constraints.mixtures:
-        sums, names = table.x[:, columns].double().sum(dim=1), [space.names[i] for i in columns]
-        if (wrong := (sums - total).abs() > SUM_ROUNDING * abs(total)).any():
-            row = int(wrong.nonzero()[0, 0])
-            raise DatasetError(
-                f"Expected {', '.join(names)} that add up to {total:g} in {source}, got {sums[row]:g} in row "
-                f"{int(table.ids[row])}: correct the row or the mixture."
-            )
-    x = space.snap(table.x)
-    off = (x - table.x).abs() > 1e-4 * space.half_width
-    for i in space.constraints.levels:
-        if off[:, i].any():
-            row = int(off[:, i].nonzero()[0, 0])
-            known = ", ".join(f"{value:g}" for value in space.parameters[i].values[:20])
-            raise DatasetError(
-                f"Expected {space.names[i]} out of {known} in {source}, got {table.x[row, i]:g} in row {int(table.ids[row])}: "
-                "correct the row, or the values of the parameter."
-            )
-    return x
+    return replace(table, x=space.constraints.checked(table.x, table.ids, source)) if space.constraints else table
 
 
 def read_numbers(
