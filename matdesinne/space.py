@@ -194,9 +194,7 @@ class DesignSpace:
             if name in bounds or name in fixed:
                 labels = {self.parameters[i].label: self.parameters[i].name for i in numbers}
                 if str(fixed.get(name)) not in labels:
-                    raise ConfigError(
-                        f"Expected one of {list(labels)} for {name}, got another: use e.g. fixed={{{name}: LABEL}}."
-                    )
+                    raise ConfigError(f"Expected one of {list(labels)}, got another: use fixed={{{name}: LABEL}}.")
                 columns |= {column: float(label == str(fixed[name])) for label, column in labels.items()}
         return dict(bounds), {**{name: value for name, value in fixed.items() if name not in self.labels}, **columns}
 
