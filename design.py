@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
     data = instantiate(settings.data, _convert_="all")
     surrogate = runs.trained_surrogate(settings, data)
     accuracy = runs.report_accuracy(folder, surrogate, data)
-    limits = own_table.tolerances(config, accuracy)
+    limits = own_table.tolerances(config, accuracy, data.space)
     if not own_table.is_trained(folder, settings, data):
         model = build_module(settings.model, data)
         callbacks = own_table.stop_when_on_target(accuracy, config.enough)

@@ -6,6 +6,7 @@ __all__ = ["Candidates", "read_candidates"]
 
 import itertools
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +23,10 @@ from matdesinne.targets import Property, Target
 
 if TYPE_CHECKING:
     import pyarrow
+
+_LOGGER = logging.getLogger(__name__)
+_EQUAL = 1e-4
+"""Designs are equal where no parameter differs by more than about this many half-widths of the box."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Candidates:
 
     def __post_init__(self) -> None:
         """Check that the columns of the table have distinct names."""
-        names = [*self.space.names, "stage", *self._target_columns()]
+        names = [*self.space.names, *self.space.labels, "stage", *self._target_columns()]
         names += [name for prop in self.properties for name in (prop.name, f"{prop.name}_std")]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -57,6 +62,22 @@ class Candidates:
         """Keep the rows of a mask, or of row numbers, and optionally give them a new stage."""
         return replace(self, designs=self.designs[rows], mean=self.mean[rows], std=self.std[rows], stage=stage or self.stage)
 
+    def distinct(self) -> Candidates:
+        """Keep one of equal designs, which there are where parameters have few allowed values; else all."""
+        if not self.space.constraints:
+            return self
+        _, group = torch.unique((self.space.to_unit(self.designs) / _EQUAL).round(), dim=0, return_inverse=True)
+        first = torch.full((int(group.max()) + 1,), len(self)).scatter_reduce(0, group, torch.arange(len(self)), "amin")
+        if len(first) < len(self):
+            _LOGGER.info(f"{len(self) - len(first):,} of {len(self):,} candidates repeat another one, and are dropped")
+        return self.take(first.sort().values)
+
+    def with_rows(self, rows: Int[Tensor, " m"], other: Candidates) -> Candidates:
+        """Put other candidates in the place of some rows."""
+        pairs = ((self.designs, other.designs), (self.mean, other.mean), (self.std, other.std))
+        designs, mean, std = (own.index_copy(0, rows, new) for own, new in pairs)
+        return replace(self, designs=designs, mean=mean, std=std)
+
     @property
     def error(self) -> Float[Tensor, "n dy"]:
         """Distance of each prediction to the target in the units of the properties; 0 inside an interval."""
@@ -68,9 +89,7 @@ class Candidates:
 
     def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
         """Return the table as ``{name: (unit, values)}``, in the order of the columns in files."""
-        table: dict[str, tuple[str, list[float] | list[str]]] = {}
-        for i, parameter in enumerate(self.space.parameters):
-            table[parameter.name] = (parameter.unit, self.designs[:, i].tolist())
+        table = self.space.to_columns(self.designs)
         for j, prop in enumerate(self.properties):
             edges = (self.target.values[j], self.target.lower[j], self.target.upper[j])
             for name, value in zip(self._target_columns()[3 * j : 3 * j + 3], edges, strict=True):
@@ -84,9 +103,9 @@ class Candidates:
         """Return the table with units in the metadata of the columns and space, properties and target in that of the schema."""
         import pyarrow
 
-        columns = self.columns()
+        columns, text = self.columns(), ["stage", *self.space.labels]
         fields = [
-            pyarrow.field(name, pyarrow.string() if name == "stage" else pyarrow.float64(), metadata={"unit": unit})
+            pyarrow.field(name, pyarrow.string() if name in text else pyarrow.float64(), metadata={"unit": unit})
             for name, (unit, _) in columns.items()
         ]
         declaration = {
@@ -126,10 +145,9 @@ class Candidates:
             declaration = json.loads(table.schema.metadata[b"matdesinne"])
             space = DesignSpace.from_dict(declaration["space"])
             properties = [Property(**entry) for entry in declaration["properties"]]
-            columns = (space.names, [prop.name for prop in properties], [f"{prop.name}_std" for prop in properties])
-            designs, mean, std = (
-                torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1) for names in columns
-            )
+            designs = space.from_columns({name: table[name].to_pylist() for name in space.columns})
+            columns = ([prop.name for prop in properties], [f"{prop.name}_std" for prop in properties])
+            mean, std = (torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1) for names in columns)
             target = Target.from_list(declaration["target"])
             return cls(space, properties, designs, target, mean, std, declaration["stage"])
         except Exception as error:  # the parsers may raise anything

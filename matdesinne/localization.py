@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
+from matdesinne.constraints import Constraints
 from matdesinne.errors import ConfigError
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
@@ -25,9 +26,18 @@ _JITTER = 1e-10
 """Squared slope below which a surrogate is taken as flat, in squared units of the property per half-width of the box."""
 
 
-class _Bounds(NamedTuple):
+class _Region(NamedTuple):
+    """Where designs may move: bounds, constraints, and the half-widths of the box, 0 of a parameter that is held."""
+
     lower: Float[Tensor, " dx"]
     upper: Float[Tensor, " dx"]
+    unit: Float[Tensor, " dx"]
+    constraints: Constraints
+
+    def clamp(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        """The nearest designs inside."""
+        x = self.constraints.onto_sums(x) if self.constraints.mixtures else x
+        return x.clamp(self.lower, self.upper)
 
 
 class LocalizedDesigns(NamedTuple):
@@ -41,8 +51,13 @@ class LocalizedDesigns(NamedTuple):
 class Localizer(ABC):
     """A search for f(x) = y* that starts at each candidate; rows do not influence each other. A subclass fills `_localize`.
 
-    The designs stay inside the bounds of the candidates' space, which may be narrower than the surrogate's.
+    The designs stay inside the bounds of the candidates' space, which may be narrower than the surrogate's. Where parameters
+    have allowed values, a design moves between these first; then it takes the nearest allowed ones, and goes on in its other
+    parameters. Where that does not reach the target, the second nearest values of some parameters are tried, too. Categories
+    stay what they are, since a surrogate has not seen what lies between two.
     """
+
+    tolerance: float = 0.0
 
     def localize(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
         """Move every candidate towards its target with the gradients of a surrogate, inside the bounds of its space.
@@ -50,17 +65,36 @@ class Localizer(ABC):
         The result has new predictions and stage ``"localized"``. Rows that did not converge are included; their error is larger
         than the tolerance.
         """
+        constraints = candidates.space.constraints
+        if not constraints or len(candidates) == 0:
+            return self._moved(candidates, surrogate)
+        if not constraints.free().any():  # every sample is an allowed design, and nothing is left to move
+            return replace(candidates, stage="localized")
+        relaxed = self._moved(candidates, surrogate, constraints.free(between_levels=True))
+        first, *others = constraints.neighbours(relaxed.designs)
+        found = self._moved(replace(candidates, designs=first), surrogate, constraints.free())
+        for designs in others:
+            [rows] = (found.error > self.tolerance).any(dim=1).nonzero(as_tuple=True)
+            trial = self._moved(replace(candidates, designs=designs).take(rows), surrogate, constraints.free())
+            better = trial.error.amax(dim=1) < found.error[rows].amax(dim=1)
+            found = found.with_rows(rows[better], trial.take(better))
+        return found
+
+    def _moved(self, candidates: Candidates, surrogate: Surrogate, free: Bool[Tensor, " dx"] | None = None) -> Candidates:
+        """Move candidates by the parameters that are free, all if omitted; this alone keeps no allowed values."""
         if len(candidates) == 0:
             return replace(candidates, stage="localized")
         edges = (candidates.space.lower, candidates.space.upper)
-        bounds = _Bounds(*(edge.to(surrogate.device, candidates.designs.dtype) for edge in edges))
+        unit = surrogate.scale.std if free is None else surrogate.scale.std * free.to(surrogate.device)
+        lower, upper = (edge.to(surrogate.device, candidates.designs.dtype) for edge in edges)
+        region = _Region(lower, upper, unit, candidates.space.constraints)
         parts = (rows.to(surrogate.device) for rows in candidates.designs.split(_CHUNK_ROWS))
-        chunks = [self._localize(rows, bounds, candidates.target, surrogate) for rows in parts]
+        chunks = [self._localize(rows, region, candidates.target, surrogate) for rows in parts]
         designs, mean, std = (torch.cat(columns).to(candidates.designs) for columns in zip(*chunks, strict=True))
         return replace(candidates, designs=designs, mean=mean, std=std, stage="localized")
 
     @abstractmethod
-    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         """Localize designs in physical units, all on the surrogate's device."""
 
 
@@ -84,9 +118,8 @@ class Newton(Localizer):
             )
         self.tolerance, self.steps, self.longest_step = tolerance, steps, longest_step
 
-    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        half_width = surrogate.scale.std
-        trial = x.clamp(*bounds)
+    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+        trial = region.clamp(x)
         unknown = x.new_full((len(x), len(surrogate.properties)), torch.nan)
         best = LocalizedDesigns(trial.clone(), unknown, unknown.clone())
         best_size, step = x.new_full((len(x),), torch.inf), torch.zeros_like(x)
@@ -100,11 +133,11 @@ class Newton(Localizer):
             for column, values in zip(best, (trial, prediction.mean, prediction.std), strict=True):
                 column[improved] = values[better]
             best_size[improved] = size[better]
-            jacobian = prediction.jacobian[better] * half_width
-            step[improved] = self._newton_step(trial[better], residual[better], jacobian, bounds)
+            jacobian = prediction.jacobian[better] * region.unit
+            step[improved] = self._newton_step(trial[better], residual[better], jacobian, region)
             step[rows[~better]] *= 0.5
             rows = rows[best_size[rows] > self.tolerance]
-            trial = (best.designs[rows] + half_width * step[rows]).clamp(*bounds)
+            trial = region.clamp(best.designs[rows] + region.unit * step[rows])
             # a step that is lost in rounding changes nothing, nor would a shorter one
             moving = (trial != best.designs[rows]).any(dim=1)
             rows, trial = rows[moving], trial[moving]
@@ -113,13 +146,15 @@ class Newton(Localizer):
         return best
 
     def _newton_step(
-        self, x: Float[Tensor, "n dx"], residual: Float[Tensor, "n dy"], jacobian: Float[Tensor, "n dy dx"], bounds: _Bounds
+        self, x: Float[Tensor, "n dx"], residual: Float[Tensor, "n dy"], jacobian: Float[Tensor, "n dy dx"], region: _Region
     ) -> Float[Tensor, "n dx"]:
-        step = _shortest_solution(jacobian, residual)
+        held = torch.zeros_like(x, dtype=torch.bool)
+        step = _shortest_solution(region.constraints.tangent(jacobian, region.unit, held), residual)
         # a held coordinate stays held, so each pass holds at least one more and the loop ends; fixed parameters are held first
-        while (held := ((x <= bounds.lower) & (step < 0)) | ((x >= bounds.upper) & (step > 0))).any():
+        while (leaving := ((x <= region.lower) & (step < 0)) | ((x >= region.upper) & (step > 0))).any():
+            held |= leaving
             jacobian = jacobian.masked_fill(held.unsqueeze(1), 0.0)
-            step = _shortest_solution(jacobian, residual)
+            step = _shortest_solution(region.constraints.tangent(jacobian, region.unit, held), residual)
         length = step.norm(dim=1, keepdim=True)
         return step * (self.longest_step / length.clamp_min(self.longest_step))
 
@@ -140,10 +175,9 @@ class GradientDescent(Localizer):
         _check(rate, steps)
         self.rate, self.steps = rate, steps
 
-    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        half_width = surrogate.scale.std
+    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         for _ in range(self.steps):
-            x = (x - self.rate * half_width * _gradient(x, target, surrogate, half_width)).clamp(*bounds)
+            x = region.clamp(x - self.rate * region.unit * _gradient(x, target, surrogate, region.unit))
         return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
@@ -171,10 +205,9 @@ class Adam(Localizer):
             )
         self.rate, self.steps, self.decay, self.tolerance = rate, steps, tuple(decay), tolerance
 
-    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        half_width = surrogate.scale.std
+    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         first, second = self.decay
-        x = x.clamp(*bounds)
+        x = region.clamp(x)
         rows = torch.arange(len(x), device=x.device)
         mean, square = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(self.steps):
@@ -184,12 +217,12 @@ class Adam(Localizer):
             rows = rows[far]
             if rows.numel() == 0:
                 break
-            gradient = 2 * torch.einsum("nj,nji->ni", residual[far], prediction.jacobian[far] * half_width)
+            gradient = 2 * torch.einsum("nj,nji->ni", residual[far], prediction.jacobian[far] * region.unit)
             mean[rows] = mean[rows].lerp(gradient, 1 - first)
             square[rows] = square[rows].lerp(gradient.square(), 1 - second)
             size = (square[rows] / (1 - second ** (step + 1))).sqrt() + 1e-8
             rate = 0.5 * self.rate * (1 + math.cos(math.pi * step / self.steps))
-            x[rows] = (x[rows] - rate * half_width * mean[rows] / (1 - first ** (step + 1)) / size).clamp(*bounds)
+            x[rows] = region.clamp(x[rows] - rate * region.unit * mean[rows] / (1 - first ** (step + 1)) / size)
         return LocalizedDesigns(x, *surrogate.predict_many(x))
 
 
@@ -216,9 +249,9 @@ class MeanGradientDescent(Localizer):
         self._count = len(candidates)
         return super().localize(candidates, surrogate)
 
-    def _localize(self, x: Float[Tensor, "n dx"], bounds: _Bounds, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
-        fixed = bounds.lower == bounds.upper
-        x = torch.where(fixed, bounds.lower, x)
+    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+        fixed = (region.lower == region.upper) | (region.unit == 0)
+        x = torch.where(region.lower == region.upper, region.lower, x)
         for _ in range(self.steps):
             x = x - self.rate / self._count * _gradient(x, target, surrogate).masked_fill(fixed, 0.0)
         return LocalizedDesigns(x, *surrogate.predict_many(x))

@@ -19,7 +19,7 @@ from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyRe
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder, save_network
-from matdesinne.selection import All, InsideSpace, Selection, Tolerance
+from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
@@ -120,11 +120,12 @@ class Refinement:
     ) -> None:
         self.surrogate = surrogate.eval()
         self.accurate_surrogate = None if accurate_surrogate is None else accurate_surrogate.eval()
-        self.selection = selection or All([InsideSpace(), Tolerance(0.5)])
+        volume = [] if surrogate.prototype is None else [EnclosesVolume()]
+        self.selection = All([selection or All([InsideSpace(), Tolerance(0.5)]), *volume])
         self.localization = localization
         self.accepted_error = accepted_error
         again = self.selection.rules_after_localization()
-        self.accepted = All() if accepted_error is None else All([InsideSpace(), Tolerance(accepted_error), *again])
+        self.accepted = All() if accepted_error is None else All([InsideSpace(), Tolerance(accepted_error), *volume, *again])
 
     def refine(
         self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
@@ -146,7 +147,8 @@ class Refinement:
         seconds["selected"] = time.perf_counter() - start
         if self.localization is not None:
             start = time.perf_counter()
-            candidates = self._select(self.localization.localize(candidates, self.surrogate), self.accepted, "localized")
+            moved = self.localization.localize(candidates, self.surrogate)
+            candidates = self._select(moved, self.accepted, "localized").distinct()
             stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
         if self.accurate_surrogate is not None:
             start = time.perf_counter()
@@ -154,7 +156,7 @@ class Refinement:
             mean, std = self.accurate_surrogate.predict_many(candidates.designs)
             candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
             candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
-            candidates = self._select(candidates, self.accepted, "refined")
+            candidates = self._select(candidates, self.accepted, "refined").distinct()
             stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
         return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()))
 

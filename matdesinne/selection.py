@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["All", "Expression", "InsideSpace", "Selection", "Spread", "Tolerance"]
+__all__ = ["All", "EnclosesVolume", "Expression", "InsideSpace", "Selection", "Spread", "Tolerance"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.expressions import Column, Columns, Rule
+from matdesinne.structures import CELL_PARAMETERS, enclose_volume
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Two values are equal when they differ by less than this fraction of the parameter's largest bound, or of the prediction."""
@@ -45,15 +46,28 @@ class Selection(ABC):
 
 
 class InsideSpace(Selection):
-    """Keeps designs inside the bounds."""
+    """Keeps designs inside the bounds, with allowed values and the sums of mixtures."""
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """Return true where every parameter is within its bounds."""
-        return candidates.space.contains(candidates.designs)
+        """Return true where the space allows the design."""
+        return candidates.space.allows(candidates.designs)
 
     def describe(self, candidates: Candidates) -> str:
         """Name the rule."""
         return "the rule that designs lie inside the bounds"
+
+
+class EnclosesVolume(Selection):
+    """Keeps crystals whose angles enclose a volume; without it no structure can be written."""
+
+    def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
+        """Return true where there is a volume."""
+        columns = [candidates.space.index(name) for name in CELL_PARAMETERS]
+        return enclose_volume(candidates.designs[:, columns])
+
+    def describe(self, candidates: Candidates) -> str:
+        """Name the rule."""
+        return "the rule that the angles of a cell enclose a volume"
 
 
 class Tolerance(Selection):

@@ -1,10 +1,9 @@
-"""The design space: named parameters with units, bounds and symmetries."""
+"""The design space: named parameters with units, bounds, constraints and symmetries."""
 
 from __future__ import annotations
 
-__all__ = ["DesignSpace", "Parameter", "Symmetry"]
+__all__ = ["Category", "DesignSpace", "Mixture", "Parameter", "Symmetry"]
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,7 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from matdesinne.constraints import Constraints
 from matdesinne.errors import ConfigError
+from matdesinne.parameters import Category, Mixture, Parameter, read_edges
 from matdesinne.symmetry import GroupElement, Symmetry, generate_group
 
 _EQUAL = 2e-6
@@ -21,67 +22,16 @@ _EQUAL = 2e-6
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One physical parameter of a design.
-
-    Args:
-        name: the field's term, e.g. ``"electric_field"``; it names the column of every table.
-        unit: e.g. ``"angstrom"``; ``"1"`` for a number without unit.
-        lower: ``-inf`` where there is none.
-        upper: ``inf`` where there is none; equal to `lower` for a fixed parameter.
-        reference: value in the unmodified material; strains are relative to it.
-    """
-
-    name: str
-    unit: str
-    lower: float = -math.inf
-    upper: float = math.inf
-    reference: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the name and the order of the bounds."""
-        if not self.name.isidentifier():
-            raise ConfigError(f"Expected a parameter name made of letters, digits and _, got {self.name!r}: rename it.")
-        if not self.lower <= self.upper:
-            raise ConfigError(
-                f"Expected lower <= upper for parameter {self.name!r}, got {self.lower} and {self.upper}: swap or widen them."
-            )
-
-    @property
-    def bounded(self) -> bool:
-        """Whether both bounds are finite."""
-        return math.isfinite(self.lower) and math.isfinite(self.upper)
-
-    def strain(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Relative deviation of values in `unit` from the reference, also of angles; not finite where the reference is 0."""
-        return (values - self.reference) / self.reference
-
-    def narrowed(self, lower: float | None, upper: float | None) -> Parameter:
-        """Return the parameter with bounds inside its own, rounded inwards to float32; see `DesignSpace.narrowed`."""
-        lower, upper = self.lower if lower is None else lower, self.upper if upper is None else upper
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (lower, upper))
-        if not (numbers and self.lower <= lower <= upper <= self.upper):
-            raise ConfigError(
-                f"Expected {self.lower:g} <= lower <= upper <= {self.upper:g} {self.unit} for {self.name}, got {lower!r} and "
-                f"{upper!r}: stay in the design space."
-            )
-        nearest = torch.tensor([lower, upper], dtype=torch.float32)
-        inwards = torch.nextafter(nearest, nearest.flip(0))
-        first, last = nearest.tolist()
-        first = first if first >= lower else float(inwards[0])
-        last = last if last <= upper else float(inwards[1])
-        return replace(self, lower=first, upper=max(first, last))
-
-
-@dataclass(frozen=True)
 class DesignSpace:
-    """The set of allowed designs: a box over named parameters, with its symmetry group.
+    """The set of allowed designs: a box over named parameters, constraints inside it, and its symmetry group.
 
     Args:
         parameters: in the order of the columns of every design tensor.
         symmetries: generators of the group of operations that leave the properties unchanged.
         order: all names in the order in which an autoregressive model draws them; those that determine the property given
             the others come last. Empty: the model determines the order from the data.
+        mixtures: parameters that add up to a total.
+        categories: each becomes one parameter for each of its labels, after the others.
 
     Example:
         >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
@@ -94,24 +44,35 @@ class DesignSpace:
     parameters: Sequence[Parameter]
     symmetries: Sequence[Symmetry] = ()
     order: Sequence[str] = ()
+    mixtures: Sequence[Mixture] = ()
+    categories: Sequence[Category] = ()
 
     def __post_init__(self) -> None:
-        """Check the names, and that the symmetries and the order use no others."""
+        """Check the names, and that the symmetries, the order and the mixtures use no others."""
+        one_hot = [column for category in self.categories for column in category.columns()]
+        object.__setattr__(self, "parameters", (*self.parameters, *one_hot))
+        object.__setattr__(self, "categories", ())
         object.__setattr__(self, "order", tuple(self.order))
         if self.order and sorted(self.order) != sorted(self.names):
             raise ConfigError(f"Expected an order of {list(self.names)}, got {list(self.order)}: name each once.")
-        object.__setattr__(self, "parameters", tuple(self.parameters))
         object.__setattr__(self, "symmetries", tuple(self.symmetries))
+        object.__setattr__(self, "mixtures", tuple(self.mixtures))
         if not self.parameters:
             raise ConfigError("Expected at least one parameter, got none: list the columns of a design.")
-        if len(set(self.names)) != len(self.names):
-            raise ConfigError(f"Expected distinct parameter names, got {list(self.names)}: rename the repeated one.")
+        names = [*self.names, *self.constraints.categories]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"Expected distinct parameter names, got {names}: rename the repeated one.")
         for symmetry in self.symmetries:
             for name, (_, source, _) in symmetry.substitutions.items():
                 if name not in self.names or source not in self.names:
                     raise ConfigError(
                         f"Expected a symmetry over {list(self.names)}, got {name!r} from {source!r}: correct the name."
                     )
+
+    @cached_property
+    def constraints(self) -> Constraints:
+        """What a design may be inside the bounds; false where it may be anything."""
+        return Constraints.of(self.parameters, self.mixtures)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -188,25 +149,57 @@ class DesignSpace:
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)
         return ((x >= lower - slack) & (x <= upper + slack)).all(dim=-1)
 
+    def allows(self, x: Float[Tensor, "*n dx"], tolerance: float = 1e-5) -> Bool[Tensor, "*n"]:
+        """Return a mask of the designs that `contains` holds for and that keep the constraints, up to the same error."""
+        inside = self.contains(x, tolerance)
+        return (
+            inside & ((x - self.snap(x)).abs() <= tolerance * self.half_width.to(x)).all(dim=-1) if self.constraints else inside
+        )
+
+    def snap(self, x: Float[Tensor, "*n dx"]) -> Float[Tensor, "*n dx"]:
+        """Return the nearest allowed design of each: with allowed values, one label of each category, and the sums of mixtures.
+
+        A space without constraints returns the designs as they are.
+
+        Example:
+            >>> space = DesignSpace([Parameter("p", "bar", values=[1, 2, 5])], categories=[Category("solvent", ["H2O", "DMF"])])
+            >>> space.snap(torch.tensor([[3.0, 0.4, 0.7]])).tolist()
+            [[2.0, 0.0, 1.0]]
+        """
+        return self.constraints.snap(x) if self.constraints else x
+
     def narrowed(
-        self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float] | None = None
+        self, bounds: Mapping[str, Sequence[float | None]] | None = None, fixed: Mapping[str, float | str] | None = None
     ) -> DesignSpace:
         """Return the part of the space within bounds ``[lower, upper]`` of some parameters, and with fixed values of others.
 
         A bound ``None`` is that of the space. A bound that is no float32 number is rounded inwards, so that designs in float32
-        satisfy the bound as it was given; a fixed value is rounded to the nearest one.
+        satisfy the bound as it was given; a fixed value is rounded to the nearest one. A category is fixed at a label.
 
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
         """
         parameters = list(self.parameters)
-        for name, edges in _read_edges(bounds or {}, fixed or {}).items():
+        for name, edges in read_edges(*self._without_categories(bounds or {}, fixed or {})).items():
             column = self.index(name)
             parameters[column] = parameters[column].narrowed(*edges)
         return replace(self, parameters=parameters)
 
+    def _without_categories(
+        self, bounds: Mapping[str, Sequence[float | None]], fixed: Mapping[str, float | str]
+    ) -> tuple[dict[str, Sequence[float | None]], dict[str, float | str]]:
+        """Fix the columns of a category where a label is given for it."""
+        columns: dict[str, float] = {}
+        for name, numbers in self.constraints.categories.items():
+            if name in bounds or name in fixed:
+                labels = {self.parameters[i].label: self.parameters[i].name for i in numbers}
+                if str(fixed.get(name)) not in labels:
+                    raise ConfigError(f"Expected one of {list(labels)}, got another: use fixed={{{name}: LABEL}}.")
+                columns |= {column: float(label == str(fixed[name])) for label, column in labels.items()}
+        return dict(bounds), {**{name: value for name, value in fixed.items() if name not in self.labels}, **columns}
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
-        """Draw designs in physical units uniformly from the box.
+        """Draw allowed designs in physical units, all equally likely.
 
         Raises:
             ConfigError: if a bound is infinite.
@@ -215,7 +208,16 @@ class DesignSpace:
             open_names = [p.name for p in self.parameters if not p.bounded]
             raise ConfigError(f"Expected finite bounds to sample uniformly, got none for {open_names}: declare them.")
         unit = torch.rand(count, self.dimension, generator=generator)
+        if self.constraints:
+            return self.constraints.sample(unit, generator)
         return self.lower + unit * (self.upper - self.lower)
+
+    def moved(self, x: Float[Tensor, "n dx"], step: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
+        """Move designs by steps in widths of the box, reflected at its faces; see `Constraints.moved` where there are some."""
+        width = self.upper - self.lower
+        unit = ((x - self.lower) / width + step).remainder(2.0)
+        moved = self.lower + width * torch.where(unit > 1, 2 - unit, unit)
+        return self.constraints.moved(x, step, moved) if self.constraints else moved
 
     def group(self) -> tuple[GroupElement, ...]:
         """All operations that the symmetries generate, the identity first."""
@@ -253,31 +255,45 @@ class DesignSpace:
         chosen = (inside.cumsum(dim=1) > number).int().argmax(dim=1)
         return images[torch.arange(len(x)), chosen]
 
-    def to_dict(self) -> dict[str, list]:
-        """Return plain containers for checkpoints and JSON; infinite bounds are left out."""
-        entries = [asdict(parameter).items() for parameter in self.parameters]
-        parameters = [{key: value for key, value in entry if value not in (-math.inf, math.inf)} for entry in entries]
-        symmetries = [asdict(symmetry) for symmetry in self.symmetries]
-        return {"parameters": parameters, "symmetries": symmetries, "order": list(self.order)}
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """The labels of each category, by its name."""
+        return {name: [self.parameters[i].label for i in columns] for name, columns in self.constraints.categories.items()}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a table of designs: a category is one column."""
+        return tuple(dict.fromkeys(parameter.category or parameter.name for parameter in self.parameters))
+
+    def to_columns(self, x: Float[Tensor, "n dx"]) -> dict[str, tuple[str, list[float] | list[str]]]:
+        """Return designs as ``{name: (unit, values)}``: categories as text, allowed values and sums in double precision."""
+        exact = self.snap(x.double()) if self.constraints else x
+        table: dict[str, tuple[str, list[float] | list[str]]] = {}
+        for name, numbers in self.constraints.categories.items():
+            chosen = exact[:, numbers].argmax(dim=1).tolist()
+            table[name] = ("", [self.labels[name][i] for i in chosen])
+        for i, parameter in enumerate(self.parameters):
+            if not parameter.category:
+                table[parameter.name] = (parameter.unit, exact[:, i].tolist())
+        return {name: table[name] for name in self.columns}
+
+    def from_columns(self, table: Mapping[str, Sequence[float] | Sequence[str]]) -> Float[Tensor, "n dx"]:
+        """Read what `to_columns` gave, without the units."""
+        found = ([e == p.label for e in table[p.category]] if p.category else list(table[p.name]) for p in self.parameters)
+        return torch.stack([torch.tensor(column, dtype=torch.get_default_dtype()) for column in found], dim=-1)
+
+    def to_dict(self) -> dict[str, list[object]]:
+        """Return plain containers for checkpoints and JSON; infinite bounds and empty fields are left out."""
+        plain: dict[str, list[object]] = {
+            "parameters": [parameter.to_dict() for parameter in self.parameters],
+            "symmetries": [asdict(symmetry) for symmetry in self.symmetries],
+            "order": list(self.order),
+        }
+        return {**plain, "mixtures": [asdict(mixture) for mixture in self.mixtures]} if self.mixtures else plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, list]) -> DesignSpace:
         """Rebuild what `to_dict` wrote."""
         parameters = [Parameter(**entry) for entry in plain["parameters"]]
-        return cls(parameters, [Symmetry(**entry) for entry in plain["symmetries"]], plain.get("order", ()))
-
-
-def _read_edges(
-    bounds: Mapping[str, Sequence[float | None]], fixed: Mapping[str, float]
-) -> dict[str, tuple[float | None, ...]]:
-    """Check the bounds of each parameter as a user writes them; a fixed value is both bounds."""
-    twice = sorted(set(bounds) & set(fixed))
-    if twice:
-        raise ConfigError(f"Expected bounds or a fixed value, got both for {twice}: drop one.")
-    for name, pair in bounds.items():
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ConfigError(f"Expected [lower, upper] for {name}, got {pair!r}: give two numbers, null to keep a bound.")
-    for name, value in fixed.items():
-        if value is None:
-            raise ConfigError(f"Expected a number to fix {name} at, got none: give one, or drop it.")
-    return {name: tuple(pair) for name, pair in bounds.items()} | {name: (value, value) for name, value in fixed.items()}
+        mixtures = [Mixture(**entry) for entry in plain.get("mixtures", ())]
+        return cls(parameters, [Symmetry(**entry) for entry in plain["symmetries"]], plain.get("order", ()), mixtures)

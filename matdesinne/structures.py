@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CELL_PARAMETERS", "Prototype", "cell_vectors", "write_extxyz"]
+__all__ = ["CELL_PARAMETERS", "Prototype", "cell_vectors", "enclose_volume", "write_extxyz"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
@@ -84,14 +84,19 @@ def cell_vectors(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
+def enclose_volume(parameters: Float[Tensor, "n 6"]) -> Bool[Tensor, " n"]:
+    """Whether the angles of each cell enclose a volume; lattice parameters in the order of `CELL_PARAMETERS`."""
+    cosines = torch.deg2rad(parameters[:, 3:].double()).cos()
+    return 1 - cosines.square().sum(dim=1) + 2 * cosines.prod(dim=1) > 0
+
+
 def _checked_cells(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
     """Compute `cell_vectors` to 1e-12 angstrom, so that a right angle gives an exact 0.
 
     Raises:
         ConfigError: if the angles of a design enclose no volume.
     """
-    cosines = torch.deg2rad(parameters[:, 3:]).cos()
-    flat = 1 - cosines.square().sum(dim=1) + 2 * cosines.prod(dim=1) <= 0
+    flat = ~enclose_volume(parameters)
     if flat.any():
         example = parameters[flat][0, 3:].tolist()
         raise ConfigError(

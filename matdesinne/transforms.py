@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from matdesinne.space import DesignSpace
@@ -52,7 +52,8 @@ class DesignTransform(nn.Module):
     r"""Maps the design space to R^d: bounded parameters by the normal quantile, the others by standardisation.
 
     For a bounded parameter :math:`u = \Phi^{-1}((x - l) / (h - l))`. A uniform prior on the box becomes the standard normal
-    distribution, and no sample can leave the box. The bounds are buffers.
+    distribution, and no sample can leave the box. The bounds are buffers. The last parameter of a mixture follows from the
+    others: its u is 0.
     """
 
     lower: Tensor
@@ -66,6 +67,7 @@ class DesignTransform(nn.Module):
         self.register_buffer("lower", torch.where(bounded, space.lower, torch.zeros_like(space.lower)))
         self.register_buffer("upper", torch.where(bounded, space.upper, torch.ones_like(space.upper)))
         self.standardize = Standardizer(space.dimension)
+        self.mixtures = space.constraints.mixtures
 
     def fit(self, x: Float[Tensor, "n dx"]) -> None:
         """Compute the scales of the unbounded parameters from designs in physical units."""
@@ -74,19 +76,30 @@ class DesignTransform(nn.Module):
     def forward(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         """Map designs in physical units to R^d."""
         unit = ((x - self.lower) / (self.upper - self.lower)).clamp(_EDGE, 1 - _EDGE)
-        return torch.where(self.bounded, torch.special.ndtri(unit), self.standardize(x))
+        u = torch.where(self.bounded, torch.special.ndtri(unit), self.standardize(x))
+        return u.masked_fill(self._following(), 0.0) if self.mixtures else u
 
     def inverse(self, u: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
         """Map R^d to designs in physical units, inside the bounds."""
         boxed = self.lower + (self.upper - self.lower) * torch.special.ndtr(u)
+        for columns, total in self.mixtures:
+            rest = total - boxed[..., columns[:-1]].sum(dim=-1, keepdim=True)
+            boxed = torch.cat([boxed[..., : columns[-1]], rest, boxed[..., columns[-1] + 1 :]], dim=-1)
         boxed = torch.minimum(torch.maximum(boxed, self.lower), self.upper)
         return torch.where(self.bounded, boxed, self.standardize.inverse(u))
+
+    def _following(self) -> Bool[Tensor, " dx"]:
+        """Columns that follow from others."""
+        mask = torch.zeros_like(self.bounded)
+        mask[[columns[-1] for columns, _ in self.mixtures]] = True
+        return mask
 
     def log_det(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, " n"]:
         r"""Return the log-determinant :math:`\sum_i \log |du_i / dx_i|` at designs in physical units."""
         u = self.forward(x)
         boxed = 0.5 * u.square() + 0.5 * math.log(2 * math.pi) - (self.upper - self.lower).log()
-        return torch.where(self.bounded, boxed, -self.standardize.std.log()).sum(dim=1)
+        slopes = torch.where(self.bounded, boxed, -self.standardize.std.log())
+        return (slopes.masked_fill(self._following(), 0.0) if self.mixtures else slopes).sum(dim=1)
 
 
 class PhysicalUnits(Standardizer):

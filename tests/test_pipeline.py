@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, save_network
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Expression, Tolerance
+from matdesinne.structures import enclose_volume, write_extxyz
 from matdesinne.targets import Target
 
 from .toys import CONF, Linear, box, linear, load_part, prop, rows, tiny_network, yaml_files
@@ -436,3 +438,22 @@ def test_generating_imports_nothing_slow_that_it_does_not_need():
     words += f"InverseDesign.load('pretrained').run(1.0, 100); print([name for name in {slow} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True, cwd=CONF.parent)
     assert found.stdout.strip() == "[]"
+
+
+def test_cells_without_a_volume_are_dropped(tmp_path):
+    """A target far outside sends all angles to the corner where they enclose none; the files of the others can be written."""
+    space = load_part("space")
+    wide = [replace(p, lower=60.0, upper=150.0) if p.unit == "degree" else p for p in space.parameters]
+    surrogate = Linear(replace(space, parameters=wide), [prop("band_gap")], [[0.0, 0.0, 0.0, 1.0, 1.0, -1.0, 0.0]]).eval()
+    surrogate.prototype = load_part("prototype")
+    start = surrogate.space.sample(200, seeded())
+    start = start[enclose_volume(start[:, :6])]
+    moved = Refinement(surrogate, All(), Newton(), 1e9)
+    with pytest.raises(EmptyResultError, match="the angles of a cell enclose a volume rejects"):
+        moved.refine(start, Target.parse(-1e4, surrogate.properties))
+    run = moved.refine(start, Target.parse([0.0, 20.0], surrogate.properties))
+    assert len(run.candidates) > 0 and enclose_volume(run.candidates.designs[:, :6]).all()
+    write_extxyz(run.candidates, surrogate.prototype, tmp_path / "candidates.extxyz")
+    flat = torch.tensor([[3.0, 3.0, 12.0, 60.0, 60.0, 130.0, 0.0]])
+    kept = moved.refine(torch.cat([flat, start]), Target.parse([-1e9, 1e9], surrogate.properties)).stages["selected"]
+    assert len(kept) == len(start)

@@ -209,8 +209,9 @@ class FileSource(Source):
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read the declared columns; rows are named by their position."""
         path = self.path if root is None else root / self.path
-        columns = [self.headers.get(name, name) for name in _columns(space, properties)]
-        values = read_numbers(path, columns, self.ignore)
+        columns = [self.headers.get(name, name) for name in [*space.columns, *(prop.name for prop in properties)]]
+        labels = {self.headers.get(name, name): values for name, values in space.labels.items()}
+        values = read_numbers(path, columns, self.ignore, labels=labels)
         x, y = values.float().tensor_split([space.dimension], dim=1)
         return DesignTable(x, y, torch.arange(len(x)))
 
@@ -245,7 +246,8 @@ class TableSource(Source):
                     f"{list(x.shape)} and {list(y.shape)}: reshape them."
                 )
             return DesignTable(x, y, torch.arange(len(x)))
-        values = to_numbers(self.table, _columns(space, properties), self.name)
+        columns = [*space.columns, *(prop.name for prop in properties)]
+        values = to_numbers(self.table, columns, self.name, space.labels)
         x, y = values.float().tensor_split([space.dimension], dim=1)
         return DesignTable(x, y, torch.arange(len(x)))
 

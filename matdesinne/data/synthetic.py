@@ -110,14 +110,11 @@ class SyntheticDesigns:
         log_weight: _LogWeights,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "n dx"], Float[Tensor, "n 1"]]:
-        width = space.upper - space.lower
         weight = log_weight(y[:, 0])
         xs, ys = [x], [y]
         for _ in tqdm(range(self.steps), desc="Labelling flat in the property", unit="step", leave=False, disable=None):
             length = _STEP * (0.7 * torch.randn(len(x), 1, generator=generator)).exp()
-            unit = (x - space.lower) / width + 0.5 * length * torch.randn(x.shape, generator=generator)
-            unit = unit.remainder(2.0)  # reflected at the faces of the box
-            moved = space.lower + width * torch.where(unit > 1, 2 - unit, unit)
+            moved = space.moved(x, 0.5 * length * torch.randn(x.shape, generator=generator))
             label = surrogate.predict_mean(moved)
             proposed = log_weight(label[:, 0])
             accepted = torch.rand(len(x), generator=generator).log() < proposed - weight

@@ -6,9 +6,10 @@ __all__ = ["DesignTable", "Split", "check_table", "read_frame", "read_numbers", 
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -136,7 +137,7 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
 
     Raises:
         DatasetError: naming source, column and first bad row, for an empty table, a value that is not finite, a design
-            outside the bounds, or a constant property.
+            outside the bounds, a value that is not allowed, a wrong sum, or a constant property.
     """
     if len(table) == 0:
         raise DatasetError(f"Expected rows in {source}, got an empty table: give a table with designs.")
@@ -161,10 +162,16 @@ def check_table(table: DesignTable, space: DesignSpace, properties: Sequence[Pro
                 f"Expected a varying property {prop.name} in {source}, got {column[0]:g} {prop.unit} in every row: "
                 "nothing can be learnt from it."
             )
-    return table
+    return replace(table, x=space.constraints.checked(table.x, table.ids, source)) if space.constraints else table
 
 
-def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (), header: bool = True) -> Float[Tensor, "n c"]:
+def read_numbers(
+    path: Path,
+    columns: Sequence[str],
+    ignore: Sequence[str] = (),
+    header: bool = True,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Float[Tensor, "n c"]:
     """Read columns of numbers, as float64, from a CSV, Parquet or Excel file.
 
     Args:
@@ -172,6 +179,7 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
         columns: names of the wanted columns; every other column is an error.
         ignore: further columns that may be there and are not read.
         header: whether a CSV file starts with the names; otherwise its columns are the wanted ones in order.
+        labels: of columns of text; such a column becomes one column of 0 or 1 for each label.
 
     Raises:
         DatasetError: naming file, column and first bad row.
@@ -180,7 +188,7 @@ def read_numbers(path: Path, columns: Sequence[str], ignore: Sequence[str] = (),
     extra = [str(name) for name in frame.columns if name not in columns and name not in ignore]
     if extra and not [name for name in columns if name not in frame.columns]:
         raise _wrong_columns(frame, columns, f"has also {extra}", str(path))
-    return to_numbers(frame, columns, str(path))
+    return to_numbers(frame, columns, str(path), labels)
 
 
 def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> pandas.DataFrame:
@@ -214,13 +222,32 @@ def read_frame(path: Path, columns: Sequence[str] = (), header: bool = True) -> 
         ) from error
 
 
-def to_numbers(frame: pandas.DataFrame, columns: Sequence[str], source: str) -> Float[Tensor, "n c"]:
+def to_numbers(
+    frame: pandas.DataFrame,
+    columns: Sequence[str],
+    source: str,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Float[Tensor, "n c"]:
     """Columns of a table as float64; raises a `DatasetError` that names the source, the column and the first bad row."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise _wrong_columns(frame, columns, f"lacks {missing}", source)
-    numbers = [_finite_numbers(frame[name], name, source) for name in columns]
-    return torch.tensor(numbers, dtype=torch.float64).T.reshape(-1, len(columns))
+    numbers: list[list[float]] = []
+    for name in columns:
+        known = labels.get(name)
+        numbers += [_finite_numbers(frame[name], name, source)] if known is None else _one_hot(frame[name], known, source)
+    return torch.tensor(numbers, dtype=torch.float64).T.reshape(-1, len(numbers))
+
+
+def _one_hot(column: pandas.Series, labels: Sequence[str], source: str) -> list[list[float]]:
+    entries = [str(entry).strip() for entry in column.tolist()]
+    for row, entry in enumerate(entries):
+        if entry not in labels:
+            raise DatasetError(
+                f"Expected one of {list(labels)} in column {column.name!r} of {source}, got {entry!r} in row {row}: correct "
+                "the row, or add the value to the category."
+            )
+    return [[float(entry == label) for entry in entries] for label in labels]
 
 
 def _wrong_columns(frame: pandas.DataFrame, columns: Sequence[str], problem: str, source: str) -> DatasetError:

@@ -22,6 +22,8 @@ from matdesinne.errors import CheckpointError, ConfigError
 from matdesinne.exploration.embedding import Embedding, embed
 from matdesinne.network import run_folder
 from matdesinne.pipeline import InverseDesign
+from matdesinne.reporting.accuracy import read_accuracy
+from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
@@ -30,6 +32,10 @@ _MOST = 20_000
 """Largest number of rows; more would not change the figures."""
 _PAPER_TARGETS = [0.0, 0.5, 1.0]
 """Gaps in eV that are shown of the packaged weights."""
+_TOLERANCE, _ACCEPTED = 0.5, 0.1
+"""Distances to the target: of samples in standard deviations of the property, of candidates in the surrogate's test errors."""
+_ACCEPTED_BY_DEFAULT = 0.01
+"""In the unit of the property, of a run that does not know its test error, such as the packaged weights."""
 _RENAMED = {
     "matdesinne.data.datamodule.DesignData": "matdesinne.data.datamodule.DesignDataModule",
     "matdesinne.data.labels.SurrogateLabels": "matdesinne.data.synthetic.SyntheticDesigns",
@@ -77,13 +83,9 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     Raises:
         ConfigError: if candidates and run are of different materials.
     """
-    design = InverseDesign.load(
-        config.run,
-        instantiate(config.selection, _convert_="all"),
-        instantiate(config.localization, _convert_="all"),
-        config.accepted_error,
-        config.refine_with,
-    ).to(config.accelerator)
+    selection, accepted = _limits(config)
+    localization = instantiate(config.localization, _convert_="all")
+    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with).to(config.accelerator)
     if config.candidates is None:
         default = _PAPER_TARGETS if config.run == "pretrained" else default_targets(design)
         targets = default if config.targets is None else OmegaConf.to_container(config.targets)
@@ -103,6 +105,17 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     settings = config.get("data") or data_settings(config.run)
     labelled = None if settings is None else labelled_rows(settings, space, tables[0].properties)
     return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)
+
+
+def _limits(config: DictConfig) -> tuple[Selection, list[float] | float]:
+    """The selection, and the largest error of a candidate: as given, else relative to what the run knows of its surrogate."""
+    accuracy = read_accuracy(run_folder(config.run))
+    if config.get("selection") is not None:
+        selection = instantiate(config.selection, _convert_="all")
+    else:
+        selection = All([InsideSpace(), Tolerance([_TOLERANCE * entry.std for entry in accuracy] or _TOLERANCE)])
+    accepted = [_ACCEPTED * entry.mae for entry in accuracy] or _ACCEPTED_BY_DEFAULT
+    return selection, accepted if config.accepted_error is None else config.accepted_error
 
 
 def default_targets(design: InverseDesign) -> list[object]:

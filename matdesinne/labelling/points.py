@@ -46,8 +46,8 @@ def read_points(path: str | Path, space: DesignSpace) -> Points:
     """
     path = Path(path)
     names = [str(name) for name in read_frame(path).columns]
-    columns = [*space.names, "index"] if "index" in names else list(space.names)
-    values = read_numbers(path, columns, ignore=names)
+    columns = [*space.columns, "index"] if "index" in names else list(space.columns)
+    values = read_numbers(path, columns, ignore=names, labels=space.labels)
     x = values[:, : space.dimension]
     return Points(x, values[:, -1].long() if "index" in names else torch.arange(len(x)))
 
@@ -99,7 +99,7 @@ class SobolPoints:
         x, index = torch.empty(0, space.dimension, dtype=torch.float64), torch.empty(0, dtype=torch.long)
         for first in range(self.start, 1 << 24, _BLOCK):
             designs = (lower + upper) / 2 + (upper - lower) / 2 * (2 * sampler.random(_BLOCK) - 1)
-            new_x, new_index = torch.from_numpy(designs.round(_DECIMALS)), torch.arange(first, first + _BLOCK)
+            new_x, new_index = space.snap(torch.from_numpy(designs.round(_DECIMALS))), torch.arange(first, first + _BLOCK)
             keep = torch.ones(_BLOCK, dtype=torch.bool)
             if self.reserved is not None:
                 keep &= new_index % 10 != self.reserved

@@ -123,6 +123,7 @@ class InverseModel(DesignNetwork):
                 rows.copy_(self.space.random_images(rows, levels))
             if not isinstance(self.transform, PhysicalUnits):
                 rows.clamp_(self.space.lower, self.space.upper)  # a single bound, too
+            rows.copy_(self.space.snap(rows))
         return designs
 
     def sample_target(
@@ -148,7 +149,7 @@ class InverseModel(DesignNetwork):
         while found < count and drawn < _MOST_ROUNDS * count:
             designs = self.sample(self.draw_targets(target, count, generator), generator)
             designs = torch.where(fixed, space.lower, designs)
-            kept.append(designs[space.contains(designs, tolerance=0.0)])
+            kept.append(space.snap(designs[space.contains(designs, tolerance=0.0)]))
             drawn, found = drawn + count, found + len(kept[-1])
         designs = torch.cat(kept)[:count]
         if len(designs) == 0:

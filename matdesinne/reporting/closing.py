@@ -76,9 +76,7 @@ def diverse_candidates(candidates: Candidates, count: int) -> Candidates:
 def write_next_designs(path: Path, candidates: Candidates, surrogate: Surrogate, measured: DesignTable) -> None:
     """Write a short list of designs to make: predictions, half the width of their 90 % intervals, the nearest measured row."""
     width = surrogate.cpu().half_width(candidates.std, 0.9)
-    columns: dict[str, tuple[str, list[float]]] = {}
-    for i, parameter in enumerate(candidates.space.parameters):
-        columns[parameter.name] = (parameter.unit, candidates.designs[:, i].tolist())
+    columns = candidates.space.to_columns(candidates.designs)
     distance, nearest = _nearest(candidates.space, candidates.designs, measured)
     for j, prop in enumerate(candidates.properties):
         columns[prop.name] = (prop.unit, candidates.mean[:, j].tolist())

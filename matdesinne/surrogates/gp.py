@@ -24,6 +24,10 @@ from matdesinne.targets import Property
 
 _SMALLEST_NOISE = 1e-6
 """Variance of the noise in standardised units, which also keeps the covariance of the rows positive definite."""
+_JITTERS = (1e-9, 1e-8, 1e-7, 1e-6)
+"""Added variances, in shares of that of the process, that are tried where the covariance is not positive definite."""
+_LARGEST_LOG_VARIANCE = math.log(1e4)
+"""Of the process, in standardised units: rows without noise would let it grow until rounding spoils the predictions."""
 _MOST_ROWS = 5000
 _RAW_START = -4.0
 """Start of the unconstrained variance of the noise: 0.018 in standardised units."""
@@ -112,12 +116,18 @@ class GPSurrogate(Surrogate):
         volume = factor.diagonal(dim1=1, dim2=2).log().sum() + 0.5 * math.log(2 * math.pi) * values.numel()
         prior = self._noise_prior.log_prob(self.noise.float()).sum()
         prior = prior + self.correlation.lengthscale_prior.log_prob(self.correlation.lengthscale.float()).sum()
-        return ((fit + volume - prior) / values.numel()).float()
+        excess = (self.raw_scale - _LARGEST_LOG_VARIANCE).clamp_min(0.0).square().sum()
+        return ((fit + volume - prior) / values.numel() + excess).float()
 
     @property
     def noise(self) -> Float[Tensor, " dy"]:
         """Variance of the noise in standardised units."""
         return self._positive.transform(self.raw_noise)
+
+    @property
+    def _variance(self) -> Float[Tensor, " dy"]:
+        """Variance of the process in standardised units; a step of the search may go where it would overflow."""
+        return self.raw_scale.clamp_max(2 * _LARGEST_LOG_VARIANCE).exp()
 
     def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "1 n dy"]:
         """The mean of the process, in physical units."""
@@ -129,7 +139,7 @@ class GPSurrogate(Surrogate):
         known = self._posterior()
         cross, mean = self._cross_and_mean(features, known)
         explained = torch.linalg.solve_triangular(known.factor, cross.mT, upper=False).square().sum(dim=1)
-        variance = (self.raw_scale.exp().unsqueeze(1) - explained).clamp_min(0.0) + self.noise.unsqueeze(1)
+        variance = (self._variance.unsqueeze(1) - explained).clamp_min(0.0) + self.noise.unsqueeze(1)
         scale = self.target_scale.std
         return torch.stack([self.target_scale.inverse(mean.T.to(features)), variance.sqrt().T.to(features) * scale])
 
@@ -159,11 +169,17 @@ class GPSurrogate(Surrogate):
     def _covariance(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "dy n m"]:
         count = len(self.properties)
         rows = (part.expand(count, *part.shape) for part in (first, second))
-        return self.raw_scale.exp()[:, None, None] * self.correlation(*rows).to_dense()
+        return self._variance[:, None, None] * self.correlation(*rows).to_dense()
 
     def _factor(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "dy n n"]:
         covariance = self._covariance(features, features)
-        return torch.linalg.cholesky(covariance + torch.diag_embed(self.noise.unsqueeze(1).expand(covariance.shape[:2])))
+        covariance = covariance + torch.diag_embed(self.noise.unsqueeze(1).expand(covariance.shape[:2]))
+        for share in (0.0, *_JITTERS):  # rounding of a large, smooth process can exceed the noise
+            jitter = share * self._variance[:, None, None] * torch.eye(len(features)).to(covariance)
+            factor, failed = torch.linalg.cholesky_ex(covariance + jitter if share else covariance)
+            if not failed.any():
+                return factor
+        return torch.linalg.cholesky(covariance)  # raises the error
 
     def _posterior(self) -> _Posterior:
         """Computed once where the parameters rest."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from lightning_fabric.utilities.rank_zero import rank_zero_only
@@ -34,9 +35,7 @@ def wandb_logger(project: str, folder: str, group: str | None = None) -> WandbLo
     settings = wandb.Settings(
         console="off", silent=True, init_timeout=_START_SECONDS, finish_timeout=_END_SECONDS, finish_timeout_raises=True
     )
-    make = functools.partial(
-        WandbLogger, project=project, save_dir=folder, group=group, name=Path(folder).name, settings=settings
-    )
+    make = functools.partial(_Logger, project=project, save_dir=folder, group=group, name=Path(folder).name, settings=settings)
     mode = os.environ.get("WANDB_MODE") or "online"
     if mode != "online" or rank_zero_only.rank > 0:  # type: ignore[attr-defined]
         return make(mode=mode)
@@ -49,6 +48,14 @@ def wandb_logger(project: str, folder: str, group: str | None = None) -> WandbLo
         _LOGGER.warning("Weights & Biases is offline (%s): its log stays in %s/wandb; send it by: wandb sync", reason, folder)
         return make(mode="offline")
     return logger
+
+
+class _Logger(WandbLogger):
+    """Without a setting that Lightning gives and of which Weights & Biases warns that it has no effect."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._wandb_init.pop("anonymous", None)
 
 
 def _check_access() -> None:

@@ -35,8 +35,9 @@ from matdesinne.errors import ConfigError
 from matdesinne.files import atomic_path, read_json, write_json
 from matdesinne.models.base import InverseModel
 from matdesinne.reporting.accuracy import Accuracy
+from matdesinne.space import DesignSpace
 from matdesinne.targets import Target
-from matdesinne.training.progress import Progress
+from matdesinne.training.progress import TimeEstimate
 from matdesinne.training.runs import describe_training
 
 _LOGGER = logging.getLogger(__name__)
@@ -133,22 +134,26 @@ def synthetic_words(dimension: int) -> list[str]:
 
 
 def stop_when_on_target(accuracy: Sequence[Accuracy], share: float) -> list[Callback]:
-    """Callbacks that log the epochs and end a training when samples are nearer to their targets than a share of the error."""
+    """Callbacks that estimate the time, and end a training when samples are nearer to targets than a share of the error."""
     if len(accuracy) != 1:  # each property has a metric of its own
-        return [Progress()]
+        return [TimeEstimate()]
     limit = share * accuracy[0].mae
-    return [Progress(), EarlyStopping("val/target_mae", patience=1000, stopping_threshold=limit, check_finite=False)]
+    return [TimeEstimate(), EarlyStopping("val/target_mae", patience=1000, stopping_threshold=limit, check_finite=False)]
 
 
-def tolerances(config: DictConfig, accuracy: Sequence[Accuracy]) -> tuple[list[float], list[float]]:
+def tolerances(config: DictConfig, accuracy: Sequence[Accuracy], space: DesignSpace) -> tuple[list[float], list[float]]:
     """Distances to the target at which samples, and localized candidates, are dropped; for each property in its unit.
+
+    Where every parameter is discrete nothing can move a design onto the target: designs within the test error are kept, too.
 
     Raises:
         ConfigError: if there are no test rows to know the error of the surrogate from.
     """
     if not accuracy:
         raise ConfigError("Expected test rows to tell the error of the surrogate from, got none: give more rows, or data.test.")
-    return [config.tolerance * entry.std for entry in accuracy], [config.accepted_error * entry.mae for entry in accuracy]
+    least = 0.0 if space.constraints.free().any() else 1.0
+    share = max(config.accepted_error, least)
+    return [config.tolerance * entry.std for entry in accuracy], [share * entry.mae for entry in accuracy]
 
 
 def is_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> bool:
@@ -174,9 +179,12 @@ def nearest_rows(measured: DesignTable, candidates: Candidates, count: int = 3) 
     """Say which measured rows are nearest to the target."""
     distance = (candidates.target.residual(measured.y).abs() / measured.y.std(dim=0)).amax(dim=1)
     lines = ["Measured rows nearest to the target:"]
-    for row in distance.argsort()[:count].tolist():
+    nearest = distance.argsort()[:count]
+    table = candidates.space.to_columns(measured.x[nearest])
+    for place, row in enumerate(nearest.tolist()):
         values = [f"{prop.name} {y:.4g}{prop.suffix}" for prop, y in zip(candidates.properties, measured.y[row], strict=True)]
-        design = [f"{name} {x:.4g}" for name, x in zip(candidates.space.names, measured.x[row], strict=True)]
+        entries = [(name, column[place]) for name, (_, column) in table.items()]
+        design = [f"{name} {entry}" if isinstance(entry, str) else f"{name} {entry:.4g}" for name, entry in entries]
         lines.append(f"  row {int(measured.ids[row])}: {', '.join(values)} at {', '.join(design)}")
     return "\n".join(lines)
 

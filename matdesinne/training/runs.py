@@ -22,6 +22,7 @@ __all__ = [
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -52,6 +53,7 @@ from matdesinne.training.cross_validation import chosen_surrogate
 from matdesinne.training.fit import add_metrics, fit
 from matdesinne.training.metrics import TargetMetrics
 from matdesinne.training.module import DesignModule
+from matdesinne.training.progress import EpochLines
 from matdesinne.training.surrogates import SurrogateModule
 
 _LOGGER = logging.getLogger(__name__)
@@ -192,8 +194,9 @@ def _warn_of_few_steps(model: DesignModule, data: DesignDataModule) -> None:
 
 
 def make_callbacks(config: DictConfig) -> list[Callback]:
-    """The callbacks of a configuration group, by their names; none of ``null``."""
-    return [instantiate(callback) for callback in (config.get("callbacks") or {}).values()]
+    """The callbacks of a configuration group, by their names, none of ``null``; without a terminal epochs are logged, too."""
+    stated = [instantiate(callback) for callback in (config.get("callbacks") or {}).values()]
+    return stated if sys.stdout.isatty() else [*stated, EpochLines()]
 
 
 def was_started(folder: Path) -> bool:

@@ -7,14 +7,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from matdesinne.errors import ConfigError
 from matdesinne.exploration.designs import default_targets, gather
 from matdesinne.pipeline import InverseDesign
+from matdesinne.reporting.accuracy import Accuracy, write_accuracy
 
 from ..test_scripts import write_run
 from ..toys import OWN, candidates, linear, prop, script_config, write_table
 from .conftest import crystal
 
-SMALL = ["run=run", "num_samples=40", "selection.rules.1.tolerance=9", "accepted_error=9"]
+SMALL = ["run=run", "num_samples=40", "selection=default", "selection.rules.1.tolerance=9", "accepted_error=9"]
 
 
 def explore(folder: Path, *words: str) -> str:
@@ -82,3 +84,22 @@ def test_targets_of_own_data_lie_within_its_range(run):
     assert found[0] == design.model.properties[0].floor and found == sorted(set(found)) and found[-1] < high
     design.model.properties = (prop(),)  # without a floor
     assert all(low < target < high for target in default_targets(design))
+
+
+def test_tolerances_of_own_data_are_relative(run, monkeypatch):
+    """Shares of the standard deviation and of the test error of the run, where it knows these; see conf/explore.yaml."""
+    seen = []
+
+    def load(folder, selection, localization, accepted, refine_with):
+        seen.append((selection.rules[1].tolerance, accepted))
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(InverseDesign, "load", load)
+    known = Accuracy("y", "eV", 20, 30.0, 200.0, 150.0, 60.0, 0.68, 0.9, 0.0, 1000.0)
+    for words in ([], ["accepted_error=5.0", "selection=default"]):
+        with pytest.raises(ConfigError, match="seen"):
+            gather(script_config("explore", run, "run=run", *words), run)
+        write_accuracy([known], run / "run")
+    with pytest.raises(ConfigError, match="seen"):
+        gather(script_config("explore", run, "run=run"), run)
+    assert seen == [(0.5, 0.01), (0.5, 5.0), ([100.0], [3.0])]

@@ -74,3 +74,24 @@ def test_a_row_without_a_label_is_left_out():
     y[3] = torch.nan
     made.fit_scales(Batch(batch.x, y))
     assert made.inputs.shape == (29, 2) and made.eval().predict_many(batch.x)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("log_variance", "length"), [(20.0, 1000.0), (25.0, 1e5), (800.0, 1.0)])
+def test_a_process_that_is_too_large_is_no_error(log_variance, length):
+    """Rows without noise drive the search there, where rounding or overflow would spoil the covariance."""
+    made, batch = process(), rows(box(), 30)
+    with torch.no_grad():
+        made.raw_noise.fill_(-40.0)
+        made.correlation.lengthscale = length
+        made.raw_scale.fill_(log_variance)
+        assert made.negative_log_density(batch).isfinite()
+
+
+def test_the_loss_bounds_the_variance():
+    made, batch = process(), rows(box(), 30)
+    losses = []
+    for log_variance in (9.0, 12.0, 20.0, 40.0):
+        with torch.no_grad():
+            made.raw_scale.fill_(log_variance)
+            losses.append(made.negative_log_density(batch).item())
+    assert losses == sorted(losses) and losses[-1] > 900
