@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 85
 """Smallest distance of two axes in pixels."""
+_MARGIN = 0.04
+"""Length of an axis beyond its ends, as a share of its length."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,24 @@ class CandidateView:
         known = [*values[np.isfinite(values)].tolist(), *edges] or [0.0]
         low, high = min(known), max(known)
         least = 1e-3 * max(abs(low), abs(high)) if edges or low == high else 0.0  # all candidates may be on the target
-        slack = max(0.04 * (high - low), least) or 1.0
-        return low - slack, high + slack
+        if low == high == 0:
+            least = 1.0
+        return low - least, high + least
 
     def _plot(self, source: Any, view: Any, ranges: Sequence[tuple[float, float]]) -> Plot:
         from bokeh import models
 
         count = len(ranges)
         plot = models.Plot(
-            x_range=models.Range1d(-0.6, count - 0.4), y_range=models.Range1d(0, 1), height=380, name="plot",
+            x_range=models.Range1d(-0.6, count - 0.4), y_range=models.Range1d(-_MARGIN, 1 + _MARGIN), height=380, name="plot",
             sizing_mode="stretch_width", toolbar_location=None, min_border_left=5, min_border_right=5, outline_line_color=None,
         )  # fmt: skip
         lines = models.MultiLine(xs="xs", ys="ys", line_color="colour", line_alpha=min(1.0, max(0.15, 30 / self.count)))
         picked = models.MultiLine(xs="xs", ys="ys", line_color=VERMILLION, line_width=3)
         plot.add_glyph(source, lines, view=view, selection_glyph=picked, nonselection_glyph=lines)
         for i, (name, (low, high)) in enumerate(zip(self._axes, ranges, strict=True)):
-            plot.extra_y_ranges[_key(i)] = models.Range1d(low, high)
+            margin = _MARGIN * (high - low)
+            plot.extra_y_ranges[_key(i)] = models.Range1d(low - margin, high + margin)
             plot.add_layout(_axis(y_range_name=_key(i), fixed_location=i), "left")
             plot.add_layout(_brush(i))
             _mark_target(plot, i, [(edge - low) / (high - low) for edge in self.targets.get(name, ())])
@@ -134,7 +138,7 @@ class CandidateView:
         # titles become HTML
         columns = [
             models.TableColumn(
-                field=_key(i), title=html.escape(_title(name, unit)), width=max(_WIDTH, 20 + 7 * len(_title(name, unit))),
+                field=_key(i), title=html.escape(_title(name, unit)), width=max(_WIDTH, 20 + 6 * len(_title(name, unit))),
                 formatter=models.NumberFormatter(format=_digits(values), nan_format=""),
             )
             for i, (name, (unit, values)) in enumerate(self.columns.items())
