@@ -254,6 +254,7 @@ class Page:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_page_works(path, tmp_path, monkeypatch, warm):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as in a Python that is started there
     page = Page(path, tmp_path, warm)
     for block in blocks(path):
         page.run(block)
