@@ -29,7 +29,9 @@ def main(config: DictConfig) -> None:
     counts += ["resimulation.targets", "resimulation.samples", "posterior.samples", "published.localized"]
     check_numbers(config, {"seed": 0, **dict.fromkeys(counts, 1)})
     folder = Path(config.folder)
-    models = gather(config, Path(config_folder()) / "model")
+    sources = HydraConfig.get().runtime.config_sources
+    own = [Path(source.path) / "model" for source in sources if source.provider == "command-line"]  # --config-dir
+    models = gather(config, Path(config_folder()) / "model", own)
     print(SUITES[config.suite](config, models, folder, HydraConfig.get().runtime.choices["data"]))
     write_provenance(folder, config, list(HydraConfig.get().overrides.task))
     if config.get("logger") is not None:

@@ -84,7 +84,7 @@ def _generate(
     run = design.run(target, config.num_samples, generator, bounds, fixed)
     measured, place = data.with_all_rows().training_rows, own_table.folder_of_target(folder, run.candidates.target)
     text = closing_paragraph(run.candidates, design.surrogate, accuracy, measured)
-    write_run(run, place, config, text)
+    write_run(run, place, config, text, measured=measured)
     write_next_designs(place / "ten.csv", diverse_candidates(run.candidates, config.next_designs), design.surrogate, measured)
     print(run.report(), own_table.nearest_rows(measured, run.candidates), text, list_folder(place), sep="\n")
 

@@ -27,6 +27,7 @@ from matdesinne.files import atomic_path, write_json
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property
+from matdesinne.trust import advice, is_trusted
 
 N = TypeVar("N", bound="DesignNetwork")
 
@@ -69,7 +70,7 @@ class DesignNetwork(nn.Module, ABC):
         `network_from_config` makes the same untrained network from them.
 
         Raises:
-            ConfigError: if its class lies outside this package, or an argument was not kept as a plain attribute.
+            ConfigError: if its class lies in a package that is not trusted, or an argument was not kept as a plain attribute.
         """
         kind = type(self)
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -79,8 +80,8 @@ class DesignNetwork(nn.Module, ABC):
             _find_class(name)
         except (AttributeError, TypeError, ValueError, CheckpointError) as error:
             raise ConfigError(
-                f"Expected a {kind.__name__} that can be described, got {type(error).__name__} ({error}): put its file "
-                "into the package matdesinne, and keep every argument of its constructor as an attribute of the same name."
+                f"Expected a {kind.__name__} that can be described, got {type(error).__name__} ({error}): keep "
+                "every argument of its constructor as an attribute of the same name, and the class in a trusted package."
             ) from error
         return {"version": matdesinne.__version__, "name": name, "settings": settings}
 
@@ -97,7 +98,8 @@ def network_from_config(config: Mapping[str, object]) -> DesignNetwork:
     """Make an untrained network from what `DesignNetwork.to_config` gave.
 
     Raises:
-        CheckpointError: if it does not describe a network of this version of the package.
+        CheckpointError: if it does not describe a network of this version of the package, or one of a package that is not
+            trusted, see `trusting`.
     """
     try:
         settings = dict(config["settings"])  # type: ignore[call-overload]
@@ -137,7 +139,8 @@ def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:
     It must be of the class `kind`, which may be abstract.
 
     Raises:
-        CheckpointError: if a file is missing, damaged, of another version, or holds another class.
+        CheckpointError: if a file is missing, damaged, of another version, or holds another class, or one of a package that
+            is not trusted, see `trusting`.
     """
     path = Path(folder) / f"{name}.safetensors"
     try:
@@ -146,11 +149,14 @@ def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:
         if config.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
             raise ValueError("a checksum that is not the one in the .json")
         state = safetensors.torch.load(content)
+        foreign = _foreign(str(config["name"])) if "name" in config else ""
     except Exception as error:  # the parsers raise what they raise, for any damage
         raise CheckpointError(
             f"Expected weights {path} and their .json, got {type(error).__name__} ({error}): "
             "give a folder that train.py wrote, or train again."
         ) from error
+    if foreign:
+        raise CheckpointError(f"Expected weights {path} of a class that is trusted, got those of {foreign}")
     try:
         network = network_from_config(config)
         network.load_state_dict(state)
@@ -166,18 +172,23 @@ def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:
 
 
 def _find_class(name: str) -> type[DesignNetwork]:
-    """Find a class by its full name, inside this package only: a file must not choose what code runs."""
+    """Find a class by its full name, inside trusted packages only: a file must not choose what code runs."""
+    if foreign := _foreign(name):
+        raise CheckpointError(f"Expected a model or surrogate that is trusted, got {foreign}")
     module_name, _, class_name = name.rpartition(".")
-    if module_name.split(".")[0] == matdesinne.__name__:
-        try:
-            kind = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError, ValueError):  # a name can be any text
-            kind = None
-        if isinstance(kind, type) and issubclass(kind, DesignNetwork) and not inspect.isabstract(kind):
-            return kind
-    raise CheckpointError(
-        f"Expected a model or surrogate of matdesinne, got {name!r}: the file is foreign or of another version."
-    )
+    reason: object = "no such class"
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:  # a name can be any text
+        kind, reason = None, error
+    if isinstance(kind, type) and issubclass(kind, DesignNetwork) and not inspect.isabstract(kind):
+        return kind
+    raise CheckpointError(f"Expected a model or surrogate, got {name!r} ({reason}): the file is foreign or of another version.")
+
+
+def _foreign(name: str) -> str:
+    """The name of a class whose package is not trusted, and what to do about it; empty for another name."""
+    return "" if is_trusted(name) else f"{name!r}: {advice(name)}"
 
 
 def _plain(value: object) -> object:

@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from typing import ParamSpec, TypeVar
 
 from matdesinne.errors import ConfigError
+from matdesinne.trust import trusted_packages, trusting
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +82,9 @@ class ProcessPool(Executor):
     def _run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         receiver, sender = self._context.Pipe(duplex=False)
         with receiver:
-            process = self._context.Process(target=_work, args=(sender, *self._start, fn, args, kwargs), daemon=True)
+            process = self._context.Process(
+                target=_work, args=(sender, trusted_packages(), *self._start, fn, args, kwargs), daemon=True
+            )
             with sender:
                 process.start()
             self._running.add(process)
@@ -106,6 +109,7 @@ class ProcessPool(Executor):
 
 def _work(
     sender: Connection,
+    trusted: Sequence[str],
     initializer: Callable[..., None] | None,
     initargs: tuple[object, ...],
     fn: Callable[..., object],
@@ -115,9 +119,10 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the program itself, which decides what becomes of its tasks
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        if initializer is not None:
-            initializer(*initargs)
-        outcome = (True, fn(*args, **kwargs))
+        with trusting(trusted):
+            if initializer is not None:
+                initializer(*initargs)
+            outcome = (True, fn(*args, **kwargs))
     except Exception as error:
         outcome = (False, _sendable(error))
     sender.send(outcome)

@@ -34,6 +34,22 @@ SLOW_FIXTURES = {"warm", "built", "browser"}
 """They start processes: whatever uses one is slow."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--own", help="folder of model/NAME.yaml and surrogate/NAME.yaml of your own, for the contract tests")
+    parser.addoption("--trusted", help="the package of their classes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if own := config.getoption("--own"):
+        os.environ["MATDESINNE_OWN"] = str(Path(own).resolve())
+    if trusted := config.getoption("--trusted"):
+        from matdesinne.trust import trusting
+
+        with_trust = trusting(trusted)
+        with_trust.__enter__()
+        config.add_cleanup(lambda: with_trust.__exit__(None, None, None))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # marks also win over -W error on the command line

@@ -90,7 +90,7 @@ CHEAPER = {
     "matdesinne-train resume=": "",
     "python train.py": TRAIN,
     "python generate.py run=runs": "num_samples=60 structures=false selection.rules.1.tolerance=9 accepted_error=9",
-    "python benchmark.py": f"{BENCHMARK} hydra.run.dir=out",
+    "python benchmark.py --config-dir=my": f"{BENCHMARK} hydra.run.dir=out",
     "python -m pytest": "-q -p no:cacheprovider",
     "python generate.py target=1.0": "num_samples=200",
 }
@@ -254,6 +254,7 @@ class Page:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_page_works(path, tmp_path, monkeypatch, warm):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as in a Python that is started there
     page = Page(path, tmp_path, warm)
     for block in blocks(path):
         page.run(block)

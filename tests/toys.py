@@ -1,6 +1,7 @@
 """What the tests share: tolerances, tiny spaces and networks, exact surrogates."""
 
 import importlib
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,7 +73,9 @@ def load_part(group: str, name: str = "mos2"):
 
 
 def yaml_files(group: str) -> list[Path]:
-    return sorted((CONF / group).glob("*.yaml"))
+    """Files of conf, and of the folder in pytest's option --own."""
+    own = Path(os.environ["MATDESINNE_OWN"]) if "MATDESINNE_OWN" in os.environ else None
+    return [path for folder in (CONF, own) if folder for path in sorted((folder / group).glob("*.yaml"))]
 
 
 def tiny_module(

@@ -71,7 +71,7 @@ def run(job: dict) -> int:
     os.environ.clear()
     os.environ.update(job["environment"])
     sys.argv = [job["script"], *job["words"]]
-    sys.path[:1] = [str(Path(job["script"]).parent), job["environment"]["PYTHONPATH"]]
+    sys.path[:1] = [str(Path(job["script"]).parent), *job["environment"]["PYTHONPATH"].split(os.pathsep)]
     try:
         runpy.run_path(job["script"], run_name="__main__")
     except SystemExit as error:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from matdesinne.models.flow_matching import FlowMatching
+from my_package.flow_matching import FlowMatching
 from torch import Tensor
 
 from matdesinne.training.module import InverseModule, TrainingOptions, adamw

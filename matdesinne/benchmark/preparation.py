@@ -35,19 +35,27 @@ _LOGGER = logging.getLogger(__name__)
 _EVALUATOR_SEED = 1000  # seed of the evaluator in every repeat; no localizing surrogate has it
 
 
-def gather(config: DictConfig, folder: Path) -> dict[str, DictConfig]:
+def gather(config: DictConfig, folder: Path, others: Sequence[Path] = ()) -> dict[str, DictConfig]:
     """Returns the configuration of every model to compare, by the name of its YAML file: all at the top of the folder for null.
+
+    Args:
+        config: of ``benchmark.py``.
+        folder: of YAML files.
+        others: folders of which ``models`` may name files, too.
 
     Raises:
         ConfigError: if a name has no file.
     """
     default = sorted(path.stem for path in folder.glob("*.yaml"))
     known = [*default, *sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("*/*.yaml"))]
+    places = {name: folder / f"{name}.yaml" for name in known} | {
+        path.stem: path for other in others for path in sorted(other.glob("*.yaml"))
+    }
     names = [config.models] if isinstance(config.models, str) else default if config.models is None else list(config.models)
-    unknown = [name for name in [*names, *config.runs] if name not in known]
+    unknown = [name for name in [*names, *config.runs] if name not in places]
     if unknown:
-        raise ConfigError(f"Expected models out of {known}, got {unknown}: correct models= or runs.")
-    return {name: cast(DictConfig, OmegaConf.load(folder / f"{name}.yaml")) for name in names}
+        raise ConfigError(f"Expected models out of {list(places)}, got {unknown}: correct models= or runs.")
+    return {name: cast(DictConfig, OmegaConf.load(places[name])) for name in names}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from matdesinne.errors import InterruptionError, MatDesINNeError
 from matdesinne.training import silence_advice
+from matdesinne.trust import trusting
 
 T = TypeVar("T")
 
@@ -59,13 +60,17 @@ def composed(name: str, words: Sequence[str]) -> DictConfig:
 
 
 def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Makes a Hydra task end with one line and a non-zero status if the user can correct the cause, else with a traceback."""
+    """Makes a Hydra task end with one line and a non-zero status if the user can correct the cause, else with a traceback.
+
+    Classes of the packages in the setting ``trusted`` may be used within it.
+    """
 
     @functools.wraps(function)
     def task(config: DictConfig) -> T:
         silence_advice()
         try:
-            return function(config)
+            with trusting(_named_packages(config)):
+                return function(config)
         except InterruptionError as error:  # ends a whole sweep, too
             sys.exit(f"Error: {error}")
         except MatDesINNeError as error:
@@ -80,6 +85,12 @@ def entry_point(function: Callable[[DictConfig], T]) -> Callable[[DictConfig], T
             _stop(_file_error(error))
 
     return task
+
+
+def _named_packages(config: DictConfig) -> Sequence[str]:
+    """Returns what ``trusted=`` on the command line names."""
+    named = config.get("trusted") or []
+    return named if isinstance(named, str | Sequence) else [named]
 
 
 class OutputFolder(Callback):

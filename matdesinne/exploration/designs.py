@@ -14,7 +14,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import matdesinne
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.table import DesignTable
@@ -27,6 +26,7 @@ from matdesinne.selection import All, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property
+from matdesinne.trust import advice, is_trusted
 
 _MOST = 20_000
 """Largest number of rows; more would not change the figures."""
@@ -132,7 +132,7 @@ def data_settings(run: str) -> DictConfig | None:
     """Returns the settings of the data set in the ``config.yaml`` of a run, or ``None`` if there are none.
 
     Raises:
-        CheckpointError: if they name code outside this package, which a downloaded run must not execute.
+        CheckpointError: if they name code outside this package and those of `trusting`; a downloaded run must not choose it.
     """
     path = run_folder(run) / "config.yaml"
     settings = OmegaConf.select(OmegaConf.load(path), "data") if path.is_file() else None
@@ -144,8 +144,10 @@ def data_settings(run: str) -> DictConfig | None:
         plain["synthetic"] = plain.pop("labels")
     for node in _nodes_with_target(plain):
         name = node["_target_"] = _RENAMED.get(node["_target_"], node["_target_"])
-        if not _is_own_class(str(name)):
-            raise CheckpointError(f"Expected data of classes of matdesinne in {path}, got {name!r}: give data=... yourself.")
+        if not _is_trusted_class(str(name)):
+            raise CheckpointError(
+                f"Expected data of classes that are trusted in {path}, got {name!r}: give data=... yourself, or {advice(name)}"
+            )
     return OmegaConf.create(plain)
 
 
@@ -181,13 +183,13 @@ def _nodes_with_target(node: object) -> Iterator[dict]:
             yield from _nodes_with_target(value)
 
 
-def _is_own_class(name: str) -> bool:
-    """Whether a name is that of a class of this package, which a module of it may import from another one."""
+def _is_trusted_class(name: str) -> bool:
+    """Whether a name is that of a class of a trusted package, which a module of it may import from another one."""
     module, _, attribute = name.rpartition(".")
-    if module.split(".")[0] != matdesinne.__name__:
+    if not is_trusted(module):
         return False
     try:
         value = getattr(importlib.import_module(module), attribute, None)
     except ImportError:
         return False
-    return isinstance(value, type) and value.__module__.split(".")[0] == matdesinne.__name__
+    return isinstance(value, type) and is_trusted(value.__module__)

@@ -20,6 +20,7 @@ from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.run import label_points
 from matdesinne.labelling.validation import log_validation, read_validation, validate, write_validation
+from matdesinne.labelling.validation_page import write_page
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
 from matdesinne.training.loggers import make_loggers
@@ -59,6 +60,7 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     generator = torch.Generator().manual_seed(config.seed)
     validation = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
     text = write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
+    write_page(validation, tables, folder, oracle.prototype, OmegaConf.to_container(config, resolve=True))
     if config.get("logger") is not None:
         log_validation(make_loggers(config.logger), validation, folder, config.outlier, config.seed)
     return text

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-__all__ = ["draw_candidates", "draw_samples", "run_section"]
+__all__ = ["candidate_view", "draw_candidates", "draw_samples", "run_section"]
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from matdesinne.candidates import Candidates
+from matdesinne.data.table import DesignTable
 from matdesinne.files import atomic_path
 from matdesinne.pipeline import DesignRun
+from matdesinne.reporting.closing import nearest_rows
 from matdesinne.reporting.drawing import axis_label, bin_edges
+from matdesinne.reporting.interactive import CandidateView
 from matdesinne.reporting.palette import BLUE, GREY, VERMILLION
 from matdesinne.reporting.report import Picture, Section, Table
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 from matdesinne.targets import Property
 
+_MOST = 2000
+"""Largest number of candidates in a view, which then takes a few MB and tens of milliseconds a brush."""
 _SAMPLED, _FINAL, _TARGET = GREY, BLUE, VERMILLION
 
 
@@ -64,8 +73,55 @@ def _draw_densities(
     axis.hist(final, bins=bins, density=True, histtype="step", color=_FINAL, label=stage)
 
 
-def run_section(run: DesignRun, picture: Path) -> Section:
-    """Returns the section of a report on a generation: the counts, errors and seconds of its stages, and the picture."""
+def candidate_view(
+    candidates: Candidates,
+    prototype: Prototype | None = None,
+    measured: DesignTable | None = None,
+    labels: Float[Tensor, " n"] | None = None,
+) -> CandidateView:
+    """Returns parameters, predictions and what follows from them as axes and columns of an interactive view.
+
+    Of more than 2,000 candidates it shows those that were checked, and those with the smallest spread.
+
+    Args:
+        candidates: of one target.
+        prototype: the atoms of a design, where designs are crystals.
+        measured: rows of the table, for the distance to the nearest one.
+        labels: values of the first property by an oracle, NaN where a candidate was not checked.
+    """
+    spread = candidates.std.sum(dim=1)
+    if labels is not None:
+        spread = spread.where(labels.isnan(), -1.0)
+    rows = spread.argsort(stable=True)[:_MOST].sort().values
+    table, space = candidates.take(rows), candidates.space
+    columns: dict[str, tuple[str, list[float]]] = {"row": ("1", rows.tolist())}
+    for i, parameter in enumerate(space.parameters):
+        columns[parameter.name] = (parameter.unit, table.designs[:, i].tolist())
+    targets = {}
+    for j, prop in enumerate(table.properties):
+        columns[prop.name] = (prop.unit, table.mean[:, j].tolist())
+        columns[f"{prop.name}_std"] = (prop.unit, table.std[:, j].tolist())
+        targets[prop.name] = (table.target.lower[j], table.target.upper[j])
+    strains = [p.strain(table.designs[:, i]).abs() for i, p in enumerate(space.parameters) if p.reference != 0]
+    if strains:
+        columns["largest strain"] = ("1", torch.stack(strains).amax(dim=0).tolist())
+    if measured is not None and space.bounded:
+        columns["distance to data"] = ("1", nearest_rows(space, table.designs, measured)[0].tolist())
+    checked: list[bool] = []
+    if labels is not None:
+        first = table.properties[0]
+        columns[f"{first.name} (checked)"] = (first.unit, labels[rows].tolist())
+        targets[f"{first.name} (checked)"] = targets[first.name]
+        checked = labels[rows].isfinite().tolist()
+    view = CandidateView(columns, ["row"], targets, checked)
+    if prototype is None or any(name not in space.names for name in CELL_PARAMETERS):
+        return view
+    cells = cell_vectors(table.designs[:, [space.names.index(name) for name in CELL_PARAMETERS]])
+    return replace(view, symbols=prototype.symbols, positions=prototype.positions, cells=cells.flatten(start_dim=1).tolist())
+
+
+def run_section(run: DesignRun, picture: Path, view: CandidateView | None = None) -> Section:
+    """Returns the section of a report on a generation: the counts, errors and seconds of its stages, the picture, the view."""
     properties = run.candidates.properties
     heads = ["stage", "designs", *(f"mean |{prop.name} - target| [{prop.unit}]" for prop in properties), "time [s]"]
     rows = [
@@ -82,7 +138,7 @@ def run_section(run: DesignRun, picture: Path) -> Section:
         "Errors are those of the surrogate that localizes: they say how near to the target its prediction is, not how near a "
         f"calculation will be. Samples outside the design space: {run.outside:,}."
     )
-    return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)])
+    return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)], view)
 
 
 def draw_samples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["box_distance", "closing_paragraph", "diverse_candidates", "write_next_designs"]
+__all__ = ["box_distance", "closing_paragraph", "diverse_candidates", "nearest_rows", "write_next_designs"]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def closing_paragraph(
             f"{nearly_sure:.3g}), not {own:.1g}."
         )
     if measured is not None and candidates.space.bounded:
-        distance, _ = _nearest(candidates.space, candidates.designs, measured)
+        distance, _ = nearest_rows(candidates.space, candidates.designs, measured)
         sentences.append(f"The nearest measured row is {distance.median().item():.2g} of the box's diagonal away (median).")
     return " ".join(sentences)
 
@@ -77,7 +77,7 @@ def write_next_designs(path: Path, candidates: Candidates, surrogate: Surrogate,
     """Write a short list of designs to make: predictions, half the width of their 90 % intervals, the nearest measured row."""
     width = surrogate.cpu().half_width(candidates.std, 0.9)
     columns = candidates.space.to_columns(candidates.designs)
-    distance, nearest = _nearest(candidates.space, candidates.designs, measured)
+    distance, nearest = nearest_rows(candidates.space, candidates.designs, measured)
     for j, prop in enumerate(candidates.properties):
         columns[prop.name] = (prop.unit, candidates.mean[:, j].tolist())
         columns[f"{prop.name}_within_90"] = (prop.unit, width[:, j].tolist())
@@ -92,8 +92,9 @@ def box_distance(space: DesignSpace, first: Float[Tensor, "n dx"], second: Float
     return torch.cdist(space.to_unit(first), space.to_unit(second)) / (2 * space.dimension**0.5)
 
 
-def _nearest(
+def nearest_rows(
     space: DesignSpace, designs: Float[Tensor, "n dx"], measured: DesignTable
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Distance of each design to the nearest measured row in shares of the box's diagonal, and the place of that row."""
     least = box_distance(space, designs, measured.x[:_MOST_ROWS]).min(dim=1)
     return least.values, least.indices

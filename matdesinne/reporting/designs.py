@@ -8,10 +8,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from matdesinne.data.table import DesignTable
 from matdesinne.exports import Exports
 from matdesinne.files import write_json
 from matdesinne.pipeline import DesignRun
-from matdesinne.reporting.candidates import draw_candidates, run_section
+from matdesinne.reporting.candidates import candidate_view, draw_candidates, run_section
 from matdesinne.reporting.report import write_report
 from matdesinne.structures import Prototype, write_extxyz
 
@@ -24,6 +25,7 @@ def write_run(
     prototype: Prototype | None = None,
     exports: Exports | None = None,
     structures: bool = True,
+    measured: DesignTable | None = None,
 ) -> None:
     """Write ``candidates.parquet``, ``.csv`` and ``.extxyz``, ``summary.json``, ``candidates.png`` and ``report.html``.
 
@@ -35,6 +37,7 @@ def write_run(
         prototype: the atoms of a design, where designs are crystals.
         exports: files in other formats.
         structures: whether to write ``candidates.extxyz``.
+        measured: rows of the table, for the candidates' distances to them.
     """
     picture, target = folder / "candidates.png", run.summary()["target"]
     run.candidates.write_parquet(folder / "candidates.parquet")
@@ -50,6 +53,6 @@ def write_run(
         folder / "report.html",
         f"Candidates for {target}",
         text,
-        [run_section(run, picture)],
+        [run_section(run, picture, candidate_view(run.candidates, prototype, measured))],
         OmegaConf.to_container(settings, resolve=True),
     )

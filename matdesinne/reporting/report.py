@@ -1,10 +1,11 @@
-"""Reports as one HTML file with embedded figures, which loads nothing from elsewhere."""
+"""Reports as one HTML file with embedded figures and scripts, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
 __all__ = ["Picture", "Section", "Table", "write_report"]
 
 import base64
+import hashlib
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from markupsafe import Markup
+
 import matdesinne
 from matdesinne.errors import ConfigError
 from matdesinne.files import write_text
+from matdesinne.reporting.interactive import CandidateView, view_libraries
 
-_PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "ase", "gpaw", "umap-learn")
+_PACKAGES = ("torch", "numpy", "hydra-core", "matplotlib", "bokeh", "chemiscope", "ase", "gpaw", "umap-learn")
 """Distributions whose versions the report lists if they are installed."""
 
 
@@ -71,21 +75,31 @@ class Section:
     text: str = ""
     figures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    view: CandidateView | None = None
 
 
 def write_report(path: str | Path, title: str, summary: str, sections: Sequence[Section], settings: object) -> None:
     """Write the sections, the settings and the versions of the software as one HTML file.
 
-    The page loads nothing, has no script, and is light or dark as the reader's browser asks. The settings are nested plain
-    containers, shown as ``outer.inner = value``.
+    The page loads nothing and is light or dark as the reader's browser asks. It runs no script but those of its views, which
+    its Content-Security-Policy names by their hashes. The settings are nested plain containers, shown as
+    ``outer.inner = value``.
     """
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters.update(cell=_cell, paragraphs=lambda text: [part for part in text.split("\n\n") if part.strip()])
     template = environment.from_string(Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8"))
+    scripts = view_libraries([section.view for section in sections if section.view is not None])
     content = template.render(
-        title=title, summary=summary, sections=sections, settings=dict(_flat(settings)), versions=_versions()
+        title=title,
+        summary=summary,
+        sections=sections,
+        settings=dict(_flat(settings)),
+        versions=_versions(),
+        scripts=[Markup(script) for script in scripts],  # of packages, no text of a user
+        hashes=[_hash(script) for script in scripts],
+        markup=Markup,
     )
     write_text(path, content)
 
@@ -93,6 +107,12 @@ def write_report(path: str | Path, title: str, summary: str, sections: Sequence[
 def _without_rounding(column: Sequence[object]) -> list[object]:
     largest = max((abs(value) for value in column if isinstance(value, float) and math.isfinite(value)), default=0.0)
     return [0.0 if isinstance(value, float) and abs(value) <= ROUNDING * largest else value for value in column]
+
+
+def _hash(script: str) -> Markup:
+    """Returns a script as a Content-Security-Policy names it."""
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return Markup(f"'sha256-{digest}'")
 
 
 def _cell(value: object) -> str:

@@ -18,6 +18,7 @@ from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError, DeviceError, MatDesINNeError
 from matdesinne.targets import Property
 from matdesinne.training.module import DesignModule
+from matdesinne.trust import advice, is_trusted
 
 
 def build_module(config: DictConfig, data: DesignDataModule) -> DesignModule:
@@ -27,8 +28,11 @@ def build_module(config: DictConfig, data: DesignDataModule) -> DesignModule:
     network gets those of the arguments ``space``, ``properties``, ``prototype`` and ``kpoints`` that it takes from the data.
 
     Raises:
-        ConfigError: if settings do not fit.
+        ConfigError: if settings do not fit, or a class belongs to a package that is not trusted, see `trusting`.
     """
+    for name in (part.get("_target_") for part in (config, config.get("network") or {})):
+        if isinstance(name, str) and not is_trusted(name):
+            raise ConfigError(f"Expected a class that is trusted, got {name!r}: {advice(name)}")
     settings = {key: value for key, value in config.items() if key not in ("network", "distillation")}
     try:
         network = _build_network(config.network, data)

@@ -45,6 +45,13 @@ def chosen(*names: str, **changes: object) -> dict[str, DictConfig]:
     return models
 
 
+def test_models_in_a_folder_of_the_user(tmp_path):
+    (tmp_path / "mine.yaml").write_text("_target_: my_package.Mine\n")
+    found = gather(config(models=["mine", "mdn"]), CONF / "model", [tmp_path])
+    assert found["mine"] == {"_target_": "my_package.Mine"} and list(found) == ["mine", "mdn"]
+    assert "mine" not in gather(config(), CONF / "model", [tmp_path])
+
+
 def test_all_models_are_those_at_the_top():
     assert list(gather(config(), CONF / "model")) == [path.stem for path in yaml_files("model")]
 

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from scipy import stats
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.labelling.validation import Validation, log_validation, read_validation, stratified, validate, write_validation
+from matdesinne.labelling.validation_page import write_page
 from matdesinne.oracles.base import Column, Oracle
+from matdesinne.reporting.palette import GREEN
 from matdesinne.structures import Prototype
 from matdesinne.targets import Property, Target
 from matdesinne.training.loggers import closed_runs, wandb_logger
@@ -52,6 +55,18 @@ def drawn(target: float, count: int = 200, seed: int = 0) -> Candidates:
 def labelled(tables: list[Candidates], folder: Path, count: int = 10_000) -> Validation:
     with ThreadPoolExecutor(1) as executor:
         return validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0))
+
+
+def test_page_marks_what_was_checked(tmp_path):
+    whole = drawn(0.5, 40)
+    found = labelled([whole], tmp_path, count=5)
+    write_validation(found, tmp_path, None, 0.1, 0)
+    write_page(found, [whole], tmp_path, None, {})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    content = re.search(r'<script type="application/json">(.*?)</script>', page)[1]
+    colours = json.loads(re.search(r'\["colour",(\[.*?\])', content)[1])
+    assert len(colours) == 40 and colours.count(GREEN) == 5
+    assert "Green: the 5 candidates" in page
 
 
 def test_stratified_choice_takes_every_part():

@@ -1,6 +1,4 @@
-import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from matdesinne.reporting.candidates import draw_candidates, run_section
 from matdesinne.reporting.report import Picture, Section, Table, write_report
 
 from ..toys import box, candidates, quadratic, rows
+from .conftest import requests
 
 HOSTILE = "<script src='https://example.org/x.js'>alert(1)</script> & \"quoted\""
 
@@ -85,28 +84,6 @@ def test_stages_of_a_run(tmp_path):
     page = run_report(tmp_path).read_text(encoding="utf-8")
     assert '<td>selected</td><td class="number">10</td>' in page
     assert "Samples outside the design space: 3." in page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The system's Chromium without a window; selenium drives it over its DevTools protocol."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs Chromium and its driver: make browser, or apt-get install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with selenium.Chrome(options=options, service=selenium.ChromeService(driver)) as opened:
-        yield opened
-
-
-def requests(browser) -> list[str]:
-    """Addresses that the page has asked for since the last call."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"]
 
 
 def hostile_report(folder: Path) -> Path:
