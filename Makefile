@@ -25,7 +25,7 @@ fast: $(INSTALLED)
 test: lint
 	@$(MAKE) gpaw || echo "GPAW cannot be installed here: the tests that need it will be skipped."
 	@$(MAKE) browser || echo "Chromium cannot be installed here: the tests that need it will be skipped."
-	$(PYTEST) $(if $(COVERAGE),--cov=matdesinne --cov-report=term:skip-covered)
+	$(PYTEST) --dist loadgroup $(if $(COVERAGE),--cov=matdesinne --cov-report=term:skip-covered)
 
 fuzz: $(INSTALLED)
 	$(PYTEST) -m hypothesis --hypothesis-profile=fuzz

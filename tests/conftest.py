@@ -32,6 +32,8 @@ THIRD_PARTY_WARNINGS = [
 
 SLOW_FIXTURES = {"warm", "built", "browser"}
 """They start processes: whatever uses one is slow."""
+ONCE = {"all_levels", "built", "learnt", "packaged_run", "table1", "two_processes"}
+"""They take long: with `--dist loadgroup` one worker runs all tests of each."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+        for name in ONCE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
         for entry in THIRD_PARTY_WARNINGS:
             item.add_marker(pytest.mark.filterwarnings(entry))
 

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 
@@ -18,6 +17,7 @@ from matdesinne.training.module import DesignModule
 
 from .toys import OWN, QUICK, ROOT, run_train, script_config, write_table
 from .training.test_resume import MDN, last_weights, same, train, weights
+from .warm import environment
 
 pytestmark = pytest.mark.slow
 
@@ -88,20 +88,18 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
     assert all(same(*pair) for pair in zip(*weights, strict=True))
 
 
-def test_the_script_under_sigterm(tmp_path):
+def test_the_script_under_sigterm(tmp_path, warm):
     """A batch system ends the script in its training; it says how to go on, and does."""
     write_table(tmp_path)
     words = [*settings(tmp_path), "model.max_epochs=10000", "hydra.run.dir=run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "train.py"), *words]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    running = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams)
+    process = warm.start(ROOT / "train.py", words, tmp_path, environment(), tmp_path / "said")
     limit = time.monotonic() + 120
     while not (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < limit:
         time.sleep(0.1)
-    running.terminate()
-    said, _ = running.communicate(timeout=60)
-    assert running.returncode == 1 and "Traceback" not in said, said
+    os.kill(process, signal.SIGTERM)
+    assert warm.wait() == 1
+    said = (tmp_path / "said").read_text()
+    assert "Traceback" not in said, said
     assert "SIGTERM" in said.splitlines()[-1] and f"resume={tmp_path}/run" in said.splitlines()[-1], said
     epoch = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
     words = ["resume=run", f"trainer.max_epochs={epoch + 1}"]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from matdesinne.cli.config import config_folder
 
 from .toys import OWN, QUICK, ROOT, write_table
-from .warm import environment
+from .warm import Warm, environment
 
 PLUGINS = {
     "hydra/launcher=basic": None,
@@ -23,22 +23,24 @@ PLUGINS = {
 SCORE = "hydra.callbacks.sweep_table.metric=target_mae_y"
 
 
-def sweep(folder: Path, *words: str, script: str = "tests/sweep_job.py") -> list[dict[str, str]]:
-    """Run one in a new interpreter, since joblib's processes may hang in a fork, and read its table."""
-    command = [sys.executable, str(ROOT / script), "-m", "hydra.sweep.dir=found", *words]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    said = subprocess.run(command, cwd=folder, env=environment(), timeout=300, check=False, **streams).stdout
+def sweep(warm: Warm, folder: Path, *words: str, script: str = "tests/sweep_job.py") -> list[dict[str, str]]:
+    """Run one and read its table; in a new interpreter where joblib's processes may hang in a fork."""
+    words = "-m", "hydra.sweep.dir=found", *words
+    if "hydra/launcher=cores" in words:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment()}
+        said = subprocess.run([sys.executable, ROOT / script, *words], cwd=folder, timeout=300, check=False, **streams).stdout
+    else:
+        _, said = warm.run(ROOT / script, list(words), folder, environment())
     assert "Traceback" not in said, said
     with (folder / "found" / "sweep.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", PLUGINS)
-def test_launcher(tmp_path, launcher):
+def test_launcher(tmp_path, warm, launcher):
     if PLUGINS[launcher]:
         pytest.importorskip(PLUGINS[launcher])
-    table = sweep(tmp_path, launcher, "seed=1,3,4,5")
+    table = sweep(warm, tmp_path, launcher, "seed=1,3,4,5")
     assert [(row["job"], row["seed"], row["val/loss"]) for row in table] == [
         ("1", "3", "0.0"),
         ("2", "4", "1.0"),
@@ -48,7 +50,6 @@ def test_launcher(tmp_path, launcher):
     assert {path.read_text() for path in (tmp_path / "found").glob("*/group.txt")} == {"found"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plugin", "words", "changed"),
     [
@@ -61,22 +62,21 @@ def test_launcher(tmp_path, launcher):
     ],
     ids=["cores", "optuna"],
 )
-def test_trainings(tmp_path, plugin, words, changed):
+def test_trainings(tmp_path, warm, plugin, words, changed):
     """Two, by train.py itself; each with its metrics."""
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
     settings = [*words, *OWN, *QUICK, f"data.source.path={tmp_path}/table.csv", "model.network.hidden=8"]
-    table = sweep(write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
+    table = sweep(warm, write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
     assert len({row[changed] for row in table}) == 2
     scores = [float(row["val/target_mae" if "optuna" in plugin else "val/loss"]) for row in table]
     assert len(scores) == 2 and scores == sorted(scores)
 
 
-@pytest.mark.slow
-def test_optuna(tmp_path):
+def test_optuna(tmp_path, warm):
     """As many trials as wanted, the best first, one that failed last."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["hydra.sweeper.n_trials=5", "hydra.callbacks.sweep_table.metric=val/loss"]
-    table = sweep(tmp_path, "hparams_search=optuna", *words, "+hydra.sweeper.params.seed='range(4,5)'")
+    table = sweep(warm, tmp_path, "hparams_search=optuna", *words, "+hydra.sweeper.params.seed='range(4,5)'")
     losses = [row["val/loss"] for row in table]
     assert len(table) == 5 and {row["seed"] for row in table} == {"4", "5"}
     assert losses == sorted(losses, key=lambda loss: loss == "") and set(losses) == {"1.0", ""}

@@ -19,7 +19,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, save_network
 from matdesinne.pipeline import InverseDesign
 
-from .toys import CONF, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
+from .toys import CONF, LEARNT, OWN, QUICK, ROOT, box, prop, rows, script_config, tiny_network, write_table
 from .warm import environment
 
 
@@ -181,7 +181,7 @@ def test_benchmark(tmp_path, works):
         "surrogate.network.hidden=8",
         "evaluator.network.members=1",
         "evaluator.network.hidden=8",
-        "evaluator.max_epochs=1",
+        "trainer.max_epochs=3",
     ]
     words += [*small, "num_samples=100", "targets=[0.0,1.0]", "models=[mdn,cinn]", "hydra.run.dir=out"]
     said = works(tmp_path, "benchmark.py", *words)
@@ -283,7 +283,7 @@ def test_active_learning(tmp_path, works, rejected):
     """One round: labels by an ensemble join the user's table."""
     write_run(tmp_path)
     write_table(tmp_path)
-    training = ",".join(f"'{word}'" for word in [*OWN, *QUICK, "surrogate.max_epochs=60"])
+    training = ",".join(f"'{word}'" for word in [*OWN, *LEARNT])
     words = [
         "active.rounds=1",
         "active.per_round=2",

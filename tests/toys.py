@@ -43,7 +43,7 @@ QUICK = [
     "trainer.enable_progress_bar=false",
     "logger=csv",
     "surrogate.network.hidden=16",
-    "surrogate.max_epochs=20",
+    "surrogate.max_epochs=3",
     "surrogate.batch_size=32",
     "surrogate.optimizer.lr=0.01",
     "model.max_epochs=1",
@@ -52,6 +52,13 @@ QUICK = [
     "data.synthetic.steps=1",
 ]
 """Words for a script that trains for a moment."""
+
+LEARNT = [
+    *(word for word in QUICK if not word.startswith("surrogate.")),
+    "surrogate=gp",
+    "surrogate.optimizer.max_iter=20",
+]
+"""The same with a surrogate that learns the table of `write_table`."""
 
 OWN = [
     "data=csv",

@@ -1,9 +1,11 @@
 """A Python that has imported what the scripts import, and forks for each of their runs: a fresh start takes seconds.
 
-A line of JSON says what to run (script, words, folder, environment, file for both streams), a line says how it ended.
+A line of JSON says what to run (script, words, folder, environment, file for both streams); lines say in which process, and
+how it ended.
 """
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
@@ -45,15 +47,32 @@ class Warm:
     def __init__(self) -> None:
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen([sys.executable, __file__], env=environment(), **streams)
+        self.running = 0
 
-    def run(self, script: Path, words: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-        """How a script ended in a folder, and what it said on both streams."""
+    def run(self, script: Path | str, words: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+        """How a script, or a module by its name, ended in a folder, and what it said on both streams."""
         with tempfile.TemporaryDirectory() as place:
             output = Path(place) / "output"
-            job = {"script": str(script), "folder": str(folder), "output": str(output)}
-            print(json.dumps({**job, "words": words, "environment": environment}), file=self.process.stdin, flush=True)
-            status = int(self.process.stdout.readline())
-            return status, output.read_text(encoding="utf-8")
+            self.start(script, words, folder, environment, output)
+            return self.wait(), output.read_text(encoding="utf-8")
+
+    def start(
+        self, script: Path | str, words: list[str], folder: Path, environment: dict[str, str], output: Path = Path(os.devnull)
+    ) -> int:
+        """The process of a run, which `wait` waits for; the next start ends one that a failed test has left."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.running, signal.SIGKILL)
+            self.wait()
+        job = {"script": str(script), "folder": str(folder), "output": str(output)}
+        print(json.dumps({**job, "words": words, "environment": environment}), file=self.process.stdin, flush=True)
+        self.running = int(self.process.stdout.readline())
+        return self.running
+
+    def wait(self) -> int:
+        """The status with which the started run ended."""
+        self.running = 0
+        return int(self.process.stdout.readline())
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -62,7 +81,7 @@ class Warm:
 
 
 def run(job: dict) -> int:
-    """Run a script as `python SCRIPT WORDS` does, in this process."""
+    """Run a script as `python SCRIPT WORDS` does, or a module as `python -m MODULE WORDS`, in this process."""
     stream = os.open(job["output"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(stream, number)
@@ -73,7 +92,8 @@ def run(job: dict) -> int:
     sys.argv = [job["script"], *job["words"]]
     sys.path[:1] = [str(Path(job["script"]).parent), *job["environment"]["PYTHONPATH"].split(os.pathsep)]
     try:
-        runpy.run_path(job["script"], run_name="__main__")
+        run_it = runpy.run_path if job["script"].endswith(".py") else runpy.run_module
+        run_it(job["script"], run_name="__main__")
     except SystemExit as error:
         if not isinstance(error.code, int | None):
             print(error.code, file=sys.stderr)
@@ -100,6 +120,7 @@ def main() -> None:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+        print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 

@@ -17,7 +17,7 @@ from matdesinne.oracles.base import Column, Oracle
 from matdesinne.space import DesignSpace, Symmetry
 from matdesinne.targets import Target
 
-from ..toys import CONF, OWN, QUICK, box, prop, tiny_network, write_table
+from ..toys import CONF, LEARNT, OWN, box, prop, tiny_network, write_table
 
 
 class Sum(Oracle):
@@ -42,7 +42,7 @@ def table(designs: torch.Tensor, std: torch.Tensor, space: DesignSpace | None = 
 
 def learning(folder, **changes) -> ActiveLearning:
     with initialize_config_dir(config_folder(), version_base="1.3"):
-        training = compose("train", [*OWN, *QUICK, f"surrogates_folder={folder / 'surrogates'}"])
+        training = compose("train", [*OWN, *LEARNT, f"surrogates_folder={folder / 'surrogates'}"])
     training.data.source.path = str(write_table(folder) / "table.csv")
     settings = {"targets": [0.0, 0.5], "num_samples": 40, "per_round": 4, "fresh": 10, "seed": 0, **changes}
     model = tiny_network(CONF / "model" / "cinn.yaml", box(), [prop(floor=-1.0)]).eval()

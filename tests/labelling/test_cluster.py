@@ -1,7 +1,4 @@
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas
@@ -17,6 +14,7 @@ from matdesinne.oracles.analytic import AnalyticOracle, Ballistics
 from matdesinne.processes import ProcessPool
 
 from ..toys import CONF, ROOT, line
+from ..warm import Warm, environment
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,27 +37,28 @@ label_points(Fragile(space), Points(x, torch.arange(4)), executor, Path("out"))
 """
 
 
-def run(folder: Path, *words: str) -> pandas.DataFrame:
-    """The table that a Python process with these words leaves."""
-    command = [sys.executable, *words]
-    subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=300)
+def run(warm: Warm, folder: Path, script: Path, *words: str) -> pandas.DataFrame:
+    """The table that a script with these words leaves."""
+    status, said = warm.run(script, list(words), folder, environment())
+    assert status == 0, said
     return pyarrow.parquet.read_table(folder / "out" / "labels.parquet").to_pandas()
 
 
-def test_death_of_a_worker_costs_one_design(tmp_path):
-    frame = run(tmp_path, "-c", DEATH)
+def test_death_of_a_worker_costs_one_design(tmp_path, warm):
+    (tmp_path / "death.py").write_text(DEATH)
+    frame = run(warm, tmp_path, tmp_path / "death.py")
     assert frame["status"].tolist() == ["done", "failed", "failed", "done"]
     assert "did not converge" in frame["reason"][2]
     assert frame["total"][[0, 3]].tolist() == [0.75, 0.125]
 
 
-def test_same_table_as_on_this_machine(tmp_path):
+def test_same_table_as_on_this_machine(tmp_path, warm):
     names = ["x0", "y0", "angle", "v0"]
     x = Ballistics().sample_prior(60, torch.Generator().manual_seed(0)).double()
     x[5, 1] = -50.0
     pandas.DataFrame(x.numpy(), columns=names).to_csv(tmp_path / "points.csv", index=False)
     words = ["oracle=ballistics", "oracle.chunk=9", "points=points.csv", "executor=parsl", "executor.workers=2", "folder=out"]
-    found = run(tmp_path, str(ROOT / "label.py"), *words)
+    found = run(warm, tmp_path, ROOT / "label.py", *words)
     oracle = AnalyticOracle(line(4), Ballistics(), {"impact": "m"}, chunk=7)
     rows = label_points(oracle, Points(x, torch.arange(60)), ProcessPool(2), tmp_path).rows
     assert found[names].to_numpy().tolist() == x.tolist()

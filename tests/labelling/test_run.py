@@ -1,7 +1,7 @@
 import json
+import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +18,7 @@ from matdesinne.oracles.analytic import AnalyticOracle, Ballistics, Kinematics
 from matdesinne.processes import ProcessPool
 
 from ..toys import ROOT, box, line
+from ..warm import environment
 from .fragile import Fragile
 
 PRELOAD = ["matdesinne.oracles.analytic"]
@@ -116,28 +117,27 @@ def test_any_executor_will_do(tmp_path):
     assert torch.equal(torch.tensor(frame["impact"].to_numpy())[frame["status"] == "done"], exact[~exact.isnan()])
 
 
-@pytest.mark.slow
-def test_killed_twice_and_started_again(tmp_path):
+def test_killed_twice_and_started_again(tmp_path, warm):
     """SIGKILL at random times: every design once, none lost, none twice."""
     x = Kinematics().sample_prior(40, torch.Generator().manual_seed(1)).double()
     names = ["height", "angle_1", "angle_2", "angle_3"]
     pandas.DataFrame(x.numpy(), columns=names).to_csv(tmp_path / "points.csv", index=False)
     words = ["oracle=kinematics", "oracle.chunk=1", "oracle.delay=0.2", "points=points.csv", "executor.workers=2", "folder=out"]
-    command = [sys.executable, str(ROOT / "label.py"), *words]
+    run = ROOT / "label.py", words, tmp_path, environment()
     records, generator = tmp_path / "out" / "records.jsonl", random.Random(0)
     counts = [0]
     for _ in range(2):
-        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = warm.start(*run)
         while not records.exists() or records.read_text().count("\n") <= counts[-1] + 1:
-            assert run.poll() is None
+            os.kill(process, 0)  # it has not ended
             time.sleep(0.02)
         time.sleep(generator.uniform(0.0, 1.0))
-        run.kill()
-        run.communicate()
+        os.kill(process, signal.SIGKILL)
+        assert warm.wait() == -signal.SIGKILL
         counts.append(records.read_text().count("\n") - 1)
     assert 0 < counts[1] < counts[2] < 40
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert f"{40 - counts[2]} labelled now" in said.stdout
+    status, said = warm.run(*run)
+    assert status == 0 and f"{40 - counts[2]} labelled now" in said, said
     written = [json.loads(text)["id"] for text in records.read_text().splitlines()[1:]]
     assert len(written) == len(set(written)) == 40
     frame = pyarrow.parquet.read_table(tmp_path / "out" / "labels.parquet").to_pandas()

@@ -32,6 +32,7 @@ def noisy(count: int = 60, noise: float = 0.3, repeats: int = 1, **settings: obj
 def config(*words: str):
     with initialize_config_dir(config_folder(), version_base="1.3"):
         quick = ["trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "callbacks=none"]
+        quick += ["surrogate.optimizer.max_iter=20"] if "surrogate=gp" in words else []
         return compose("train", [*words, *quick, "folder=unused"])
 
 
@@ -51,6 +52,7 @@ def test_small_is_a_matter_of_rows():
 def test_the_better_surrogate_is_chosen():
     settings = config("surrogate=chosen/gp_or_mlp").surrogate
     settings.choices.mlp.max_epochs = 1  # a perceptron that has learnt nothing
+    settings.choices.gp.optimizer.max_iter = 20
     chosen, found = chosen_surrogate(settings, noisy(40), TRAINER)
     assert chosen == settings.choices.gp and found.relative_error < 0.6
 
