@@ -19,6 +19,7 @@ from matdesinne.training.mdn import LightningMDN
 from matdesinne.training.module import DesignModule
 from matdesinne.training.runs import add_synthetic_rows, prepare_folder, train_surrogate, trained_surrogate
 from matdesinne.transforms import CellFeatures
+from matdesinne.trust import trusting
 
 from ..toys import CONF, TINY, box, load_part, make_trainer, prop, tiny_module, toy_data, trainer_config
 
@@ -396,12 +397,12 @@ def test_build_makes_what_was_asked_for():
     made = build_module(OmegaConf.load(MDN_YAML), data)
     assert isinstance(made, LightningMDN)
     assert (made.network.space, made.network.properties) == (data.space, data.properties)
-    with pytest.raises(ConfigError, match="DesignModule"):
+    with trusting(["tests"]), pytest.raises(ConfigError, match="DesignModule"):
         build_module(OmegaConf.merge(OmegaConf.load(MDN_YAML), {"_target_": f"{__name__}.no_module"}), data)
 
 
 class Elsewhere(MDN):
-    """A network of a package that no file of weights may name."""
+    """A network of a package that is not trusted."""
 
 
 class Forgetful(MDN):
@@ -411,9 +412,9 @@ class Forgetful(MDN):
         super().__init__(space, properties, **settings)
 
 
-def test_build_refuses_a_class_whose_weights_could_not_be_read():
+def test_build_refuses_a_class_that_is_not_trusted():
     config = OmegaConf.merge(OmegaConf.load(MDN_YAML), {"network": {"_target_": f"{__name__}.Elsewhere"}})
-    with pytest.raises(ConfigError, match=r"Elsewhere.*package matdesinne"):
+    with pytest.raises(ConfigError, match=r"Elsewhere.*add trusted=\[tests\]"):
         build_module(config, toy_data())
 
 
