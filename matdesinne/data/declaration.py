@@ -28,6 +28,8 @@ _UNIT = re.compile(r"^(?P<name>.*?)\s*[\[(](?P<unit>[^\[\]()]+)[\])]\s*$")
 _FEWEST_ROWS = 10
 _MOST_VALUES, _REPEATS = 12, 3
 """A column of at most so many different values, with so many rows for each on average, takes these only."""
+_MOST_TRIED = 0.5
+"""Share of all combinations of few numbers that a table may hold; where it holds more, hardly a new design is left."""
 _MOST_SUMMED = 12
 """Columns of one unit that are tried as components of a mixture."""
 
@@ -87,9 +89,9 @@ class Declaration:
 def guess_declaration(path: str, properties: Sequence[str]) -> Declaration:
     """Take every column but the properties as a parameter, within the range of its data.
 
-    A unit is read from a header such as ``temperature [K]``. A column of few different numbers has these as allowed values, one
-    of few different texts is a category, and columns of one unit whose sum is the same in every row are a mixture. Constant
-    columns, row numbers and columns of many texts are left out.
+    A unit is read from a header such as ``temperature [K]``. A column of few different numbers has these as allowed values,
+    unless the rows hold most of their combinations already; one of few different texts is a category, and columns of one unit
+    whose sum is the same in every row are a mixture. Constant columns, row numbers and columns of many texts are left out.
 
     Args:
         path: of a CSV, Parquet or Excel file.
@@ -115,7 +117,11 @@ def guess_declaration(path: str, properties: Sequence[str]) -> Declaration:
         for header, (name, _) in rest.items()
         if header not in left_out and numbers[header] is None
     ]
-    parameters = [{"name": name, "unit": unit, **_range(column, name not in mixed)} for (name, unit), column in columns.items()]
+    discrete = not _exhausted(columns.values(), bool(mixtures or categories))
+    parameters = [
+        {"name": name, "unit": unit, **_range(column, discrete and name not in mixed)}
+        for (name, unit), column in columns.items()
+    ]
     if not parameters and not categories:
         raise DatasetError(f"Expected columns of varying numbers beside {chosen} in {path}, got none: add parameters.")
     wanted = [_property(*names[header], numbers[header], header, path) for header in chosen]
@@ -185,6 +191,14 @@ def _range(column: Sequence[float], discrete: bool) -> dict[str, object]:
     """The values of a column where they are few and it may be discrete, else its bounds."""
     values = sorted(set(column))
     return {"values": values} if discrete and _few(values, len(column)) else {"lower": values[0], "upper": values[-1]}
+
+
+def _exhausted(columns: Collection[Sequence[float]], others: bool) -> bool:
+    """Whether all columns have few numbers and the rows hold most of their combinations; `others` are not numbers alone."""
+    if others or not all(_few(set(column), len(column)) for column in columns):
+        return False
+    tried = len(set(zip(*columns, strict=True)))
+    return tried > _MOST_TRIED * math.prod(len(set(column)) for column in columns)
 
 
 def _few(values: Collection[object], rows: int) -> bool:

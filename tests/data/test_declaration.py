@@ -1,5 +1,7 @@
 """What is guessed of a table."""
 
+import itertools
+
 import pandas
 import pytest
 import torch
@@ -100,6 +102,18 @@ def shares(rows=30, digits=4):
     columns = {f"{name} [%]": [round(v, digits) for v in column] for name, column in zip("abc", first.T.tolist(), strict=True)}
     columns |= {f"{name} [%]": column for name, column in zip("de", second.T.tolist(), strict=True)}
     return columns | {"f [%]": (50 * torch.rand(rows, generator=generator)).tolist(), "y": torch.rand(rows).tolist()}
+
+
+@pytest.mark.parametrize("rows", [8, 9])
+def test_levels_stay_where_untried_ones_are_left(tmp_path, rows):
+    """Of 16 combinations, each measured three times."""
+    pairs = list(itertools.product([1.0, 2.0, 3.0, 5.0], repeat=2))
+    chosen = [pairs[i] for i in (0, 5, 10, 15, 1, 6, 11, 12, 2)[:rows]] * 3
+    frame = pandas.DataFrame(chosen, columns=["a", "b"]).assign(y=range(len(chosen)))
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    made = guess_declaration(str(tmp_path / "table.csv"), ["y"])
+    values = {"values": [1.0, 2.0, 3.0, 5.0]} if rows == 8 else {"lower": 1.0, "upper": 5.0}
+    assert list(made.parameters) == [{"name": name, "unit": "1", **values} for name in "ab"]
 
 
 @pytest.mark.parametrize("digits", [1, 4])
