@@ -262,7 +262,7 @@ class DesignSpace:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of a table of designs: a category is one column."""
+        """Names of the columns of a table of designs, in which a category is one column."""
         return tuple(dict.fromkeys(parameter.category or parameter.name for parameter in self.parameters))
 
     def to_columns(self, x: Float[Tensor, "n dx"]) -> dict[str, tuple[str, list[float] | list[str]]]:

@@ -20,7 +20,7 @@ PLUGINS = {
     "hydra/launcher=submitit_local": "submitit",
 }
 
-SCORE = "hydra.callbacks.sweep_table.metric=target_mae_y"
+SCORE = "hydra.callbacks.sweep_table.metric=val/target_mae"
 
 
 def sweep(warm: Warm, folder: Path, *words: str, script: str = "tests/sweep_job.py") -> list[dict[str, str]]:
