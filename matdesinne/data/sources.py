@@ -209,7 +209,7 @@ class FileSource(Source):
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read the declared columns; rows are named by their position."""
         path = self.path if root is None else root / self.path
-        columns = [self.headers.get(name, name) for name in [*space.columns, *(prop.name for prop in properties)]]
+        columns = [self.headers.get(name, name) for name in _columns(space, properties)]
         labels = {self.headers.get(name, name): values for name, values in space.labels.items()}
         values = read_numbers(path, columns, self.ignore, labels=labels)
         x, y = values.float().tensor_split([space.dimension], dim=1)
@@ -246,8 +246,7 @@ class TableSource(Source):
                     f"{list(x.shape)} and {list(y.shape)}: reshape them."
                 )
             return DesignTable(x, y, torch.arange(len(x)))
-        columns = [*space.columns, *(prop.name for prop in properties)]
-        values = to_numbers(self.table, columns, self.name, space.labels)
+        values = to_numbers(self.table, _columns(space, properties), self.name, space.labels)
         x, y = values.float().tensor_split([space.dimension], dim=1)
         return DesignTable(x, y, torch.arange(len(x)))
 
@@ -291,7 +290,7 @@ class AnalyticSource(Source):
 
 
 def _columns(space: DesignSpace, properties: Sequence[Property]) -> list[str]:
-    return [*space.names, *(prop.name for prop in properties)]
+    return [*space.columns, *(prop.name for prop in properties)]
 
 
 def _log_density(y: Float[Tensor, "n dy"], bins: int = 64) -> Callable[[Tensor], Tensor]:
