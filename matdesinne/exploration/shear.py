@@ -8,13 +8,12 @@ import matplotlib.figure
 import numpy as np
 import pandas
 import torch
-from scipy import stats
 
 from matdesinne.exploration.designs import Exploration
 from matdesinne.exploration.strain_kinds import AVERAGES, StrainKind, average_strain
 from matdesinne.files import write_table
 from matdesinne.reporting.drawing import printed_name, save_figure
-from matdesinne.reporting.intervals import LEVEL
+from matdesinne.reporting.intervals import LEVEL, share_interval
 from matdesinne.reporting.palette import BLUE, SKY
 from matdesinne.reporting.report import Picture
 
@@ -42,8 +41,8 @@ def floor_shares(exploration: Exploration) -> pandas.DataFrame:
         inside = at_floor[bins == number]
         if len(inside) >= _FEWEST:
             hits = int(inside.sum())
-            interval = stats.binomtest(hits, len(inside)).proportion_ci(LEVEL, method="wilson")
-            rows.append([number * _WIDTH, (number + 1) * _WIDTH, len(inside), hits / len(inside), interval.low, interval.high])
+            ends = share_interval(hits, len(inside))
+            rows.append([number * _WIDTH, (number + 1) * _WIDTH, len(inside), hits / len(inside), *ends])
     return pandas.DataFrame(rows, columns=["shear_from", "shear_to", "designs", "share", "share_lower", "share_upper"])
 
 

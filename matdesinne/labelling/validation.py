@@ -24,7 +24,7 @@ from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import LabelRun, label_points
 from matdesinne.labelling.validation_figure import draw_validation
 from matdesinne.oracles.base import Oracle
-from matdesinne.reporting.intervals import LEVEL, interval_cells, mean_interval
+from matdesinne.reporting.intervals import interval_cells, mean_interval, share_interval
 from matdesinne.reporting.tables import markdown_table
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
@@ -151,9 +151,9 @@ def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float,
         rmse=float(np.sqrt(np.square(error).mean())),
         largest=float(error.max()),
         outliers=float((error > outlier).mean()),
-        outliers_interval=_wilson(int((error > outlier).sum()), len(error)),
+        outliers_interval=share_interval(int((error > outlier).sum()), len(error)),
         wrong_side=None if wrong is None else wrong / len(error),
-        wrong_side_interval=None if wrong is None else _wilson(wrong, len(error)),
+        wrong_side_interval=None if wrong is None else share_interval(wrong, len(error)),
         prediction_mae=float(miss.mean()),
         within_spread=float((miss <= spread).mean()),
         within_two=float((miss <= 2 * spread).mean()),
@@ -167,11 +167,6 @@ def _wrong_side(target: Target, prop: Property, y: Float[Tensor, "n 1"]) -> int 
         return None
     wrong = y <= prop.floor if target.values[0] > prop.floor else y > prop.floor + _AT_FLOOR
     return int(wrong.sum())
-
-
-def _wilson(hits: int, count: int) -> tuple[float, float]:
-    interval = stats.binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _rank_correlation(spread: Float[np.ndarray, " n"], miss: Float[np.ndarray, " n"]) -> float | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -102,9 +101,9 @@ def candidate_view(
         columns[prop.name] = (prop.unit, table.mean[:, j].tolist())
         columns[f"{prop.name}_std"] = (prop.unit, table.std[:, j].tolist())
         targets[prop.name] = (table.target.lower[j], table.target.upper[j])
-    strains = [p.strain(table.designs[:, i]).abs() for i, p in enumerate(space.parameters) if p.reference != 0]
-    if strains:
-        columns["largest strain"] = ("1", torch.stack(strains).amax(dim=0).tolist())
+    strained = [parameter.name for parameter in space.parameters if parameter.reference != 0]
+    if strained:
+        columns["largest strain"] = ("1", space.strains(table.designs, strained).abs().amax(dim=1).tolist())
     if measured is not None and space.bounded:
         columns["distance to data"] = ("1", nearest_rows(space, table.designs, measured)[0].tolist())
     checked: list[bool] = []
@@ -116,7 +115,7 @@ def candidate_view(
     view = CandidateView(columns, ["row"], targets, checked)
     if prototype is None or any(name not in space.names for name in CELL_PARAMETERS):
         return view
-    cells = cell_vectors(table.designs[:, [space.names.index(name) for name in CELL_PARAMETERS]])
+    cells = cell_vectors(table.designs[:, [space.index(name) for name in CELL_PARAMETERS]])
     return replace(view, symbols=prototype.symbols, positions=prototype.positions, cells=cells.flatten(start_dim=1).tolist())
 
 

@@ -1,8 +1,17 @@
-"""Confidence intervals of means over designs."""
+"""Confidence intervals of means and shares over designs."""
 
 from __future__ import annotations
 
-__all__ = ["LEVEL", "draw_bars", "interval_cells", "interval_columns", "interval_texts", "mean_interval", "mean_intervals"]
+__all__ = [
+    "LEVEL",
+    "draw_bars",
+    "interval_cells",
+    "interval_columns",
+    "interval_texts",
+    "mean_interval",
+    "mean_intervals",
+    "share_interval",
+]
 
 from typing import TYPE_CHECKING
 
@@ -50,6 +59,12 @@ def mean_interval(values: Float[np.ndarray, " n"], seed: int) -> tuple[float, fl
         return None
     lower, upper = mean_intervals(values[:, np.newaxis], seed)[:, 0].tolist()
     return lower, upper
+
+
+def share_interval(hits: int, count: int) -> tuple[float, float]:
+    """Returns the ends of Wilson's interval of a share, of `hits` in `count` designs."""
+    interval = stats.binomtest(hits, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def interval_cells(value: float | None, interval: tuple[float, float] | None, factor: float = 1.0) -> list[float | None]:
