@@ -2,6 +2,8 @@
 
 import json
 import sys
+from importlib import invalidate_caches
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -62,9 +64,17 @@ def package(tmp_path, monkeypatch):
         OmegaConf.save(config, tmp_path / "my" / group / "own.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    assert find_spec("my_package").origin == str(tmp_path / "my_package" / "__init__.py")
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """Forget the package, as if it had never been imported: each test has its own, in another folder."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
         del sys.modules[name]
+    invalidate_caches()
 
 
 def own_model(package: Path) -> InverseModel:
