@@ -54,7 +54,8 @@ class DesignDataModule(pl.LightningDataModule):
         order_seed: of the order of training rows.
         synthetic: makes training designs of a generative model that a surrogate labels, see `with_rows`; ``None`` trains it on
             the rows of the table.
-        added: tables of ``label.py`` whose designs join the training rows; validation and test rows stay what they are.
+        added: tables of ``label.py`` whose designs join the training rows; validation rows stay what they are.
+        tested: tables of ``label.py`` whose designs join the test rows, and no others.
         replicates: ``"first"`` keeps the first of the rows of one design, ``"mean"`` a row with the mean of their properties.
     """
 
@@ -73,6 +74,7 @@ class DesignDataModule(pl.LightningDataModule):
         order_seed: int = 0,
         synthetic: SyntheticDesigns | None = None,
         added: Sequence[str] = (),
+        tested: Sequence[str] = (),
         replicates: Replicates = "first",
     ) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class DesignDataModule(pl.LightningDataModule):
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.synthetic = split_seed, order_seed, synthetic
-        self.added = tuple(LabelSource(path) for path in added)
+        self.added, self.tested = (tuple(LabelSource(path) for path in paths) for paths in (added, tested))
         self.replicates, self.duplicates = replicates, 0
         self.augments = True
         self._split: Split | None = None
@@ -124,16 +126,18 @@ class DesignDataModule(pl.LightningDataModule):
         self._measured = table if self.duplicates and self.replicates == "mean" else None
         self._say_of(table, unique)
         split = unique.split(*self.fractions, self.split_seed)
-        return replace(split, train=split.train.joined(self._added_rows(unique))) if self.added else split
+        tested = self._rows_of(self.tested, unique)
+        added = self._rows_of(self.added, unique.joined(tested))
+        return replace(split, train=split.train.joined(added), test=split.test.joined(tested))
 
-    def _added_rows(self, unique: DesignTable) -> DesignTable:
-        """The rows of the added tables; none whose design is among those of the table."""
-        every = unique
-        for source in self.added:
+    def _rows_of(self, sources: Sequence[LabelSource], before: DesignTable) -> DesignTable:
+        """The rows of further tables; none whose design is among those before, and of equal designs the first one."""
+        every = before
+        for source in sources:
             more = check_table(source.load(self.space, self.properties), self.space, self.properties, source.name)
             every = every.joined(replace(more, ids=more.ids + min(int(every.ids.min()), 0)))  # their numbers go on downwards
-        rows = every.without_duplicates().without(unique)  # of equal designs the first one stays
-        self.duplicates += len(every) - len(unique) - len(rows)
+        rows = every.without_duplicates().without(before)
+        self.duplicates += len(every) - len(before) - len(rows)
         return rows
 
     def measurements(self, part: DesignTable) -> DesignTable:

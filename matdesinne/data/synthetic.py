@@ -65,22 +65,24 @@ class SyntheticDesigns:
         Raises:
             TrainingError: if the surrogate finds next to no design above the property's floor.
         """
-        table, prior = self._make(space, surrogate)
-        return SyntheticRows(*held_out(table), prior)
+        uniform, flat = self.draw(space, surrogate)
+        return SyntheticRows(*held_out(flat), uniform.y)
 
-    def _make(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, Float[Tensor, "m dy"]]:
+    def draw(self, space: DesignSpace, surrogate: Surrogate) -> tuple[DesignTable, DesignTable]:
+        """The uniform designs, and those that are flat in the property; designs that depend on each other share a number."""
         generator = torch.Generator().manual_seed(self.seed)
         x = space.sample(self.uniform, generator)
         chunks = tqdm(x.split(1 << 16), desc="Labelling uniform designs", unit="chunk", leave=False, disable=None)
         prior = torch.cat([surrogate.predict_mean(rows) for rows in chunks])
+        uniform = DesignTable(x, prior, torch.arange(len(x)))
         if prior.shape[1] > 1:
-            return DesignTable(x, prior, torch.arange(len(x))), prior
+            return uniform, uniform
         log_weight = self._log_weights(prior[:, 0], surrogate)
         weight = log_weight(prior[:, 0])
         chosen = torch.multinomial((weight - weight.max()).exp(), self.chains, replacement=True, generator=generator)
         xs, ys = self._chains(x[chosen], prior[chosen], space, surrogate, log_weight, generator)
         # every state of a chain carries the number of the design that it started from: what is held out shares no chain
-        return DesignTable(xs, ys, chosen.repeat(self.steps + 1)), prior
+        return uniform, DesignTable(xs, ys, chosen.repeat(self.steps + 1))
 
     def _log_weights(self, y: Float[Tensor, " m"], surrogate: Surrogate) -> _LogWeights:
         prop = surrogate.properties[0]
@@ -136,22 +138,23 @@ class _LogWeights:
         return self.table[torch.bucketize(y, self.edges)]
 
 
-def distilled_rows(teacher: TightBindingSurrogate, designs: int, seed: int) -> DesignTable:
-    """Draw designs uniformly from the box and label them with the band energies of an accurate surrogate, the teacher.
+def distilled_rows(teacher: TightBindingSurrogate, designs: SyntheticDesigns) -> DesignTable:
+    """Designs that an accurate surrogate, the teacher, labels with band energies: uniform ones and those flat in its gap.
 
-    The energies are the means over its ensemble, on its own grid of k-points; rows have negative ids, which no DFT row has.
-    A network that learns the energies of a Hamiltonian instead of those of a few hundred DFT rows does not overfit, and is a
-    hundred times faster than the Hamiltonian.
+    The energies are on its own grid of k-points, once for each member of its ensemble; the gap is that of their means. Rows
+    have negative ids, which no DFT row has. A network that learns the energies of a Hamiltonian instead of those of a few
+    hundred DFT rows does not overfit, and is a hundred times faster than the Hamiltonian.
 
     References:
         Hinton, Vinyals, Dean, Distilling the knowledge in a neural network, 2015, arXiv 1503.02531.
     """
-    x = teacher.space.sample(designs, torch.Generator().manual_seed(seed))
+    uniform, flat = designs.draw(teacher.space, teacher)
+    x, ids = torch.cat([uniform.x, flat.x]), torch.cat([uniform.ids, flat.ids])
     with torch.no_grad():
-        chunks = tqdm(x.split(1 << 10), desc="Labelling designs by the teacher", unit="chunk", leave=False, disable=None)
-        energies = torch.cat([teacher.energies(rows.to(teacher.device)).mean(dim=0).cpu() for rows in chunks])
-    labels = BandLabels(energies, teacher.kpoints.cpu(), teacher.properties[0].name)
-    return DesignTable(x, band_gap(energies), -1 - torch.arange(designs), (labels,))
+        chunks = tqdm(x.split(1 << 12), desc="Labelling designs by the teacher", unit="chunk", leave=False, disable=None)
+        energies = torch.cat([teacher.energies(rows.to(teacher.device)).cpu() for rows in chunks], dim=1)
+    labels = [BandLabels(member, teacher.kpoints.cpu(), teacher.properties[0].name) for member in energies]
+    return DesignTable(x, band_gap(energies.mean(dim=0)), -1 - ids, tuple(labels))
 
 
 def held_out(table: DesignTable) -> tuple[DesignTable, DesignTable]:

@@ -64,7 +64,7 @@ class BandSurrogate(Surrogate):
         """Learn the scales of designs, gaps and energies.
 
         Raises:
-            ConfigError: if a row carries no band energies at as many k-points.
+            ConfigError: if a row carries no band energies at as many k-points, or those of another number of teachers.
         """
         super().fit_scales(batch)
         if not batch.bands or len(batch.bands[0].kpoints) != self.kpoints:
@@ -77,6 +77,12 @@ class BandSurrogate(Surrogate):
             raise ConfigError(
                 f"Expected {batch.bands[0].name} with band energies in every row for surrogate=bands, got {lacking} of "
                 f"{len(batch.x)} rows without: use surrogate=tight_binding or distilled/bands, or label with DFT on this grid."
+            )
+        teachers = sum(grid.name == batch.bands[0].name for grid in batch.bands)
+        if teachers not in (1, self.members):
+            raise ConfigError(
+                f"Expected as many members as the teacher has, {teachers}, got {self.members}: correct network.members, or "
+                "distillation.teacher.network.members."
             )
         self.energy_scale.fit(relative_energies(batch.bands[0].energies).flatten(start_dim=1))
 

@@ -1,4 +1,4 @@
-"""Muon for square weight matrices, AdamW for all other parameters."""
+"""Muon for square weight matrices, single or one for each member of an ensemble, AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Muon(torch.optim.AdamW):
         momentum: float = 0.95,
     ) -> None:
         parameters = list(params)
-        square = [parameter for parameter in parameters if parameter.ndim == 2 and len(set(parameter.shape)) == 1]
+        square = [parameter for parameter in parameters if parameter.ndim >= 2 and len(set(parameter.shape[-2:])) == 1]
         others = [parameter for parameter in parameters if all(parameter is not matrix for matrix in square)]
         groups = [{"params": square, "orthogonal": True}, {"params": others, "orthogonal": False}]
         groups = [group for group in groups if group["params"]]
@@ -76,16 +76,16 @@ class Muon(torch.optim.AdamW):
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(matrix))
         state["momentum"].lerp_(gradient, 1 - self.momentum)
         direction = _orthogonalize(gradient.lerp(state["momentum"], self.momentum))
-        step = rate * math.sqrt(len(matrix))
+        step = rate * math.sqrt(matrix.shape[-1])
         matrix.mul_(1 - step * decay).add_(direction, alpha=-step)
 
 
-def _orthogonalize(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+def _orthogonalize(matrix: Float[Tensor, "*m n n"]) -> Float[Tensor, "*m n n"]:
     """Nearest orthogonal matrix, approximately."""
     a, b, c = _COEFFICIENTS
     x = matrix.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
-    x = x / x.norm().clamp_min(1e-7)
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)).view(-1, *x.shape[-2:])
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.to(matrix.dtype)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.view_as(matrix).to(matrix.dtype)

@@ -48,7 +48,7 @@ from matdesinne.pipeline import InverseDesign
 from matdesinne.reporting.accuracy import Accuracy, measure_accuracy, write_accuracy
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.tight_binding.surrogate import TightBindingSurrogate
-from matdesinne.training.build import build_module
+from matdesinne.training.build import build_module, check_device
 from matdesinne.training.cross_validation import chosen_surrogate
 from matdesinne.training.fit import add_metrics, fit
 from matdesinne.training.metrics import TargetMetrics
@@ -57,6 +57,8 @@ from matdesinne.training.progress import EpochLines
 from matdesinne.training.surrogates import SurrogateModule
 
 _LOGGER = logging.getLogger(__name__)
+_ROWS = ("added", "tested", "synthetic")
+"""Settings of the data that say what rows there are; the rows themselves are hashed."""
 _FEW_STEPS = 100
 """Training steps below which samples are hardly better than draws from the prior."""
 
@@ -113,7 +115,7 @@ def describe_training(config: DictConfig, data: DesignDataModule, settings: Dict
     """Everything that the weights of a surrogate or a model depend on, as plain containers."""
     return {
         "version": matdesinne.__version__,
-        "data": {key: value for key, value in _plain(config.data).items() if key not in ("added", "synthetic")},  # rows: below
+        "data": {key: value for key, value in _plain(config.data).items() if key not in _ROWS},
         "surrogate": _plain(settings),
         "rows": hash_of_rows(data.training_rows),
         "epochs": config.trainer.max_epochs,
@@ -273,7 +275,8 @@ def _distilled(config: DictConfig, data: DesignDataModule, settings: DictConfig,
         raise ConfigError(
             f"Expected tight_binding as a teacher, got {type(teacher).__name__}: correct surrogate.distillation.teacher."
         )
-    return data.with_rows(*held_out(distilled_rows(teacher, settings.designs, seed)))
+    rows = distilled_rows(teacher.to(check_device(config.trainer)), instantiate(settings.designs))
+    return data.with_rows(*held_out(rows))
 
 
 def hash_of_rows(table: DesignTable) -> str:

@@ -110,6 +110,9 @@ class LightningForwardINN(SurrogateModule[INNSurrogate]):
 class LightningBands(SurrogateModule[BandSurrogate]):
     """Trains a `BandSurrogate` by the Huber loss of the band energies, those near the band edges with more weight.
 
+    Where each row carries several energies at the same k-points, those of the members of a teacher (see `distilled_rows`), each
+    member learns from one of them, so that the students disagree where the teachers do.
+
     Args:
         huber: error at which the loss goes from quadratic to linear, in eV.
     """
@@ -130,8 +133,11 @@ class LightningBands(SurrogateModule[BandSurrogate]):
 
     def loss(self, outputs: Float[Tensor, "m n 2 k"], batch: Batch) -> Float[Tensor, ""]:
         """Huber loss of the energies relative to the mean valence energy of their design, in eV."""
-        labels, known = relative_energies(batch.bands[0].energies), batch.y[:, 0].isfinite()
-        return (edge_weights(labels) * huber_loss(outputs - labels, self.huber))[:, known].mean()
+        known = batch.y[:, 0].isfinite()
+        grids = [grid.energies for grid in batch.bands if grid.name == batch.bands[0].name]
+        labels = relative_energies(torch.stack(grids))
+        weights = edge_weights(labels.flatten(end_dim=1)).view_as(labels)
+        return (weights * huber_loss(outputs - labels, self.huber))[:, known].mean()
 
     def prediction(self, outputs: Float[Tensor, "m n 2 k"]) -> Float[Tensor, "n 1"]:
         """Gap of the mean energies in eV."""

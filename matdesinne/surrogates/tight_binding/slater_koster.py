@@ -29,6 +29,8 @@ _OCCUPIED = 9
 """Number of valence bands of the 14 orbitals: a group-6 metal and two chalcogens have 18 valence electrons."""
 _FADE_LENGTH, _FADE_WIDTH = 5.4, 0.35
 """Bond length at which integrals decay to zero, and the width of the decay, in angstrom."""
+_MATRICES = 1 << 15
+"""Hermitian matrices that are solved in one call: cuSOLVER's memory for more is larger than a GPU's."""
 _FAR = 4.0
 """Standardised invariants of a bond are cut off at this absolute value."""
 _INTEGRALS: dict[str, dict[str, float]] = {
@@ -146,7 +148,9 @@ class SlaterKoster(nn.Module):
         hamiltonian = self.hamiltonian(around, kpoints)
         edges = slice(_OCCUPIED - 1, _OCCUPIED + 1)
         if not hamiltonian.requires_grad:
-            return torch.linalg.eigvalsh(hamiltonian)[..., edges].mT
+            parts = hamiltonian.flatten(end_dim=1).split(_MATRICES)
+            energies = torch.cat([torch.linalg.eigvalsh(part)[..., edges] for part in parts])
+            return energies.unflatten(0, hamiltonian.shape[:2]).mT
         vectors = torch.linalg.eigh(hamiltonian.detach())[1][..., edges]
         return (vectors.conj() * (hamiltonian @ vectors)).real.sum(dim=2).mT
 

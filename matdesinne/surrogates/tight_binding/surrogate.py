@@ -20,8 +20,8 @@ from matdesinne.surrogates.base import Surrogate, spread_of
 from matdesinne.surrogates.tight_binding.slater_koster import SlaterKoster
 from matdesinne.targets import Property
 
-_CHUNK_ROWS = 1 << 8
-"""Rows whose Hamiltonians at all k-points are in memory at once."""
+_CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 8, 1 << 12
+"""Rows whose Hamiltonians at all k-points are in memory at once: they fit a core's cache, or fill a GPU."""
 
 
 class TightBindingSurrogate(Surrogate):
@@ -90,13 +90,13 @@ class TightBindingSurrogate(Surrogate):
         """
         if len(self.kpoints) == 0:
             raise ConfigError("Expected k-points to take energies on, got none: train the surrogate, or call fit_scales first.")
-        parts = [relative_energies(self.energies_at(rows, self.kpoints)) for rows in x.split(_CHUNK_ROWS)]
+        parts = [relative_energies(self.energies_at(rows, self.kpoints)) for rows in x.split(self.chunk_rows)]
         return torch.cat(parts, dim=1)
 
     @property
     def chunk_rows(self) -> int:
         """Number of rows whose matrices are held at once."""
-        return _CHUNK_ROWS
+        return _CHUNK_ROWS if self.device.type == "cpu" else _GPU_CHUNK_ROWS
 
     def _members(self) -> list[SlaterKoster]:
         return [member for member in self.hamiltonians if isinstance(member, SlaterKoster)]
