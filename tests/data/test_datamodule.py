@@ -186,6 +186,16 @@ def test_added_labels_of_held_out_designs_are_dropped(tmp_path):
     assert data.duplicates == len(plain.test) + 5
 
 
+def test_tested_labels_join_the_test_rows_and_no_others(tmp_path):
+    more = rows(box(), 20, seed=1)
+    path = write_labels(tmp_path, more.x, more.y)
+    before, after = toy_data().split, toy_data(tested=[path], added=[path]).split
+    assert torch.equal(after.train.x, before.train.x) and torch.equal(after.validation.x, before.validation.x)
+    assert torch.equal(after.test.x, torch.cat([before.test.x, more.x]))
+    ids = torch.cat([after.train.ids, after.validation.ids, after.test.ids])
+    assert len(ids.unique()) == len(ids)
+
+
 def test_several_added_tables_have_distinct_ids(tmp_path):
     paths = []
     for seed in (1, 2):

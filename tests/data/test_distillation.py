@@ -6,13 +6,17 @@ import torch
 from matdesinne.bands import band_gap
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.data.sources import PackagedSource
-from matdesinne.data.synthetic import distilled_rows, held_out
+from matdesinne.data.synthetic import SyntheticDesigns, distilled_rows, held_out
+from matdesinne.errors import ConfigError
 from matdesinne.network import Batch
+from matdesinne.training.fit import fit
 
-from ..toys import CONF, load_part, perturb, prop, tiny_network
+from ..toys import CONF, load_part, perturb, prop, tiny_module, tiny_network
 
 GAP = [prop("band_gap", floor=0.0)]
 SPACE, PROTOTYPE = (load_part(group) for group in ("space", "prototype"))
+BANDS = CONF / "surrogate" / "bands.yaml"
+DESIGNS = SyntheticDesigns(uniform=1000, chains=100, steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -22,36 +26,58 @@ def data() -> DesignDataModule:
 
 @pytest.fixture(scope="module")
 def teacher(data):
-    made = tiny_network(CONF / "surrogate" / "tight_binding.yaml", SPACE, GAP, prototype=PROTOTYPE)
+    """Two members that differ."""
+    made = tiny_network(CONF / "surrogate" / "tight_binding.yaml", SPACE, GAP, prototype=PROTOTYPE, members=2)
     made.fit_scales(Batch(data.split.train.x, data.split.train.y, data.split.train.bands))
     perturb(made, 0.05)
     return made.eval()
 
 
-@pytest.mark.slow
-def test_rows_carry_what_the_teacher_predicts(teacher, close):
-    rows = distilled_rows(teacher, 20, seed=0)
-    close(rows.y, teacher.predict_many(rows.x)[0])
-    assert torch.equal(rows.y, band_gap(rows.bands[0].energies))
-    assert rows.bands[0].name == "band_gap" and torch.equal(rows.bands[0].kpoints, teacher.kpoints)
+@pytest.fixture(scope="module")
+def distilled(teacher):
+    return distilled_rows(teacher, DESIGNS)
 
 
 @pytest.mark.slow
-def test_rows_follow_the_seed(teacher):
-    first, same, other = (distilled_rows(teacher, 5, seed).x for seed in (0, 0, 1))
-    assert torch.equal(first, same) and not torch.equal(first, other)
+def test_rows_carry_what_each_teacher_predicts(teacher, distilled, close):
+    some = distilled.take(torch.arange(0, len(distilled), 60))
+    close(some.y, teacher.predict_many(some.x)[0])
+    for labels, member in zip(some.bands, teacher.member_predictions(teacher.scale(some.x)), strict=True):
+        assert labels.name == "band_gap" and torch.equal(labels.kpoints, teacher.kpoints)
+        close(band_gap(labels.energies), member.detach())
+    assert not torch.equal(some.bands[0].energies, some.bands[1].energies)
 
 
 @pytest.mark.slow
-def test_distilled_data_keep_the_test_rows(data, teacher):
-    distilled = data.with_rows(*held_out(distilled_rows(teacher, 100, seed=0)))
-    assert torch.equal(distilled.split.test.ids, data.split.test.ids)
-    assert len(distilled.split.validation) == 2 and len(distilled.split.train) == 98
-    assert bool((torch.cat([distilled.split.train.ids, distilled.split.validation.ids]) < 0).all())
+def test_rows_are_uniform_designs_and_chains(distilled):
+    assert len(distilled) == 1000 + 100 * 2 and bool((distilled.ids < 0).all())
+    assert torch.equal(distilled.x[:1000], SPACE.sample(1000, torch.Generator().manual_seed(0)))
+    start = torch.isin(distilled.ids[:1000], distilled.ids[1000:])
+    assert bool(torch.isin(distilled.ids[1000:], distilled.ids[:1000][start]).all())
 
 
 @pytest.mark.slow
-def test_distilled_data_leave_the_others_alone(data, teacher):
+def test_distilled_data_keep_the_test_rows(data, distilled):
     before = data.split.train.ids
-    data.with_rows(*held_out(distilled_rows(teacher, 100, seed=0)))
-    assert torch.equal(data.split.train.ids, before)
+    made = data.with_rows(*held_out(distilled))
+    assert torch.equal(made.split.test.ids, data.split.test.ids) and torch.equal(data.split.train.ids, before)
+    assert not torch.isin(made.split.validation.ids, made.split.train.ids).any()
+
+
+@pytest.mark.slow
+def test_each_member_learns_from_one_teacher(data, distilled, tmp_path):
+    """The students disagree where the teachers do: those of one teacher would not."""
+    rows = data.with_rows(*held_out(distilled))
+    module = tiny_module(BANDS, SPACE, GAP, prototype=PROTOTYPE, kpoints=41, members=2, hidden=32, max_epochs=30)
+    energies = fit(module, rows, folder=tmp_path).energies(distilled.x).detach()
+    students, teachers = (
+        band_gap(first) - band_gap(second) for first, second in (energies, [labels.energies for labels in distilled.bands])
+    )
+    assert torch.corrcoef(torch.cat([students, teachers], dim=1).T)[0, 1] > 0.3
+
+
+@pytest.mark.slow
+def test_another_number_of_students(distilled):
+    network = tiny_network(BANDS, SPACE, GAP, prototype=PROTOTYPE, kpoints=41, members=3)
+    with pytest.raises(ConfigError, match="as many members as the teacher has, 2, got 3"):
+        network.fit_scales(Batch(distilled.x, distilled.y, distilled.bands))

@@ -19,7 +19,8 @@ def surrogate(floor: float | None = None, margin: float = 0.0, matrix=(1.0, 1.0)
 
 def whole(made: SyntheticDesigns, surrogate: Linear) -> tuple[DesignTable, torch.Tensor]:
     """All designs in the order in which they were drawn, which `make` splits, and the prior."""
-    return made._make(box(), surrogate)
+    uniform, flat = made.draw(box(), surrogate)
+    return flat, uniform.y
 
 
 def last_states(made: SyntheticDesigns, table: DesignTable) -> torch.Tensor:

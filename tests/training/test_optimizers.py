@@ -121,6 +121,20 @@ def test_muon_is_that_of_its_reference():
     assert (ours - theirs).abs().max() < 0.1 * (ours - start).abs().max()
 
 
+def test_muon_moves_each_matrix_of_a_stack_by_itself():
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(2, 8, 8, generator=generator), torch.randn(3, 2, 8, 8, generator=generator)
+    stack = [torch.nn.Parameter(start.clone())]
+    single = [torch.nn.Parameter(matrix.clone()) for matrix in start]
+    for parameters in (stack, single):
+        optimizer = Muon(parameters, lr=0.01, weight_decay=0.1)
+        for gradient in gradients:
+            for parameter, part in zip(parameters, [gradient] if len(parameters) == 1 else gradient, strict=True):
+                parameter.grad = part.clone()
+            optimizer.step()
+    torch.testing.assert_close(stack[0].detach(), torch.stack([matrix.detach() for matrix in single]))
+
+
 def test_muon_state_survives_a_checkpoint():
     def made():
         parameters = [torch.nn.Parameter(torch.eye(3)), torch.nn.Parameter(torch.ones(2))]
