@@ -56,6 +56,7 @@ class DesignDataModule(pl.LightningDataModule):
             the rows of the table.
         added: tables of ``label.py`` whose designs join the training rows; validation rows stay what they are.
         tested: tables of ``label.py`` whose designs join the test rows, and no others.
+        calibration: tables of ``label.py`` with designs that localization has found: `calibration_rows`.
         replicates: ``"first"`` keeps the first of the rows of one design, ``"mean"`` a row with the mean of their properties.
     """
 
@@ -75,6 +76,7 @@ class DesignDataModule(pl.LightningDataModule):
         synthetic: SyntheticDesigns | None = None,
         added: Sequence[str] = (),
         tested: Sequence[str] = (),
+        calibration: Sequence[str] = (),
         replicates: Replicates = "first",
     ) -> None:
         super().__init__()
@@ -89,7 +91,9 @@ class DesignDataModule(pl.LightningDataModule):
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.synthetic = split_seed, order_seed, synthetic
-        self.added, self.tested = (tuple(LabelSource(path) for path in paths) for paths in (added, tested))
+        self.added, self.tested, self.calibration = (
+            tuple(LabelSource(path) for path in paths) for paths in (added, tested, calibration)
+        )
         self.replicates, self.duplicates = replicates, 0
         self.augments = True
         self._split: Split | None = None
@@ -139,6 +143,14 @@ class DesignDataModule(pl.LightningDataModule):
         rows = every.without_duplicates().without(before)
         self.duplicates += len(every) - len(before) - len(rows)
         return rows
+
+    @property
+    def calibration_rows(self) -> DesignTable:
+        """Rows on which the spread of a surrogate is calibrated: of tables for this purpose, or else the validation rows."""
+        split = self.split
+        if self.calibration:
+            return self._rows_of(self.calibration, split.train.joined(split.validation).joined(split.test))
+        return split.validation.without(split.train)
 
     def measurements(self, part: DesignTable) -> DesignTable:
         """The rows behind those of the table: where these are means of replicates, each measurement of its own."""

@@ -22,6 +22,8 @@ from matdesinne.surrogates.base import Surrogate
 _ACCURATE = 0.5
 """Share of the candidates, those with the smallest spread, among which diverse ones are chosen."""
 _MOST_ROWS = 20_000
+_FAR = 10
+"""An error of so many times the property's resolution is a failure, as in the paper: 0.1 eV for band gaps."""
 
 
 def closing_paragraph(
@@ -47,10 +49,17 @@ def closing_paragraph(
         likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
         own = candidates.error[:, j].mean().item()
         own = own if own > ROUNDING * likely else 0.0
+        mean = surrogate.expected_error(candidates.std)[:, j].mean().item()
         sentences.append(
             f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates (90 %: "
-            f"{nearly_sure:.3g}), not {own:.1g}."
+            f"{nearly_sure:.3g}), not {own:.1g}; the mean error of the predictions is {mean:.2g}{prop.suffix}."
         )
+        if prop.resolution:
+            far = _FAR * prop.resolution
+            beyond = 1 - surrogate.coverage(candidates.std, torch.full_like(candidates.std, far))[:, j].mean().item()
+            sentences.append(
+                f"At most {100 * beyond:.2g} % of the candidates are expected to be farther off than {far:g}{prop.suffix}."
+            )
     if measured is not None and candidates.space.bounded:
         distance, _ = nearest_rows(candidates.space, candidates.designs, measured)
         sentences.append(f"The nearest measured row is {distance.median().item():.2g} of the box's diagonal away (median).")

@@ -120,6 +120,10 @@ class Surrogate(DesignNetwork):
         """
         return std * (self._spread_factor(level) / self._spread_factor(_ONE_SIGMA)).to(std)
 
+    def expected_error(self, std: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
+        """Mean distance of the property to the prediction that calibration expects, from the spread that `predict` gave."""
+        return std * (self.spread_quantiles.mean(dim=1) / self._spread_factor(_ONE_SIGMA)).to(std)
+
     def coverage(self, std: Float[Tensor, "n dy"], half_width: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Probability that the property lies within a distance of the prediction, the inverse of `half_width`.
 

@@ -57,7 +57,7 @@ from matdesinne.training.progress import EpochLines
 from matdesinne.training.surrogates import SurrogateModule
 
 _LOGGER = logging.getLogger(__name__)
-_ROWS = ("added", "tested", "synthetic")
+_ROWS = ("added", "tested", "calibration", "synthetic")
 """Settings of the data that say what rows there are; the rows themselves are hashed."""
 _FEW_STEPS = 100
 """Training steps below which samples are hardly better than draws from the prior."""
@@ -113,7 +113,9 @@ def trained_surrogate(
 
 def describe_training(config: DictConfig, data: DesignDataModule, settings: DictConfig, seed: int) -> dict[str, object]:
     """Everything that the weights of a surrogate or a model depend on, as plain containers."""
+    calibration = {"calibration": hash_of_rows(data.calibration_rows)} if data.calibration else {}
     return {
+        **calibration,
         "version": matdesinne.__version__,
         "data": {key: value for key, value in _plain(config.data).items() if key not in _ROWS},
         "surrogate": _plain(settings),
@@ -151,7 +153,7 @@ def train_surrogate(
     if not isinstance(trained, Surrogate):
         raise ConfigError(f"Expected the configuration of a surrogate, got one of a {type(trained).__name__}: correct it.")
     if checked is None:
-        unseen = data.split.validation.without(data.split.train)
+        unseen = data.calibration_rows
         trained.calibrate(Batch(unseen.x, unseen.y))
     else:
         trained.calibrate_by(checked.mean, checked.spread, checked.y)

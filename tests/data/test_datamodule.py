@@ -196,6 +196,15 @@ def test_tested_labels_join_the_test_rows_and_no_others(tmp_path):
     assert len(ids.unique()) == len(ids)
 
 
+def test_calibration_rows_are_no_others(tmp_path):
+    more, plain = rows(box(), 20, seed=1), toy_data().split
+    path = write_labels(tmp_path, torch.cat([more.x, plain.train.x[:5]]), torch.cat([more.y, plain.train.y[:5]]))
+    data = toy_data(calibration=[path])
+    assert torch.equal(data.calibration_rows.x, more.x)
+    assert torch.equal(data.split.train.x, plain.train.x) and torch.equal(data.split.test.x, plain.test.x)
+    assert torch.equal(toy_data().calibration_rows.x, plain.validation.x)
+
+
 def test_several_added_tables_have_distinct_ids(tmp_path):
     paths = []
     for seed in (1, 2):

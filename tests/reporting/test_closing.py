@@ -1,6 +1,7 @@
 """What a generation says last."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from matdesinne.data.table import DesignTable
 from matdesinne.reporting.closing import box_distance, closing_paragraph, diverse_candidates, write_next_designs
 
-from ..toys import box, candidates, quadratic
+from ..toys import Linear, box, candidates, prop, quadratic
 
 
 @pytest.fixture
@@ -33,6 +34,17 @@ def test_the_paragraph_expects_the_interval_of_the_surrogate_not_the_rest_of_the
         expected = (table.error + surrogate.half_width(table.std, level)).median().item()
         assert f"{expected:.3g}" in said
     assert f"not {table.error.mean().item():.1g}" in said and "of the box's diagonal" in said
+
+
+@pytest.mark.parametrize(("spread", "share"), [(0.001, "1 %"), (0.05, "4.6 %")])
+def test_the_paragraph_says_how_many_are_far_off(spread, share):
+    """Of a normal error 4.55 % are beyond two standard deviations; one in a hundred is the least that calibration can tell."""
+    surrogate = Linear(box(), [replace(prop(), resolution=0.01)], [[1.0, 1.0]]).eval()
+    table = candidates(surrogate, box().sample(200, torch.Generator().manual_seed(0)), 0.5)
+    table = replace(table, std=torch.full_like(table.std, spread))
+    said = closing_paragraph(table, surrogate)
+    assert f"At most {share} of the candidates are expected to be farther off than 0.1" in said
+    assert f"the mean error of the predictions is {surrogate.expected_error(table.std).mean().item():.2g} eV" in said
 
 
 def test_diverse_designs_are_apart_and_of_small_spread(made):

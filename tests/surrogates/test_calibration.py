@@ -97,6 +97,15 @@ def test_calibrated_intervals_hold_what_they_say(kind, noise, level):
     assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) * (1 / 2000 + 1 / 4000)))
 
 
+@pytest.mark.parametrize("noise", [0.3, 5.0])
+def test_expected_error_is_the_mean_error(noise):
+    made = surrogate()
+    made.calibrate(labelled(made, 2000, noise))
+    batch = labelled(made, 4000, noise, seed=1)
+    mean, std = made.predict_many(batch.x)
+    assert made.expected_error(std).mean().item() == pytest.approx((batch.y - mean).abs().mean().item(), rel=0.06)
+
+
 def test_uncalibrated_intervals_do_not():
     made = surrogate()
     assert covered(made, labelled(made, 2000, noise=5.0), 0.9) < 0.5
