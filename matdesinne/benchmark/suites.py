@@ -12,21 +12,23 @@ from typing import cast
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from matdesinne.benchmark.paper_suites import paper, published
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
 from matdesinne.benchmark.preparation import prepare, train_models
-from matdesinne.benchmark.report import write_posterior, write_report, write_resimulation
+from matdesinne.benchmark.report import records_table, write_posterior, write_report, write_resimulation
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
+from matdesinne.benchmark.search import SearchRow, search_rows
 from matdesinne.benchmark.speed import Floor, Speed
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
 from matdesinne.benchmark.training_speed import PLAIN_LOSSES, TrainingRow, training_rows
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
+from matdesinne.files import write_json, write_text
 from matdesinne.localization import Adam, GradientDescent, Newton
 from matdesinne.models.base import DensityModel
 from matdesinne.network import Batch
@@ -121,6 +123,21 @@ def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> s
     return write_speed(folder, rows, papers, floors, _training(config, models, design), facts)
 
 
+def search(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Find candidates by the generative model of each run and by uniform designs, at common and at rare targets."""
+    settings, selection = config.search, instantiate(config.selection, _convert_="all")
+    problems = cast(dict[str, dict], OmegaConf.to_container(settings.problems, resolve=True))
+    sizes = {name: settings[name] for name in ("count", "batch", "limit")}
+    rows: list[SearchRow] = []
+    for run in (config.runs or {"cinn": "pretrained"}).values():
+        design = InverseDesign.load(run, selection, instantiate(config.localization, _convert_="all"), config.accepted_error)
+        rows += tqdm(search_rows(design, problems, seed=config.seed, **sizes), desc="Search", unit="row")
+    write_json(folder / "search.json", {"data": data_name, **sizes, "rows": [asdict(row) for row in rows]})
+    text = records_table([row.cells() for row in rows])
+    write_text(folder / "search.md", text)
+    return text
+
+
 def _training(config: DictConfig, models: Models, design: InverseDesign) -> list[TrainingRow]:
     """Time training steps of the cINN and of the INN of ``conf/model`` on uniform designs of the surrogate's space."""
     batch, surrogate = config.speed.batch_size, design.surrogate
@@ -136,7 +153,7 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
 
 
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
-    suite.__name__: suite for suite in (table1, posterior, resimulation, speed, published, paper)
+    suite.__name__: suite for suite in (table1, posterior, resimulation, speed, search, published, paper)
 }
 """The suites by their names; each returns its tables as Markdown."""
 

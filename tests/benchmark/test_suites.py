@@ -209,3 +209,10 @@ def test_speed_needs_no_training(tmp_path):
     assert (speed["property"], speed["unit"]) == ("band_gap", "eV")
     assert [row["model"] for row in speed["training"]] == ["cINN (mixture), one block", "cINN (mixture), all blocks", "INN"]
     assert not (tmp_path / "outputs").exists()
+
+
+def test_search_needs_no_training(tmp_path):
+    benchmark(tmp_path, "suite=search", "search.count=20", "search.batch=30", "search.limit=60")
+    rows = content(tmp_path, "search.json")["rows"]
+    assert rows[0]["candidates"] == 20 and len(rows) == 3 * 6
+    assert "| 0.5 eV | cINN (mixture) + localization | 20 |" in (tmp_path / "out" / "search.md").read_text()
