@@ -26,6 +26,8 @@ _EXAMPLES = 2
 _BELOW = 0.2
 """How far below the property's floor labels are shown, in its unit; the paper's gaps end at the floor."""
 _BINS = 60
+_LEAST = 1e-2
+"""Errors smaller than this share of the median spread are drawn there."""
 
 Labelled = tuple[Candidates, Float[Tensor, " n"]]
 """Candidates for a target and their labels, without failures."""
@@ -43,7 +45,7 @@ def draw_validation(
     )[:, 0]
     left, right = top.subplots(1, 2, width_ratios=[1.7, 1])
     _draw_labels(left, known)
-    _draw_ratios(right, known)
+    _draw_errors(right, known)
     if prototype is not None:
         axes = list(bottom[0].subplots(1, count, squeeze=False)[0])
         for number, (candidates, y) in enumerate(known):
@@ -74,20 +76,25 @@ def _draw_labels(axis: Axes, known: Sequence[Labelled]) -> None:
     axis.legend(fontsize="small", loc="upper left")
 
 
-def _draw_ratios(axis: Axes, known: Sequence[Labelled]) -> None:
-    """Draw the share of the designs whose error is at most a multiple of the predicted spread, beside a normal error."""
+def _draw_errors(axis: Axes, known: Sequence[Labelled]) -> None:
+    """Draw the error of each prediction over its spread, and the band that holds nine in ten of normal errors."""
     prop = known[0][0].properties[0]
-    x = np.geomspace(1e-2, 1e2, 200)
-    for (candidates, y), color in zip(known, CYCLE * 9, strict=False):
-        ratio = (y - candidates.mean[:, 0].double()).abs() / candidates.std[:, 0].double().clamp_min(1e-12)
-        share = np.arange(1, len(ratio) + 1) / len(ratio)
-        axis.step(ratio.sort().values.clamp(x[0], x[-1]), 100 * share, where="post", color=color)
-    axis.plot(x, 100 * (2 * stats.norm.cdf(x) - 1), color=GREY, linestyle="--", label="if calibrated")
-    axis.axvline(1, color="black", linestyle=":", linewidth=1)
-    label = f"|label − prediction of the {printed_name(prop.name)}| / predicted spread"
-    axis.set(xlabel=label, ylabel="designs up to this [%]", xscale="log", xlim=(x[0], x[-1]), ylim=(0, 102))
-    axis.xaxis.label.set_fontsize("small")
-    axis.legend(fontsize="small", loc="upper left")
+    spread = torch.cat([candidates.std[:, 0].double() for candidates, _ in known])
+    error = torch.cat([(y - candidates.mean[:, 0].double()).abs() for candidates, y in known])
+    size = float(spread.median().clamp_min(1e-12))
+    low, high = _LEAST * size, 1.5 * max(float(error.max()), float(spread.max()), size)
+    colors = [color for (_, y), color in zip(known, CYCLE * 9, strict=False) for _ in y]
+    axis.scatter(spread.clamp(low, high), error.clamp(low, high), s=10, c=colors, alpha=0.6, linewidths=0)
+    x = np.geomspace(0.3 * max(low, float(spread.min())), 3 * float(spread.max().clamp_min(low)), 50)
+    axis.fill_between(
+        x, *(stats.norm.ppf(0.5 + 0.5 * share) * x for share in (0.05, 0.95)), color=GREY, alpha=0.25, label="90 %"
+    )
+    axis.plot(x, x, color=GREY, linestyle="--", label="error = spread")
+    unit = axis_label(prop).removeprefix(printed_name(prop.name))
+    names = [f"{name}{unit}" for name in ("predicted spread", f"|label − prediction| of the {printed_name(prop.name)}")]
+    axis.set(xlabel=names[0], ylabel=names[1], xscale="log", yscale="log", xlim=(x[0], x[-1]), ylim=(0.8 * low, high))
+    axis.yaxis.label.set_fontsize("small")
+    axis.legend(fontsize="small", loc="lower right")
 
 
 def _draw_examples(axes: Sequence[Axes], candidates: Candidates, labels: Float[Tensor, " n"], prototype: Prototype) -> None:
