@@ -21,7 +21,10 @@ _MOST_KNOWN, _MOST_TESTED = 20_000, 2000
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Errors of one property on the test rows, in its unit."""
+    """Errors of one property on the test rows, in its unit.
+
+    Values below the floor of a property, less its margin, are equal to each other but for the intervals.
+    """
 
     name: str
     unit: str
@@ -66,11 +69,13 @@ def measure_accuracy(surrogate: Surrogate, known: DesignTable, test: DesignTable
         labels, y = known.y[before, j], test.y[rows, j]
         scale = surrogate.scale.cpu()
         nearest = torch.cdist(scale(test.x[rows]), scale(known.x[before])).argmin(dim=1)
-        error = (mean[rows, j] - y).abs()
+        predicted, values = mean[rows, j], torch.cat([labels, y])
+        error = (predicted - y).abs()
         within = [(error <= surrogate.half_width(std, level)[rows, j]).float().mean().item() for level in (0.68, 0.9)]
-        values = torch.cat([labels, y])
+        if prop.floor is not None:
+            labels, y, predicted = (part.clamp_min(prop.floor - prop.margin) for part in (labels, y, predicted))
         numbers = (
-            error.mean(),
+            (predicted - y).abs().mean(),
             labels.std(),
             (labels.mean() - y).abs().mean(),
             (labels[nearest] - y).abs().mean(),

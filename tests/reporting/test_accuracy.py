@@ -6,7 +6,7 @@ import torch
 from matdesinne.data.table import DesignTable
 from matdesinne.reporting.accuracy import measure_accuracy, read_accuracy, write_accuracy
 
-from ..toys import linear
+from ..toys import Linear, box, linear, prop
 
 
 def table(x: list[list[float]], y: list[float]) -> DesignTable:
@@ -32,6 +32,16 @@ def test_errors_beside_the_mean_and_the_nearest_row(found, tmp_path):
     assert entry.within_68 == entry.within_90 == 0.0  # one member has no spread
     write_accuracy(found, tmp_path)
     assert read_accuracy(tmp_path) == found
+
+
+def test_values_far_below_the_floor_are_equal():
+    """Predictions of -0.9 and 0.9 for -0.5 and 1.0: with a floor of 0 and a margin of 0.1 the first is right."""
+    surrogate = Linear(box(), [prop("y", 0.0, margin=0.1)], [[1.0, 1.0]]).eval()
+    known, test = table([[0.0, 0.0], [0.1, 0.0]], [-2.0, -3.0]), table([[-0.5, -0.4], [0.5, 0.4]], [-0.5, 1.0])
+    [entry] = measure_accuracy(surrogate, known, test)
+    assert entry.mae == pytest.approx(0.1 / 2, abs=1e-6)
+    assert entry.mean_mae == pytest.approx(1.1 / 2)
+    assert (entry.lowest, entry.highest) == (-3.0, 1.0)
 
 
 def test_the_sentence_has_the_unit_and_the_share_of_the_spread(found):
