@@ -2,7 +2,7 @@
 # make check: lint, types and the fast tests. make test: from a bare machine to passing tests; with COVERAGE=1 it reports the coverage.
 # make fuzz: all cases of the property tests, of which the other runs take a tenth.
 # make docs: the user guide, in build/docs. make browser: what the tests of report.html need.
-# make weights: trains what comes with the package; minutes on a GPU, see matdesinne/pretrained/README.md.
+# make weights: trains what comes with the package, in two hours with a GPU, see matdesinne/pretrained/README.md.
 # make mutants: mutation tests, see docs/mutation.md. make oldest: the tests with the oldest versions that pyproject.toml allows.
 PYTHON ?= python3
 VENV ?= .venv
@@ -48,11 +48,10 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -W --keep-going docs build/docs
 
-# the accurate surrogate is the teacher of the fast one, trained once
 weights: $(INSTALLED)
-	$(BIN)/python train.py surrogate=distilled/bands surrogate@accurate_surrogate=tight_binding \
-		accurate_surrogate.network.members=4 accurate_surrogate.max_epochs=320 folder=outputs/weights
-	cd outputs/weights && cp accuracy.json model.* surrogate.* accurate_band_gap*.* $(CURDIR)/matdesinne/pretrained
+	$(BIN)/python train.py surrogate=distilled/bands 'data.calibration=[mos2_gpaw_calibration]' folder=outputs/weights \
+		surrogate@accurate_surrogate=tight_binding accurate_surrogate.max_epochs=840
+	cd outputs/weights && cp accuracy.json model.* surrogate.* accurate_*.* $(CURDIR)/matdesinne/pretrained
 
 mutants: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MUTATED)
