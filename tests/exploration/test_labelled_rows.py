@@ -13,8 +13,8 @@ from .conftest import GAP, mos2
 
 @pytest.mark.slow
 def test_pretrained_weights_know_their_data(tmp_path):
-    """The file beside them says what train.py would write now, but for the rows of the active learning."""
-    settings = script_config("train", tmp_path, "data.added=[]").data
+    """The file beside them says what train.py would write now, as make weights calls it."""
+    settings = script_config("train", tmp_path, "data.calibration=[mos2_gpaw_calibration]").data
     OmegaConf.resolve(settings)
     assert data_settings("pretrained") == settings
 
