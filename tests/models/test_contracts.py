@@ -644,7 +644,7 @@ def test_cvae_loss_is_the_weighted_sum_of_its_terms(close):
 
 def test_each_model_has_its_own_label():
     labels = {path.stem: tiny_network(path, box(), [prop()]).label for path in FILES}
-    known = {"cinn": "cINN (mixture)", "cinn_affine": "cINN (affine)", "cvae": "cVAE", "inn": "INN", "mdn": "MDN"}
+    known = {"cfm": "CFM", "cinn": "cINN (mixture)", "cinn_affine": "cINN (affine)", "cvae": "cVAE", "inn": "INN", "mdn": "MDN"}
     assert {name: labels[name] for name in known} == known
     assert len(set(labels.values())) == len(labels)
 
