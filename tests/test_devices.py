@@ -13,7 +13,7 @@ from .toys import ROOT
 
 pytestmark = pytest.mark.slow
 
-NAMES = ["model/cinn", "model/inn", "model/mdn", "model/cvae", "surrogate/bands", "surrogate/tight_binding"]
+NAMES = ["model/cinn", "model/inn", "model/mdn", "model/cvae", "model/cfm", "surrogate/bands", "surrogate/tight_binding"]
 
 
 @pytest.fixture(scope="module")

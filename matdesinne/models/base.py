@@ -233,7 +233,7 @@ class InverseModel(DesignNetwork):
 
 
 class DensityModel(InverseModel):
-    """A generative model trained by maximum likelihood, whose density is known; a subclass fills `standard_log_prob`."""
+    """A generative model whose density is known; a subclass fills `standard_log_prob`."""
 
     def log_prob(self, x: Float[Tensor, "n dx"], y: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
         """Log-density log p(x | y) of designs given properties, as trained, per unit of the physical volume.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 __all__ = ["LightningMDN"]
 
-from jaxtyping import Float
-from torch import Tensor
-
 from matdesinne.models.mdn import MDN
 from matdesinne.models.published_mdn import PublishedMDN
-from matdesinne.training.module import InverseModule, adamw, training_options
+from matdesinne.training.module import LikelihoodModule, adamw, training_options
 
 
-class LightningMDN(InverseModule[MDN | PublishedMDN]):
+class LightningMDN(LikelihoodModule[MDN | PublishedMDN]):
     r"""Trains an `MDN`, or that of the paper's code, by maximum likelihood: loss :math:`-\log p(u | y)`.
 
     References:
@@ -22,7 +19,3 @@ class LightningMDN(InverseModule[MDN | PublishedMDN]):
     defaults = training_options(
         adamw(lr=1e-2, weight_decay=1e-4), warmup=0.05, batch_size=256, max_epochs=1, gradient_clip_val=10.0
     )
-
-    def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        """Negative log-likelihood."""
-        return {"loss": -self.network.standard_log_prob(u, v).mean()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DesignModule", "InverseModule", "TrainingOptions", "adamw", "training_options"]
+__all__ = ["DesignModule", "InverseModule", "LikelihoodModule", "TrainingOptions", "adamw", "training_options"]
 
 import inspect
 from abc import ABC, abstractmethod
@@ -20,13 +20,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError, TrainingError
-from matdesinne.models.base import InverseModel
+from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.network import Batch, DesignNetwork, check_at_least, network_from_config
 from matdesinne.training.checkpoints import LastCheckpoint
 from matdesinne.training.schedules import warmup_cosine
 
 N = TypeVar("N", bound=DesignNetwork)
 M = TypeVar("M", bound=InverseModel)
+D = TypeVar("D", bound=DensityModel)
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[..., LRScheduler]
@@ -198,6 +199,14 @@ class InverseModule(DesignModule[M]):
     def fit_scales(self, data: DesignDataModule) -> None:
         """Learn the scales, and property values of the prior for targets that are intervals."""
         self.network.fit_scales(data.training_batch(), data.prior)
+
+
+class LikelihoodModule(InverseModule[D]):
+    r"""Trains a model whose density is known by maximum likelihood: loss :math:`-\log p(u | y)`."""
+
+    def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
+        """Negative log-likelihood."""
+        return {"loss": -self.network.standard_log_prob(u, v).mean()}
 
 
 def adamw(lr: float, weight_decay: float = 0.0) -> MakeOptimizer:

@@ -14,7 +14,7 @@ from matdesinne.models.mixture import MixtureCouplingBlock
 from matdesinne.network import load_network, network_from_config, save_network
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.targets import Target
-from matdesinne.training.module import InverseModule
+from matdesinne.training.module import InverseModule, LikelihoodModule
 
 from ..toys import (
     CONF,
@@ -44,6 +44,13 @@ ONE_COORDINATE = pytest.mark.filterwarnings("ignore:Initializing zero-element te
 """Half of a coupling block of FrEIA is empty there, and torch warns."""
 
 densities = pytest.mark.parametrize("path", [path for path in FILES if is_density(path)], ids=lambda path: path.stem)
+
+
+def is_likelihood(path) -> bool:
+    return isinstance(tiny_module(path, box(), [prop()]), LikelihoodModule)
+
+
+likelihoods = pytest.mark.parametrize("path", [path for path in FILES if is_likelihood(path)], ids=lambda path: path.stem)
 
 
 def module(path, space: DesignSpace | None = None, outputs: int = 1, size: float = 0.2, **settings: object) -> InverseModule:
@@ -380,7 +387,7 @@ def test_density_has_no_noise_of_the_targets(path):
         assert torch.equal(*(model(path, target_noise=noise).log_prob(batch.x, batch.y) for noise in (0.0, 10.0)))
 
 
-@densities
+@likelihoods
 def test_loss_is_the_negative_log_likelihood(path, close):
     """Per unit of the standardised coordinates: the volume of the transformation is not trained."""
     made, batch = module(path, target_noise=0.0), rows(box(3), 64)
@@ -637,7 +644,7 @@ def test_cvae_loss_is_the_weighted_sum_of_its_terms(close):
 
 def test_each_model_has_its_own_label():
     labels = {path.stem: tiny_network(path, box(), [prop()]).label for path in FILES}
-    known = {"cinn": "cINN (mixture)", "cinn_affine": "cINN (affine)", "cvae": "cVAE", "inn": "INN", "mdn": "MDN"}
+    known = {"cfm": "CFM", "cinn": "cINN (mixture)", "cinn_affine": "cINN (affine)", "cvae": "cVAE", "inn": "INN", "mdn": "MDN"}
     assert {name: labels[name] for name in known} == known
     assert len(set(labels.values())) == len(labels)
 

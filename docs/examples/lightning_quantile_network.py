@@ -1,23 +1,23 @@
-"""The LightningModule of conditional flow matching."""
+"""The LightningModule of the quantile networks."""
 
 from __future__ import annotations
 
-__all__ = ["LightningFlowMatching"]
+__all__ = ["LightningQuantileNetwork"]
 
 from functools import partial
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from my_package.flow_matching import FlowMatching
+from my_package.quantile_network import QuantileNetwork
 from torch import Tensor
 
 from matdesinne.training.module import InverseModule, TrainingOptions, adamw
 from matdesinne.training.schedules import warmup_cosine
 
 
-class LightningFlowMatching(InverseModule[FlowMatching]):
-    r"""Trains a `FlowMatching` by least squares: on :math:`u_t = (1 - t) z + t u` the velocity is u - z.
+class LightningQuantileNetwork(InverseModule[QuantileNetwork]):
+    r"""Trains a `QuantileNetwork` by quantile regression: loss :math:`\sum_j \max(\tau_j e_j, (\tau_j - 1) e_j)`, e = u - q.
 
     Args:
         network: what is trained.
@@ -28,12 +28,12 @@ class LightningFlowMatching(InverseModule[FlowMatching]):
         "optimizer": adamw(lr=2e-3, weight_decay=1e-4),
         "scheduler": partial(warmup_cosine, warmup=0.05),
         "batch_size": 256,
-        "max_epochs": 3,
+        "max_epochs": 1,
         "gradient_clip_val": 10.0,
     }
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:
-        """Squared error of the velocity at a random time of each path."""
-        z, t = torch.randn_like(u), torch.rand_like(u[:, :1])
-        error = self.network.velocity((1 - t) * z + t * u, t, v) - (u - z)
-        return {"loss": error.square().sum(dim=1).mean()}
+        """Quantile loss at a random level of each parameter."""
+        z = torch.randn_like(u)
+        level, error = torch.special.ndtr(z), u - self.network.quantiles(z, u, v)
+        return {"loss": torch.maximum(level * error, (level - 1) * error).sum(dim=1).mean()}
