@@ -85,7 +85,8 @@ class CFM(DensityModel):
         """The field and the trace of its Jacobian, by one forward derivative for each coordinate."""
 
         def push(direction: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(lambda moved: self.velocity(moved, t, c), (u,), (direction.expand_as(u),))
+            pushed = torch.func.jvp(lambda moved: self.velocity(moved, t, c), (u,), (direction.expand_as(u),))
+            return pushed[0], pushed[1]
 
         basis = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
         velocity, columns = torch.func.vmap(push)(basis)
