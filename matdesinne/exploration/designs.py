@@ -152,9 +152,9 @@ def data_settings(run: str) -> DictConfig | None:
 
 
 def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
-    """Returns the rows of a data set that have a label, without duplicates, in the order of their source.
+    """Returns the rows of a data set's table that have a label, without duplicates, in the order of their source.
 
-    Of an analytic problem, which has any number of rows, it returns the first 20,000.
+    Designs of further tables are left out, since they were chosen and follow no distribution of their own. Of an analytic problem, which has any number of rows, it returns the first 20,000.
 
     Raises:
         ConfigError: if the data set has other parameters or another number of properties.
@@ -168,6 +168,7 @@ def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence
         )
     # the candidates may have a more accurate version of the property that the run was trained on
     data.properties = tuple(properties)
+    data.added = data.tested = ()
     table = data.with_all_rows().split.train
     return table.take(table.y.isfinite().all(dim=1).nonzero()[:_MOST, 0])
 
