@@ -154,7 +154,8 @@ def data_settings(run: str) -> DictConfig | None:
 def labelled_rows(settings: DictConfig, space: DesignSpace, properties: Sequence[Property]) -> DesignTable:
     """Returns the rows of a data set's table that have a label, without duplicates, in the order of their source.
 
-    Designs of further tables are left out, since they were chosen and follow no distribution of their own. Of an analytic problem, which has any number of rows, it returns the first 20,000.
+    Designs of further tables are left out, since they were chosen and follow no distribution of their own. Of an analytic
+    problem, which has any number of rows, it returns the first 20,000.
 
     Raises:
         ConfigError: if the data set has other parameters or another number of properties.
