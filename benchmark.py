@@ -26,7 +26,13 @@ def main(config: DictConfig) -> None:
     if config.suite not in SUITES:
         raise ConfigError(f"Expected suite out of {list(SUITES)}, got {config.suite!r}: choose one.")
     counts = ["num_samples", "repeats", "workers", "evaluated", "trainer.max_epochs"]
-    counts += ["resimulation.targets", "resimulation.samples", "posterior.samples", "published.localized"]
+    counts += [
+        "resimulation.targets",
+        "resimulation.samples",
+        "posterior.samples",
+        "posterior.observations",
+        "published.localized",
+    ]
     check_numbers(config, {"seed": 0, **dict.fromkeys(counts, 1)})
     folder = Path(config.folder)
     sources = HydraConfig.get().runtime.config_sources

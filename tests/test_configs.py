@@ -57,6 +57,8 @@ def options(groups) -> list[str]:
     return [f"{group}={name}" for group in groups for name in GROUPS[group]]
 
 
+SIMULATED = ("gaussian_mixture", "slcp", "two_moons")
+"""Tasks of simulation-based inference."""
 LIBRARIES = ("matdesinne.", "pytorch_lightning.", "torch.optim.", "pytorch_optimizer.", "ase.calculators.", "parsl.")
 
 
@@ -220,7 +222,9 @@ def test_every_group_is_reached():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in GROUPS["space"] if name not in ("monolayer", "ballistics", "kinematics")])
+@pytest.mark.parametrize(
+    "name", [name for name in GROUPS["space"] if name not in ("monolayer", "ballistics", "kinematics", *SIMULATED)]
+)
 def test_monolayers_share_their_symmetries(name):
     symmetries = OmegaConf.load(ROOT / "matdesinne" / "pretrained" / "config.yaml").data.space.symmetries
     space = part_config("space", name)
@@ -241,10 +245,11 @@ def test_data(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mos2_gpaw", "kinematics", "ballistics"])
+@pytest.mark.parametrize("name", ["mos2_gpaw", "kinematics", "ballistics", *SIMULATED])
 def test_data_can_be_read(name):
-    few = ["data.source.count=2000", "data.source.drawn=4000"]
-    config = composed("train", f"data={name}", *(few if name != "mos2_gpaw" else []))
+    few = {"mos2_gpaw": [], "kinematics": ["data.source.drawn=4000"], "ballistics": ["data.source.drawn=4000"]}
+    count = [] if name == "mos2_gpaw" else ["data.source.count=2000"]
+    config = composed("train", f"data={name}", *count, *few.get(name, []))
     split = instantiate(config.data, _convert_="all").split
     assert len(split.train) > len(split.validation) > 0
 

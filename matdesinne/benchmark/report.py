@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["grouped", "log_suite", "records_table", "write_posterior", "write_report", "write_resimulation"]
+__all__ = ["grouped", "log_suite", "records_table", "write_posterior", "write_report", "write_resimulation", "write_simulated"]
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -17,6 +17,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from matdesinne.benchmark.posterior import PosteriorRow
+from matdesinne.benchmark.simulated import SimulatedRow
 from matdesinne.benchmark.table1 import PAPER, Row
 from matdesinne.files import atomic_path, read_json, write_json, write_table, write_text
 from matdesinne.reporting.palette import BLUE, SKY, VERMILLION
@@ -72,6 +73,19 @@ def write_posterior(folder: Path, data: str, rows: Sequence[PosteriorRow], cover
     if coverage:
         text += "\nExpected coverage of the highest-density regions; it equals the level where the density is right.\n\n"
         text += records_table(coverage)
+    write_text(folder / "posterior.md", text)
+    return text
+
+
+def write_simulated(folder: Path, data: str, rows: Sequence[SimulatedRow]) -> str:
+    """Write ``posterior.json`` and ``posterior.md`` of a task with a simulator; returns the text of the latter."""
+    plain = [asdict(row) for row in rows]
+    write_json(folder / "posterior.json", {"data": data, "rows": plain})
+    means = [
+        {"method": method, "seed": seed, "observations": len(group), "c2st, mean": fmean(row.c2st for row in group)}
+        for (method, seed), group in grouped(rows, "method", "seed").items()
+    ]
+    text = f"Samples against the exact posterior on `{data}`.\n\n{records_table(means)}\n{records_table(plain)}"
     write_text(folder / "posterior.md", text)
     return text
 

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
@@ -19,9 +19,10 @@ from matdesinne.benchmark.paper_suites import paper, published
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
 from matdesinne.benchmark.preparation import prepare, train_models
-from matdesinne.benchmark.report import records_table, write_posterior, write_report, write_resimulation
+from matdesinne.benchmark.report import records_table, write_posterior, write_report, write_resimulation, write_simulated
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
 from matdesinne.benchmark.search import SearchRow, search_rows
+from matdesinne.benchmark.simulated import SimulatedRow, simulated_rows
 from matdesinne.benchmark.speed import Floor, Speed
 from matdesinne.benchmark.speed_report import write_speed
 from matdesinne.benchmark.table1 import Row, Table1
@@ -30,7 +31,7 @@ from matdesinne.data.datamodule import DesignDataModule
 from matdesinne.errors import ConfigError
 from matdesinne.files import write_json, write_text
 from matdesinne.localization import Adam, GradientDescent, Newton
-from matdesinne.models.base import DensityModel
+from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.network import Batch
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.surrogates.base import Surrogate
@@ -64,7 +65,12 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
 
 
 def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
-    """Compare samples with the rejection posterior: C2ST, MMD, copies of training rows; expected coverage of densities."""
+    """Compare samples with the posterior: C2ST, MMD, copies of training rows; expected coverage of densities.
+
+    The posterior is that of rejection sampling with the surrogate, and the exact one for a task with a simulator.
+    """
+    if "simulator" in config.data.source:
+        return _simulated(config, models, folder, data_name)
     settings, text = config.posterior, ""
     rows: list[PosteriorRow] = []
     coverage: list[dict[str, object]] = []
@@ -83,6 +89,18 @@ def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) 
     return text
 
 
+def _simulated(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
+    """Train every model on simulated rows and compare its samples with the exact posteriors of some observations."""
+    settings, text = config.posterior, ""
+    sizes = {"observations": settings.observations, "count": settings.samples, "truncate": settings.truncate}
+    rows: list[SimulatedRow] = []
+    for part, place in _seeds(config, folder):
+        data, trained, seconds = _trained(part, models, place)
+        rows += simulated_rows(trained, data.source.simulator, seconds, **sizes, seed=part.seed)
+        text = write_simulated(folder, data_name, rows)
+    return text
+
+
 def resimulation(config: DictConfig, models: Models, folder: Path, data_name: str) -> str:
     """Train every model on an analytic problem and compare its samples with the exact forward function and posterior."""
     if "problem" not in config.data.source:
@@ -90,9 +108,7 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
     settings, text = config.resimulation, ""
     results: list[dict[str, object]] = []
     for part, place in _seeds(config, folder):
-        data = instantiate(part.data, _convert_="all")
-        with Trainings(part.workers) as trainings:
-            trained, seconds = train_models(part, models, data, place, trainings)
+        data, trained, seconds = _trained(part, models, place)
         problem, generator = data.source.problem, torch.Generator().manual_seed(_DRAW + part.seed)
         targets = problem.forward(problem.sample_prior(settings.targets, generator))
         posteriors = rejection_posteriors(problem, targets, settings.samples, settings.limit, generator)
@@ -164,6 +180,13 @@ def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]
         part = copy.deepcopy(config)
         part.seed = seed
         yield part, folder / f"seed{seed}"
+
+
+def _trained(config: DictConfig, models: Models, folder: Path) -> tuple[Any, dict[str, InverseModel], dict[str, float]]:
+    """The data module of the configuration, the models trained on its rows by their label, and the seconds of each."""
+    data = instantiate(config.data, _convert_="all")
+    with Trainings(config.workers) as trainings:
+        return data, *train_models(config, models, data, folder, trainings)
 
 
 def _refinement(config: DictConfig, surrogate: Surrogate, accurate_surrogate: Surrogate | None = None) -> Refinement:

@@ -123,6 +123,16 @@ def test_posterior(tmp_path):
     assert all(0 <= row["0.5"] <= 1 for row in found["expected_coverage"])
 
 
+def test_posterior_of_a_simulator(tmp_path):
+    small = ["trainer.max_epochs=1", "data.source.count=2000", "posterior.samples=100", "posterior.observations=2", "repeats=2"]
+    benchmark(tmp_path, "suite=posterior", "data=two_moons", *WORDS[:2], *small, "models=[mdn,cvae]")
+    rows = content(tmp_path, "posterior.json")["rows"]
+    found = [(row["method"], row["seed"], row["observation"], row["samples"]) for row in rows]
+    assert found == [(method, seed, number, 100) for seed in (0, 1) for method in ("MDN", "cVAE") for number in (1, 2)]
+    assert all(0.4 < row["c2st"] <= 1 and row["seconds_training"] > 0 for row in rows)
+    assert "c2st, mean" in (tmp_path / "out" / "posterior.md").read_text()
+
+
 @pytest.mark.parametrize("problem", ["kinematics", "ballistics"])
 def test_resimulation(tmp_path, problem):
     small = ["resimulation.targets=3", "resimulation.samples=20", "resimulation.limit=400000"]
