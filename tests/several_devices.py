@@ -18,8 +18,13 @@ from .training.test_resume import BATCH_SIZE, data, module
 EPOCHS = 3
 NOISELESS = {"target_noise": 0.0, "padding_noise": 0.0, "lambda_z": 0.0, "lambda_x": 0.0}
 """The discrepancies of the INN are no means over rows: two halves of a batch do not give that of the whole."""
-STILL = {"randn_like": torch.zeros_like, "multinomial": lambda weights, count: weights.topk(count).indices}
-"""Instead of the latent noise of the cVAE and the drawn k-points of `tight_binding`: both halves of a batch draw the same."""
+STILL = {
+    "randn_like": torch.zeros_like,
+    "rand_like": torch.zeros_like,
+    "multinomial": lambda weights, count: weights.topk(count).indices,
+}
+"""Instead of the noise of the cVAE and of the CFM, its times, and the drawn k-points of `tight_binding`: both halves of a batch
+draw the same."""
 STOPPED_AFTER = 3
 """Steps, of which an epoch has two."""
 

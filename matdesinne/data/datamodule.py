@@ -130,9 +130,10 @@ class DesignDataModule(pl.LightningDataModule):
         self._measured = table if self.duplicates and self.replicates == "mean" else None
         self._say_of(table, unique)
         split = unique.split(*self.fractions, self.split_seed)
-        tested = self._rows_of(self.tested, unique)
-        added = self._rows_of(self.added, unique.joined(tested))
-        return replace(split, train=split.train.joined(added), test=split.test.joined(tested))
+        if self.tested:
+            split = replace(split, test=split.test.joined(self._rows_of(self.tested, unique)))
+            unique = split.train.joined(split.validation).joined(split.test)
+        return replace(split, train=split.train.joined(self._rows_of(self.added, unique))) if self.added else split
 
     def _rows_of(self, sources: Sequence[LabelSource], before: DesignTable) -> DesignTable:
         """The rows of further tables; none whose design is among those before, and of equal designs the first one."""
