@@ -44,7 +44,10 @@ def closing_paragraph(
         measured: rows of the table, to say how far away they are.
     """
     sentences = [entry.sentence() for entry in accuracy]
-    widths = [surrogate.cpu().half_width(candidates.std, level) for level in (0.68, 0.9)]
+    lower, upper = (torch.tensor(edge) for edge in (candidates.target.lower, candidates.target.upper))
+    # a prediction inside an interval may err by its distance to the nearer end and is still on target
+    inside = torch.minimum(candidates.mean - lower, upper - candidates.mean).clamp_min(0.0)
+    widths = [(surrogate.cpu().half_width(candidates.std, level) - inside).clamp_min(0.0) for level in (0.68, 0.9)]
     for j, prop in enumerate(candidates.properties):
         likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
         own = candidates.error[:, j].mean().item()
@@ -56,7 +59,7 @@ def closing_paragraph(
         )
         if prop.resolution:
             far = _FAR * prop.resolution
-            beyond = 1 - surrogate.coverage(candidates.std, torch.full_like(candidates.std, far))[:, j].mean().item()
+            beyond = 1 - surrogate.coverage(candidates.std, far + inside)[:, j].mean().item()
             sentences.append(
                 f"At most {100 * beyond:.2g} % of the candidates are expected to be farther off than {far:g}{prop.suffix}."
             )

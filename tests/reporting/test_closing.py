@@ -47,6 +47,15 @@ def test_the_paragraph_says_how_many_are_far_off(spread, share):
     assert f"the mean error of the predictions is {surrogate.expected_error(table.std).mean().item():.2g} eV" in said
 
 
+def test_an_interval_forgives_errors_inside():
+    """All predictions are at least 0.3 below the upper end of an open interval, six standard deviations."""
+    surrogate = Linear(box(), [replace(prop(), resolution=0.01)], [[1.0, 1.0]]).eval()
+    table = candidates(surrogate, torch.full((50, 2), -0.1), [None, 0.1])
+    said = closing_paragraph(replace(table, std=torch.full_like(table.std, 0.05)), surrogate)
+    assert "Expect y within 0 eV of the target for 68 % of the candidates (90 %: 0), not 0" in said
+    assert "At most 1 % of the candidates" in said
+
+
 def test_diverse_designs_are_apart_and_of_small_spread(made):
     _, table = made
     spread = torch.linspace(0.1, 1.0, 200).unsqueeze(1)
