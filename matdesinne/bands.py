@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BandLabels", "band_edges", "band_gap", "edge_weights", "relative_energies"]
+__all__ = ["BandLabels", "band_edges", "band_gap", "edge_weights", "own_grids", "relative_energies"]
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,11 @@ class BandLabels(NamedTuple):
                 "Expected k-points that the symmetry maps onto each other, got one without an image: drop the symmetry."
             )
         return row
+
+
+def own_grids(bands: Sequence[BandLabels]) -> list[BandLabels]:
+    """The labels on the property's own grid, the first: one, or one of each member of a teacher."""
+    return [labels for labels in bands if labels.name == bands[0].name]
 
 
 def band_edges(valence: Float[np.ndarray, " k"], conduction: Float[np.ndarray, " k"]) -> dict[str, float | int]:

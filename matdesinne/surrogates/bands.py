@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.bands import band_gap, relative_energies
+from matdesinne.bands import band_gap, own_grids, relative_energies
 from matdesinne.errors import ConfigError
 from matdesinne.models.networks import EnsemblePerceptron
 from matdesinne.network import Batch, check_at_least
@@ -78,7 +78,7 @@ class BandSurrogate(Surrogate):
                 f"Expected {batch.bands[0].name} with band energies in every row for surrogate=bands, got {lacking} of "
                 f"{len(batch.x)} rows without: use surrogate=tight_binding or distilled/bands, or label with DFT on this grid."
             )
-        teachers = sum(grid.name == batch.bands[0].name for grid in batch.bands)
+        teachers = len(own_grids(batch.bands))
         if teachers not in (1, self.members):
             raise ConfigError(
                 f"Expected as many members as the teacher has, {teachers}, got {self.members}: correct network.members, or "

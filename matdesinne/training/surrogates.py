@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-from matdesinne.bands import band_gap, edge_weights, relative_energies
+from matdesinne.bands import band_gap, edge_weights, own_grids, relative_energies
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch
 from matdesinne.surrogates.bands import BandSurrogate
@@ -134,8 +134,7 @@ class LightningBands(SurrogateModule[BandSurrogate]):
     def loss(self, outputs: Float[Tensor, "m n 2 k"], batch: Batch) -> Float[Tensor, ""]:
         """Huber loss of the energies relative to the mean valence energy of their design, in eV."""
         known = batch.y[:, 0].isfinite()
-        grids = [grid.energies for grid in batch.bands if grid.name == batch.bands[0].name]
-        labels = relative_energies(torch.stack(grids))
+        labels = relative_energies(torch.stack([grid.energies for grid in own_grids(batch.bands)]))
         weights = edge_weights(labels.flatten(end_dim=1)).view_as(labels)
         return (weights * huber_loss(outputs - labels, self.huber))[:, known].mean()
 
