@@ -131,26 +131,29 @@ class DesignDataModule(pl.LightningDataModule):
         self._say_of(table, unique)
         split = unique.split(*self.fractions, self.split_seed)
         if self.tested:
-            split = replace(split, test=split.test.joined(self._rows_of(self.tested, unique)))
+            rows, dropped = self._rows_of(self.tested, unique)
+            split, self.duplicates = replace(split, test=split.test.joined(rows)), self.duplicates + dropped
             unique = split.train.joined(split.validation).joined(split.test)
-        return replace(split, train=split.train.joined(self._rows_of(self.added, unique))) if self.added else split
+        if self.added:
+            rows, dropped = self._rows_of(self.added, unique)
+            split, self.duplicates = replace(split, train=split.train.joined(rows)), self.duplicates + dropped
+        return split
 
-    def _rows_of(self, sources: Sequence[LabelSource], before: DesignTable) -> DesignTable:
-        """The rows of further tables; none whose design is among those before, and of equal designs the first one."""
+    def _rows_of(self, sources: Sequence[LabelSource], before: DesignTable) -> tuple[DesignTable, int]:
+        """The rows of further tables, none whose design is among those before, and how many that and duplicates drop."""
         every = before
         for source in sources:
             more = check_table(source.load(self.space, self.properties), self.space, self.properties, source.name)
             every = every.joined(replace(more, ids=more.ids + min(int(every.ids.min()), 0)))  # their numbers go on downwards
         rows = every.without_duplicates().without(before)
-        self.duplicates += len(every) - len(before) - len(rows)
-        return rows
+        return rows, len(every) - len(before) - len(rows)
 
     @property
     def calibration_rows(self) -> DesignTable:
         """Rows on which the spread of a surrogate is calibrated: of tables for this purpose, or else the validation rows."""
         split = self.split
         if self.calibration:
-            return self._rows_of(self.calibration, split.train.joined(split.validation).joined(split.test))
+            return self._rows_of(self.calibration, split.train.joined(split.validation).joined(split.test))[0]
         return split.validation.without(split.train)
 
     def measurements(self, part: DesignTable) -> DesignTable:

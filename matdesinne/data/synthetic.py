@@ -151,7 +151,9 @@ def distilled_rows(teacher: TightBindingSurrogate, designs: SyntheticDesigns) ->
     uniform, flat = designs.draw(teacher.space, teacher)
     x, ids = torch.cat([uniform.x, flat.x]), torch.cat([uniform.ids, flat.ids])
     with torch.no_grad():
-        chunks = tqdm(x.split(1 << 12), desc="Labelling designs by the teacher", unit="chunk", leave=False, disable=None)
+        chunks = tqdm(
+            x.split(teacher.chunk_rows), desc="Labelling designs by the teacher", unit="chunk", leave=False, disable=None
+        )
         energies = torch.cat([teacher.energies(rows.to(teacher.device)).cpu() for rows in chunks], dim=1)
     labels = [BandLabels(member, teacher.kpoints.cpu(), teacher.properties[0].name) for member in energies]
     return DesignTable(x, band_gap(energies.mean(dim=0)), -1 - ids, tuple(labels))

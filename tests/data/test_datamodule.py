@@ -201,6 +201,7 @@ def test_calibration_rows_are_no_others(tmp_path):
     path = write_labels(tmp_path, torch.cat([more.x, plain.train.x[:5]]), torch.cat([more.y, plain.train.y[:5]]))
     data = toy_data(calibration=[path])
     assert torch.equal(data.calibration_rows.x, more.x)
+    assert data.duplicates == toy_data().duplicates  # nothing was removed from the table
     assert torch.equal(data.split.train.x, plain.train.x) and torch.equal(data.split.test.x, plain.test.x)
     assert torch.equal(toy_data().calibration_rows.x, plain.validation.x)
 
