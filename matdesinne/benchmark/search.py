@@ -122,11 +122,9 @@ def _search(step: Step, count: int, limit: int, generator: torch.Generator) -> t
         except EmptyResultError:
             break
         total += drawn
-        found.append(designs)
-        if sum(map(len, found)) >= count:
-            found = [torch.cat(found).unique(dim=0)]
-            distinct = len(found[0])
-    return min(sum(map(len, found)), count), total
+        found = [torch.cat([*found, designs]).unique(dim=0)]
+        distinct = len(found[0])
+    return min(distinct, count), total
 
 
 @contextmanager
