@@ -85,8 +85,7 @@ def structures(candidates: Candidates, prototype: Prototype) -> list[ase.Atoms]:
         ConfigError: if the space lacks a lattice parameter, or the angles of a design enclose no volume.
     """
     prototype.check(candidates.space)
-    names = candidates.space.names
-    return [prototype.atoms(dict(zip(names, design, strict=True))) for design in candidates.designs.tolist()]
+    return [prototype.atoms(candidates.space.design(row)) for row in candidates.designs.tolist()]
 
 
 def cif_text(atoms: ase.Atoms, remarks: Sequence[str]) -> str:

@@ -62,8 +62,7 @@ class EnclosesVolume(Selection):
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
         """Return true where there is a volume."""
-        columns = [candidates.space.index(name) for name in CELL_PARAMETERS]
-        return enclose_volume(candidates.designs[:, columns])
+        return enclose_volume(candidates.space.values(candidates.designs, CELL_PARAMETERS))
 
     def describe(self, candidates: Candidates) -> str:
         """Name the rule."""

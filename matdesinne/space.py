@@ -5,8 +5,9 @@ from __future__ import annotations
 __all__ = ["Category", "DesignSpace", "Mixture", "Parameter", "Symmetry"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,6 +33,8 @@ class DesignSpace:
             the others come last. Empty: the model determines the order from the data.
         mixtures: parameters that add up to a total.
         categories: each becomes one parameter for each of its labels, after the others.
+        constants: what all designs have in common and a structure or a calculation needs, by name, such as ``{"c": 16.0}`` for
+            the height of the cell of a free-standing layer; in angstrom, degree or V/angstrom.
 
     Example:
         >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
@@ -46,6 +49,7 @@ class DesignSpace:
     order: Sequence[str] = ()
     mixtures: Sequence[Mixture] = ()
     categories: Sequence[Category] = ()
+    constants: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the names, and that the symmetries, the order and the mixtures use no others."""
@@ -60,8 +64,9 @@ class DesignSpace:
         if not self.parameters:
             raise ConfigError("Expected at least one parameter, got none: list the columns of a design.")
         names = [*self.names, *self.constraints.categories]
+        names += self.constants
         if len(set(names)) != len(names):
-            raise ConfigError(f"Expected distinct parameter names, got {names}: rename the repeated one.")
+            raise ConfigError(f"Expected distinct names of parameters and constants, got {names}: rename the repeated one.")
         for symmetry in self.symmetries:
             for name, (_, source, _) in symmetry.substitutions.items():
                 if name not in self.names or source not in self.names:
@@ -142,6 +147,30 @@ class DesignSpace:
         if name not in self.names:
             raise ConfigError(f"Expected one of the parameters {list(self.names)}, got {name!r}: correct the name.")
         return self.names.index(name)
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether all of these are parameters or constants."""
+        return all(name in self.names or name in self.constants for name in names)
+
+    def values(self, x: Float[Tensor, "n dx"], names: Sequence[str]) -> Float[Tensor, "n v"]:
+        """The values of parameters and constants of designs by their names, one column for each.
+
+        Raises:
+            ConfigError: if one is neither.
+
+        Example:
+            >>> space = DesignSpace([Parameter("a", "angstrom", 3.0, 3.4)], constants={"c": 16.0})
+            >>> space.values(torch.tensor([[3.2]]), ["c", "a"]).tolist()
+            [[16.0, 3.200000047683716]]
+        """
+        columns = [
+            x.new_full((len(x),), self.constants[name]) if name in self.constants else x[:, self.index(name)] for name in names
+        ]
+        return torch.stack(columns, dim=1)
+
+    def design(self, row: Sequence[float]) -> dict[str, float]:
+        """The values of one design's parameters, and the constants, by name."""
+        return {**dict(zip(self.names, row, strict=True)), **self.constants}
 
     def contains(self, x: Float[Tensor, "*n dx"], tolerance: float = 1e-5) -> Bool[Tensor, "*n"]:
         """Return a mask of the designs inside the bounds, up to a rounding error in float32 of this fraction of the width."""
@@ -282,18 +311,20 @@ class DesignSpace:
         found = ([e == p.label for e in table[p.category]] if p.category else list(table[p.name]) for p in self.parameters)
         return torch.stack([torch.tensor(column, dtype=torch.get_default_dtype()) for column in found], dim=-1)
 
-    def to_dict(self) -> dict[str, list[object]]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain containers for checkpoints and JSON; infinite bounds and empty fields are left out."""
-        plain: dict[str, list[object]] = {
+        plain: dict[str, object] = {
             "parameters": [parameter.to_dict() for parameter in self.parameters],
             "symmetries": [asdict(symmetry) for symmetry in self.symmetries],
             "order": list(self.order),
         }
-        return {**plain, "mixtures": [asdict(mixture) for mixture in self.mixtures]} if self.mixtures else plain
+        plain |= {"mixtures": [asdict(mixture) for mixture in self.mixtures]} if self.mixtures else {}
+        return plain | ({"constants": dict(self.constants)} if self.constants else {})
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, list]) -> DesignSpace:
+    def from_dict(cls, plain: Mapping[str, Any]) -> DesignSpace:
         """Rebuild what `to_dict` wrote."""
         parameters = [Parameter(**entry) for entry in plain["parameters"]]
         mixtures = [Mixture(**entry) for entry in plain.get("mixtures", ())]
-        return cls(parameters, [Symmetry(**entry) for entry in plain["symmetries"]], plain.get("order", ()), mixtures)
+        symmetries = [Symmetry(**entry) for entry in plain["symmetries"]]
+        return cls(parameters, symmetries, plain.get("order", ()), mixtures, constants=plain.get("constants", {}))

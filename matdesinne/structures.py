@@ -47,11 +47,13 @@ class Prototype:
         """Check that the designs of a space describe a cell.
 
         Raises:
-            ConfigError: if a lattice parameter is not among the parameters.
+            ConfigError: if a lattice parameter is neither a parameter nor a constant of the space.
         """
-        missing = [name for name in CELL_PARAMETERS if name not in space.names]
+        missing = [name for name in CELL_PARAMETERS if not space.has([name])]
         if missing:
-            raise ConfigError(f"Expected the parameters {list(CELL_PARAMETERS)} for a structure, got no {missing}: add them.")
+            raise ConfigError(
+                f"Expected the parameters or constants {list(CELL_PARAMETERS)} for a structure, got no {missing}: add them."
+            )
 
     def atoms(self, design: dict[str, float]) -> ase.Atoms:
         """Build the structure of one design; parameters other than the cell are stored in ``Atoms.info``.
@@ -116,9 +118,8 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
     """
     prototype.check(candidates.space)
     columns = candidates.columns()
-    names = candidates.space.names
     units = ", ".join(f"{name}: {unit}" for name, (unit, _) in columns.items() if unit and name not in CELL_PARAMETERS)
-    cells = _checked_cells(candidates.designs[:, [names.index(name) for name in CELL_PARAMETERS]].double())
+    cells = _checked_cells(candidates.space.values(candidates.designs.double(), CELL_PARAMETERS))
     positions = torch.tensor(prototype.positions, dtype=torch.float64) @ cells
     info = {name: values for name, (_, values) in columns.items() if name not in CELL_PARAMETERS}
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:

@@ -192,17 +192,17 @@ class CellFeatures(_Features):
     def __init__(self, space: DesignSpace, prototype: Prototype, cutoff: float = 3.2) -> None:
         super().__init__()
         prototype.check(space)
-        self.cell_columns = [space.index(name) for name in CELL_PARAMETERS]
+        self.space = space
         self.field_column = space.index("electric_field") if "electric_field" in space.names else None
-        used = [*self.cell_columns, self.field_column]
-        self.other_columns = [i for i in range(space.dimension) if i not in used]
-        reference = cell_vectors(space.reference[self.cell_columns].double().unsqueeze(0))[0]
+        used = (*CELL_PARAMETERS, "electric_field")
+        self.other_columns = [i for i, name in enumerate(space.names) if name not in used]
+        [reference] = cell_vectors(space.values(space.reference.double().unsqueeze(0), CELL_PARAMETERS))
         self.register_buffer("vectors", _pair_vectors(prototype, reference, cutoff).float(), persistent=False)
         self.size = len(self.vectors) + 1 + (self.field_column is not None) + len(self.other_columns)
         self.scale = Standardizer(self.size)
 
     def _unscaled(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n f"]:
-        cell = cell_vectors(x[:, self.cell_columns])
+        cell = cell_vectors(self.space.values(x, CELL_PARAMETERS))
         distances = torch.linalg.vector_norm(self.vectors @ cell, dim=2)
         height = cell[:, 2, 2:]
         columns = [distances.log(), height.log(), x[:, self.other_columns]]

@@ -294,3 +294,32 @@ def test_strains_are_relative_to_the_reference(mos2, close):
 def test_strains_of_an_unknown_parameter(mos2):
     with pytest.raises(ConfigError, match="'z'"):
         mos2.strains(mos2.reference.unsqueeze(0), ["z"])
+
+
+@pytest.fixture
+def layer() -> DesignSpace:
+    """A free-standing layer: lengths in the plane vary, the height of the cell is constant."""
+    lengths = [Parameter(name, "angstrom", 3.0, 3.4, reference=3.2) for name in "ab"]
+    return DesignSpace(lengths, constants={"c": 16.0, "gamma": 120.0})
+
+
+def test_values_of_parameters_and_constants(layer):
+    x = torch.tensor([[3.1, 3.2], [3.3, 3.0]])
+    expected = torch.tensor([[120.0, 3.2, 16.0], [120.0, 3.0, 16.0]])
+    assert torch.equal(layer.values(x, ["gamma", "b", "c"]), expected)
+    assert layer.design([3.1, 3.2]) == {"a": 3.1, "b": 3.2, "c": 16.0, "gamma": 120.0}
+    assert layer.has(["a", "c"])
+    assert not layer.has(["a", "alpha"])
+    with pytest.raises(ConfigError, match="'alpha'"):
+        layer.values(x, ["alpha"])
+
+
+def test_constants_survive(layer):
+    assert DesignSpace.from_dict(layer.to_dict()) == layer
+    assert layer.narrowed(bounds={"a": [3.1, None]}).constants == layer.constants
+    assert "constants" not in box(2).to_dict()
+
+
+def test_a_constant_is_no_parameter():
+    with pytest.raises(ConfigError, match="distinct"):
+        DesignSpace([Parameter("a", "angstrom", 3.0, 3.4)], constants={"a": 3.2})

@@ -72,7 +72,7 @@ OWN = [
 def part_config(group: str, name: str = "mos2") -> DictConfig:
     """What a file of conf/space or conf/prototype composes to with its defaults."""
     with initialize_config_dir(config_folder(), version_base="1.3"):
-        return compose(f"{group}/{name}")[group]
+        return OmegaConf.select(compose(f"{group}/{name}"), f"{group}/{name}".rpartition("/")[0].replace("/", "."))
 
 
 def load_part(group: str, name: str = "mos2"):

@@ -25,9 +25,9 @@ def draw_knobs(exploration: Exploration) -> Picture | None:
         The picture, or ``None`` if designs are no crystals.
     """
     prototype, space = exploration.surrogate.prototype, exploration.space
-    if prototype is None or not set(CELL_PARAMETERS) <= set(space.names):
+    if prototype is None or not space.has(CELL_PARAMETERS):
         return None
-    atoms = prototype.atoms(dict(zip(space.names, space.reference.tolist(), strict=True)))
+    atoms = prototype.atoms(space.design(space.reference.tolist()))
     figure = matplotlib.figure.Figure(figsize=(9.6, 4.2), layout="constrained")
     side, top, knobs = figure.subplots(1, 3, width_ratios=[0.8, 1.2, 1.2])
     draw_cell(atoms, side)

@@ -105,7 +105,7 @@ def _draw_examples(axes: Sequence[Axes], candidates: Candidates, labels: Float[T
     while len(drawn) < min(len(axes), len(labels)):
         drawn.append(int(torch.cdist(unit, unit[drawn]).amin(dim=1).argmax()))
     for axis, row in zip(axes, drawn, strict=False):
-        design = dict(zip(candidates.space.names, candidates.designs[row].tolist(), strict=True))
+        design = candidates.space.design(candidates.designs[row].tolist())
         draw_layer(prototype.atoms(design), axis)
         prop = candidates.properties[0]
         value = f"{float(labels[row]):.2f}{prop.suffix}".replace("-", "−")

@@ -94,7 +94,7 @@ class ASEOracle(Oracle):
             ) from error
 
     def _label(self, x: Float[Tensor, "1 dx"]) -> Labels:
-        design = dict(zip(self.space.names, x[0].tolist(), strict=True))
+        design = self.space.design(x[0].tolist())
         atoms = self.prototype.atoms(design)
         # a code that works on files must not read those of another calculation
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

@@ -143,7 +143,7 @@ class GPAWOracle(Oracle):
         return f"_{_SHORT_NAMES.get(str(self.hybrid), str(self.hybrid).lower())}"
 
     def _label(self, x: Float[Tensor, "1 dx"]) -> Labels:
-        design = dict(zip(self.space.names, x[0].tolist(), strict=True))
+        design = self.space.design(x[0].tolist())
         calculator = self._calculator(design.get("electric_field", 0.0))
         atoms = self.prototype.atoms(design)
         atoms.calc = calculator

@@ -113,9 +113,9 @@ def candidate_view(
         targets[f"{first.name} (checked)"] = targets[first.name]
         checked = labels[rows].isfinite().tolist()
     view = CandidateView(columns, ["row"], targets, checked)
-    if prototype is None or any(name not in space.names for name in CELL_PARAMETERS):
+    if prototype is None or not space.has(CELL_PARAMETERS):
         return view
-    cells = cell_vectors(table.designs[:, [space.index(name) for name in CELL_PARAMETERS]])
+    cells = cell_vectors(space.values(table.designs, CELL_PARAMETERS))
     return replace(view, symbols=prototype.symbols, positions=prototype.positions, cells=cells.flatten(start_dim=1).tolist())
 
 

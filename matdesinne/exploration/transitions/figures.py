@@ -116,13 +116,13 @@ def draw_structures(best: Transitions, prototype: Prototype, folder: Path) -> Pi
 
 def _magnified(transitions: Transitions, row: int, prototype: Prototype) -> tuple[ase.Atoms, int]:
     """Returns the structure after a transition with its change some times as large, and how many times."""
-    names, start = transitions.space.names, transitions.before[row].double()
+    start = transitions.before[row].double()
     change = transitions.after[row].double() - start
     moves = transitions.knobs[row] in CELL_PARAMETERS
     factor = max(1, round(_SEEN / float(transitions.size[row]))) if moves else 1
     while True:
         try:
-            return prototype.atoms(dict(zip(names, (start + factor * change).tolist(), strict=True))), factor
+            return prototype.atoms(transitions.space.design((start + factor * change).tolist())), factor
         except ConfigError:  # the angles enclose no volume
             if factor == 1:
                 raise
@@ -132,13 +132,13 @@ def _magnified(transitions: Transitions, row: int, prototype: Prototype) -> tupl
 def structure_pairs(transitions: Transitions, prototype: Prototype) -> list[tuple[ase.Atoms, ase.Atoms]]:
     """Returns the structures before and after each transition; ``info`` has its number, the end, the prediction and units."""
     prototype.check(transitions.space)
-    names, prop = transitions.space.names, transitions.prop
+    prop = transitions.prop
     units = {p.name: p.unit for p in transitions.space.parameters if p.name not in CELL_PARAMETERS}
     unit_text = ", ".join(f"{name}: {unit}" for name, unit in {**units, prop.name: prop.unit}.items())
 
     def structure(row: int, end: int) -> ase.Atoms:
         design = (transitions.before, transitions.after)[end][row].tolist()
-        atoms = prototype.atoms(dict(zip(names, design, strict=True)))
+        atoms = prototype.atoms(transitions.space.design(design))
         atoms.info |= {
             "transition": row + 1,
             "end": ("before", "after")[end],

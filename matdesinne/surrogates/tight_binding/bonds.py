@@ -112,7 +112,7 @@ class LayerBonds(nn.Module):
         super().__init__()
         _check_space(space, prototype)
         self.layer = Layer.of(prototype)
-        self.cell_columns = [space.index(name) for name in CELL_PARAMETERS]
+        self.space = space
         self.field_column = space.index(_FIELD) if _FIELD in space.names else None
         (p, q), height = self.layer.offset, self.layer.height
         images = list(itertools.product(_REACH, _REACH))
@@ -122,10 +122,10 @@ class LayerBonds(nn.Module):
             "cross": ([(i, j, 2 * height) for i, j in images], cutoff),
         }
         # a regular grid over the box, corners included, has the symmetries of the box
-        lower, upper = (bound.double()[self.cell_columns] for bound in (space.lower, space.upper))
+        lower, upper = (space.values(bound.double().unsqueeze(0), CELL_PARAMETERS)[0] for bound in (space.lower, space.upper))
         steps = torch.linspace(0, 1, _LEVELS, dtype=torch.float64)
         cells = cell_vectors(lower + torch.cartesian_prod(*[steps] * len(lower)) * (upper - lower))
-        reference = cell_vectors(space.reference[self.cell_columns].double().unsqueeze(0))
+        reference = cell_vectors(space.values(space.reference.double().unsqueeze(0), CELL_PARAMETERS))
         self.reference_lengths: dict[str, float] = {}
         for name, (images_of_kind, limit) in candidates.items():
             vectors = torch.tensor(images_of_kind, dtype=torch.float64)
@@ -139,7 +139,7 @@ class LayerBonds(nn.Module):
 
     def forward(self, x: Float[Tensor, "n dx"]) -> LayerGeometry:
         """Compute the bonds of designs in physical units."""
-        cell = cell_vectors(x[:, self.cell_columns])
+        cell = cell_vectors(self.space.values(x, CELL_PARAMETERS))
         height = cell[:, 2, 2]
         drop = torch.zeros_like(height) if self.field_column is None else x[:, self.field_column] * height
         sides = torch.stack([self.metal_chalcogen, self.metal_chalcogen * self.mirror])
@@ -155,7 +155,7 @@ class LayerBonds(nn.Module):
 
 def _check_space(space: DesignSpace, prototype: Prototype) -> None:
     prototype.check(space)
-    unbounded = [name for name in CELL_PARAMETERS if not space.parameters[space.index(name)].bounded]
+    unbounded = [p.name for p in space.parameters if p.name in CELL_PARAMETERS and not p.bounded]
     if unbounded:
         raise ConfigError(f"Expected finite bounds of the cell to list its bonds, got none for {unbounded}: declare them.")
     others = [name for name in space.names if name not in (*CELL_PARAMETERS, _FIELD)]
