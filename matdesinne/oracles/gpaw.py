@@ -40,7 +40,8 @@ class GPAWOracle(Oracle):
 
     The columns of a level of theory have an ending: none for `functional` on the first grid, ``_fine`` on the second grid,
     ``_soc`` with spin-orbit coupling, ``_fine_soc`` with both, and ``_hse``, ``_pbe0``, ... for a hybrid functional on the
-    first grid.
+    first grid. ``_hse_soc`` has the energies of the hybrid functional, to which the shift of each band at each k-point by
+    spin-orbit coupling, as `functional` has it, is added.
 
     References:
         Mortensen et al., GPAW: an open Python package for electronic structure calculations, J. Chem. Phys. 160, 092503
@@ -64,6 +65,8 @@ class GPAWOracle(Oracle):
         relax_steps: largest number of steps; a design that needs more fails.
         soc: whether the gaps with spin-orbit coupling are calculated, too, on each grid.
         hybrid: hybrid functional whose gap is calculated, too, on the density of `functional`; ``None``: none.
+        reference_energy: energy in eV of the relaxed unstrained cell by the same settings, from which ``strain_energy`` is
+            counted; ``None``: no such column.
     """
 
     prototype: Prototype
@@ -88,6 +91,7 @@ class GPAWOracle(Oracle):
         relax_steps: int,
         soc: bool,
         hybrid: str | None,
+        reference_energy: float | None = None,
     ) -> None:
         super().__init__(space)
         prototype.check(space)
@@ -96,13 +100,14 @@ class GPAWOracle(Oracle):
         self.smearing, self.bands, self.mixing = smearing, bands, tuple(mixing)
         self.density, self.eigenstates, self.converged_bands = density, eigenstates, converged_bands
         self.relaxation = Relaxation(relax_force, relax_steps) if relax else None
-        self.soc, self.hybrid = soc, hybrid
+        self.soc, self.hybrid, self.reference_energy = soc, hybrid, reference_energy
         self.grids = {"": kpoints} if second_kpoints is None else {"": kpoints, "_fine": second_kpoints}
 
     def columns(self) -> dict[str, Column]:
         """Gaps, band edges, energy, and the band energies at every k-point."""
         edges = ("band_gap", "direct_gap", "valence_maximum", "conduction_minimum", "fermi_level", "energy")
         columns = {name: Column("eV") for name in edges}
+        columns |= {} if self.reference_energy is None else {"strain_energy": Column("eV")}
         columns |= {name: Column("", "count") for name in ("valence_k", "conduction_k", "iterations")}
         columns |= {} if self.relaxation is None else self.relaxation.columns()
         for ending in self._levels():
@@ -114,7 +119,7 @@ class GPAWOracle(Oracle):
         """Atoms and numerics; an option that is off is left out."""
         names = ("cutoff", "functional", "smearing", "bands", "mixing", "density", "eigenstates", "converged_bands", "grids")
         numerics = {name: getattr(self, name) for name in names}
-        options = {name: getattr(self, name) for name in ("soc", "hybrid") if getattr(self, name)}
+        options = {name: getattr(self, name) for name in ("soc", "hybrid", "reference_energy") if getattr(self, name)}
         options |= {} if self.relaxation is None else {"relaxation": asdict(self.relaxation)}
         return {"oracle": "gpaw", "prototype": asdict(self.prototype), **numerics, "mixing": list(self.mixing), **options}
 
@@ -136,6 +141,7 @@ class GPAWOracle(Oracle):
             levels |= {f"{ending}_soc": size for ending, size in self.grids.items()}
         if self.hybrid is not None:
             levels[self._hybrid_ending] = self.grids[""]
+            levels |= {f"{self._hybrid_ending}_soc": self.grids[""]} if self.soc else {}
         return levels
 
     @property
@@ -149,6 +155,8 @@ class GPAWOracle(Oracle):
         atoms.calc = calculator
         labels: dict[str, Value] = {} if self.relaxation is None else self.relaxation.run(atoms)
         labels["energy"] = float(atoms.get_potential_energy())
+        if self.reference_energy is not None:
+            labels["strain_energy"] = float(atoms.get_potential_energy()) - self.reference_energy
         labels["fermi_level"] = float(calculator.get_fermi_level())
         labels["iterations"] = int(calculator.get_number_of_iterations())
         for ending, bands in self._bands(calculator):
@@ -161,13 +169,18 @@ class GPAWOracle(Oracle):
         """Yields the ending and the bands of every level."""
         convergence = {"bands": self.converged_bands, "eigenstates": self.eigenstates}
         settings = {"symmetry": _SYMMETRY, "txt": None, "convergence": convergence}
+        first: dict[str, EdgeBands] = {}
         for ending, size in self.grids.items():
             calculation = calculator.fixed_density(kpts=_monkhorst_pack(size), **settings) if ending else calculator
-            yield ending, scalar_bands(calculation, size)
-            if self.soc:
-                yield f"{ending}_soc", spin_orbit_bands(calculation, size)
+            levels = {ending: scalar_bands(calculation, size)}
+            levels |= {f"{ending}_soc": spin_orbit_bands(calculation, size)} if self.soc else {}
+            first = first or levels
+            yield from levels.items()
         if self.hybrid is not None:
-            yield self._hybrid_ending, hybrid_bands(calculator, self.hybrid)
+            bands = hybrid_bands(calculator, self.hybrid)
+            yield self._hybrid_ending, bands
+            if self.soc:
+                yield f"{self._hybrid_ending}_soc", bands.shifted(first[""], first["_soc"])
 
     def _calculator(self, field: float) -> GPAW:
         from gpaw import GPAW, PW, FermiDirac, Mixer

@@ -25,6 +25,10 @@ class EdgeBands(NamedTuple):
     valence: Float[np.ndarray, " k"]
     conduction: Float[np.ndarray, " k"]
 
+    def shifted(self, before: EdgeBands, after: EdgeBands) -> EdgeBands:
+        """These bands with the shift of each band at each k-point that another calculation found."""
+        return EdgeBands(self.valence + after.valence - before.valence, self.conduction + after.conduction - before.conduction)
+
 
 def half_grid(size: int) -> Float[np.ndarray, "k 2"]:
     """Fractional points of the Gamma-centred size x size grid, of k and -k the later one, in lexicographic order."""

@@ -111,7 +111,7 @@ def test_packaged_label(packaged):
 
 SMALL = {"cutoff": 250, "kpoints": 3, "relax_force": 0.1}
 """Fast settings, about 15 s for all levels of one design."""
-LEVELS = ["", "_fine", "_soc", "_fine_soc", "_hse"]
+LEVELS = ["", "_fine", "_soc", "_fine_soc", "_hse", "_hse_soc"]
 
 
 def stretched(strain: float = 0.04) -> torch.Tensor:
@@ -125,7 +125,7 @@ def stretched(strain: float = 0.04) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def all_levels():
-    made = oracle(**SMALL, second_kpoints=6, relax=True, soc=True, hybrid="HSE06")
+    made = oracle(**SMALL, second_kpoints=6, relax=True, soc=True, hybrid="HSE06", reference_energy=-20.0)
     made.check()
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
@@ -154,7 +154,15 @@ def test_options_have_columns_of_their_own():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes", [{"relax": True}, {"relax": True, "relax_force": 0.05}, {"soc": True}, {"hybrid": "HSE06"}, {"hybrid": "PBE0"}]
+    "changes",
+    [
+        {"relax": True},
+        {"relax": True, "relax_force": 0.05},
+        {"soc": True},
+        {"hybrid": "HSE06"},
+        {"hybrid": "PBE0"},
+        {"reference_energy": -20.0},
+    ],
 )
 def test_options_are_part_of_the_id(changes):
     assert oracle(**changes).settings() not in (oracle().settings(), oracle(relax=True, relax_steps=9).settings())
@@ -163,7 +171,7 @@ def test_options_are_part_of_the_id(changes):
 @pytest.mark.slow
 def test_settings_without_options_are_those_of_earlier_folders():
     """A folder that was started before there were options is continued."""
-    assert set(oracle().settings()).isdisjoint({"soc", "hybrid", "relaxation"})
+    assert set(oracle().settings()).isdisjoint({"soc", "hybrid", "reference_energy", "relaxation"})
     assert oracle(relax_force=0.1).settings() == oracle().settings()
 
 
@@ -214,17 +222,21 @@ def test_levels_differ_as_physics_says(all_levels):
         assert coupled.min() > -0.02 and 0.03 < coupled.max() < 0.2
     assert abs(row["valence_energies_soc"][gamma] - row["valence_energies"][gamma]) < 0.01
     assert 0.3 < row["band_gap_hse"] - row["band_gap"] < 0.8
+    for name in BANDS:
+        shift = np.array(row[f"{name}_soc"]) - np.array(row[name])
+        np.testing.assert_allclose(row[f"{name}_hse_soc"], np.array(row[f"{name}_hse"]) + shift, atol=2e-6)
 
 
 @calculates
 def test_stretched_layer_becomes_thinner(all_levels):
     made, row = all_levels
-    frozen = made.prototype.atoms(dict(zip(made.space.names, stretched()[0].tolist(), strict=True)))
+    frozen = made.prototype.atoms(made.space.design(stretched()[0].tolist()))
     assert row["thickness"] < np.ptp(frozen.positions[:, 2]) - 0.05
     positions = np.reshape(row["relaxed_positions"], (3, 3))
     assert row["thickness"] == pytest.approx(np.ptp(positions[:, 2]))
     assert row["residual_force"] <= 0.1 and row["relaxation_steps"] > 0
     assert row["energy_gain"] == pytest.approx(row["energy_unrelaxed"] - row["energy"]) and row["energy_gain"] > 0.01
+    assert row["strain_energy"] == pytest.approx(row["energy"] + 20.0)
 
 
 @calculates
