@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["BandLabels", "band_edges", "band_gap", "edge_weights", "own_grids", "relative_energies"]
+__all__ = [
+    "BandLabels",
+    "band_edges",
+    "band_gap",
+    "check_one_gap",
+    "edge_weights",
+    "gap_level",
+    "own_grids",
+    "relative_energies",
+]
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from matdesinne.errors import DatasetError
+from matdesinne.errors import ConfigError, DatasetError
 
 _EDGE_WIDTH = 0.3
 """Distance from the band edge in eV over which the weight of an energy decays."""
@@ -69,6 +78,25 @@ class BandLabels(NamedTuple):
                 "Expected k-points that the symmetry maps onto each other, got one without an image: drop the symmetry."
             )
         return row
+
+
+def gap_level(name: str) -> str | None:
+    """The name of the band gap of the level whose gap a property is, such as ``band_gap_fine`` for ``direct_gap_fine``.
+
+    A property that is neither a band gap nor a direct gap has none.
+    """
+    for kind in ("band_gap", "direct_gap"):
+        if name == kind or name.startswith(f"{kind}_"):
+            return f"band_gap{name.removeprefix(kind)}"
+    return None
+
+
+def check_one_gap(names: Sequence[str], surrogate: str) -> None:
+    """Raise a ConfigError if a surrogate that derives one band gap from bands is to learn any other property."""
+    if len(names) != 1 or gap_level(names[0]) not in (None, names[0]):
+        raise ConfigError(
+            f"Expected one band gap for surrogate={surrogate}, got {list(names)}: use surrogate=mlp, gp or gp_bands."
+        )
 
 
 def own_grids(bands: Sequence[BandLabels]) -> list[BandLabels]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from matdesinne.bands import BandLabels
+from matdesinne.bands import BandLabels, gap_level
 from matdesinne.data.table import DesignTable, read_numbers, to_numbers
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.oracles.analytic import AnalyticProblem
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _DATASETS = Path(__file__).parents[1] / "datasets"
 _CHUNK_ROWS = 1 << 22  # designs of an analytic problem that are drawn at once
 _FLATTENING = 0.25  # power of the density of a property by which its rare values are kept rather than common ones
-_GRIDS = ("", "_fine")  # endings of the columns of the packaged sets: the paper's 9 x 9 grid of k-points and the 18 x 18 grid
+_FINE = "_fine"  # marks the columns of the second, finer grid of k-points
 
 
 class Source(ABC):
@@ -99,7 +99,7 @@ class LabelSource(Source):
         import pyarrow.compute
         import pyarrow.parquet
 
-        wanted = [*space.names, properties[0].name.removesuffix(_GRIDS[1]), "status"]
+        wanted = [*space.names, properties[0].name.removesuffix(_FINE), "status"]
         try:
             table = pyarrow.parquet.read_table(self.path)
         except (OSError, pyarrow.ArrowException) as error:
@@ -114,7 +114,7 @@ class LabelSource(Source):
 
 
 def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Property], ids: Int[Tensor, " n"]) -> DesignTable:
-    """Designs, properties and the band energies on every grid whose k-points the table names; NaN where there are none."""
+    """Designs, properties and the band energies of their levels on both grids, NaN in rows without."""
 
     def stack(names: Sequence[str]) -> Float[Tensor, "n c"]:
         absent = torch.full((len(table),), torch.nan)
@@ -127,12 +127,15 @@ def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Pro
         edges = torch.tensor([[values or unknown for values in table[name].to_pylist()] for name in names])
         return BandLabels(edges.reshape(2, len(table), len(kpoints)).transpose(0, 1), kpoints, f"band_gap{ending}")
 
-    grids = [bands(ending) for ending in _GRIDS if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
-    if properties[0].name.endswith(_GRIDS[1]):
-        grids.reverse()
-    if properties[0].name not in {f"band_gap{ending}" for ending in _GRIDS}:
-        grids = []  # no other property follows from the edges alone
+    levels = [level for prop in properties if (level := gap_level(prop.name)) is not None]
+    endings = [level.removeprefix("band_gap") for level in dict.fromkeys([*levels, *map(_other_grid, levels)])]
+    grids = [bands(ending) for ending in endings if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
     return DesignTable(stack(space.names), stack([prop.name for prop in properties]), ids, tuple(grids))
+
+
+def _other_grid(level: str) -> str:
+    """The level of the same theory on the other grid of k-points."""
+    return level.replace(_FINE, "") if _FINE in level else level.replace("band_gap", f"band_gap{_FINE}")
 
 
 class PublishedSource(Source):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from matdesinne.bands import band_gap, own_grids, relative_energies
+from matdesinne.bands import band_gap, check_one_gap, own_grids, relative_energies
 from matdesinne.errors import ConfigError
 from matdesinne.models.networks import EnsemblePerceptron
 from matdesinne.network import Batch, check_at_least
@@ -48,10 +48,7 @@ class BandSurrogate(Surrogate):
         super().__init__(space, properties, prototype)
         check_at_least(1, kpoints=kpoints, members=members, hidden=hidden)
         check_at_least(0, depth=depth)
-        if len(self.properties) != 1:
-            raise ConfigError(
-                f"Expected one property (a gap) for surrogate=bands, got {len(self.properties)}: use surrogate=mlp."
-            )
+        check_one_gap([prop.name for prop in self.properties], "bands")
         self.kpoints, self.members, self.hidden, self.depth = kpoints, members, hidden, depth
         self.energy_scale = Standardizer(2 * kpoints)
         self.network = EnsemblePerceptron(members, self.features.size, 3 * 2 * kpoints, hidden, depth)

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from matdesinne.network import Batch
 from matdesinne.surrogates.gp import GPSurrogate
+from matdesinne.surrogates.gp_bands import BandGPSurrogate
 from matdesinne.training.module import TrainingOptions
 from matdesinne.training.surrogates import SurrogateModule
 
 
-class LightningGP(SurrogateModule[GPSurrogate]):
-    """Trains a `GPSurrogate` by its marginal likelihood, on all rows at once; one step of LBFGS is a whole search.
+class LightningGP(SurrogateModule[GPSurrogate | BandGPSurrogate]):
+    """Trains a Gaussian process by its marginal likelihood, on all rows at once; one step of LBFGS is a whole search.
 
     Validation logs the negative logarithm of the density of each validation row given the training rows. Nothing is chosen by
     it, so validation rows may train the process, too.

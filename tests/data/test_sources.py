@@ -86,10 +86,17 @@ def test_packaged_column(space):
 
 
 @pytest.mark.slow
-def test_other_properties_come_without_bands(space):
-    """A surrogate that derives the gap from bands would learn the wrong one."""
-    table = PackagedSource("mos2_gpaw").load(space, [Property("direct_gap", "eV")])
-    assert table.y.isfinite().all() and table.bands == ()
+@pytest.mark.parametrize(("name", "grids"), [("energy", []), ("direct_gap", ["band_gap", "band_gap_fine"])])
+def test_other_properties_come_with_the_bands_that_they_follow_from(space, name, grids):
+    table = PackagedSource("mos2_gpaw").load(space, [Property(name, "eV")])
+    assert table.y.isfinite().all() and [labels.name for labels in table.bands] == grids
+
+
+@pytest.mark.slow
+def test_levels_of_several_properties(space):
+    names = ["thickness", "direct_gap_hse", "band_gap_fine_soc", "band_gap_hse"]
+    table = PackagedSource("tmd_strain_mos2").load(load_part("space", "tmd_strain/mos2"), [Property(n, "eV") for n in names])
+    assert [labels.name for labels in table.bands] == ["band_gap_hse", "band_gap_fine_soc", "band_gap_soc"]
 
 
 def test_packaged_name():

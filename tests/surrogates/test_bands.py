@@ -107,7 +107,7 @@ def test_scales_need_the_declared_kpoints(space, batch):
 
 
 def test_one_property_only():
-    with pytest.raises(ConfigError, match="one property"):
+    with pytest.raises(ConfigError, match="one band gap"):
         tiny_network(YAML, box(), [prop("y"), prop("w")])
 
 

@@ -233,7 +233,7 @@ def test_validation_logs_the_errors_of_the_prediction(path, tmp_path):
     assert len(rows_) % 20
     assert logged["val/mae"] == pytest.approx(error.abs().mean().item(), rel=1e-4)
     assert logged["val/rmse"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-4)
-    if path.stem == "gp":
+    if path.stem.startswith("gp"):
         return  # trained by the likelihood of all rows together: tests/training/test_gp.py
     with torch.no_grad():
         loss = made.eval().losses(Batch(rows_.x, rows_.y, rows_.bands))["loss"]

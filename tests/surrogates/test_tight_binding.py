@@ -197,7 +197,7 @@ def test_surrogate_needs_a_prototype():
 
 
 def test_one_property_only():
-    with pytest.raises(ConfigError, match="one property"):
+    with pytest.raises(ConfigError, match="one band gap"):
         tiny_network(YAML, SPACE, [prop("y"), prop("w")], prototype=PROTOTYPE)
 
 

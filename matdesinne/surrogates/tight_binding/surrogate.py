@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from matdesinne.bands import BandLabels, band_gap, relative_energies
+from matdesinne.bands import BandLabels, band_gap, check_one_gap, relative_energies
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch, check_at_least
 from matdesinne.space import DesignSpace
@@ -50,10 +50,7 @@ class TightBindingSurrogate(Surrogate):
         # the Hamiltonian has its own features of the cell
         super().__init__(space, properties)
         check_at_least(1, members=members, hidden=hidden)
-        if len(self.properties) != 1:
-            raise ConfigError(
-                f"Expected one property (a gap) for surrogate=tight_binding, got {len(self.properties)}: use surrogate=mlp."
-            )
+        check_one_gap([prop.name for prop in self.properties], "tight_binding")
         if prototype is None:
             raise ConfigError("Expected the atoms of a monolayer MX2 for surrogate=tight_binding, got none: use surrogate=mlp.")
         self.prototype = prototype

@@ -1,0 +1,157 @@
+"""Gaussian processes on band energies and on other properties; the gaps are derived from the bands."""
+
+from __future__ import annotations
+
+__all__ = ["BandGPSurrogate"]
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from matdesinne.bands import gap_level, relative_energies
+from matdesinne.errors import ConfigError
+from matdesinne.network import Batch
+from matdesinne.space import DesignSpace
+from matdesinne.structures import Prototype
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.shared_gp import SharedGP
+from matdesinne.targets import Property
+
+_MOST_ROWS = 4000
+"""Rows, images under the symmetries among them, that a dense covariance allows."""
+
+
+class _Moments(NamedTuple):
+    """Mean and standard deviation of the outputs of a process."""
+
+    mean: Float[Tensor, "n o"]
+    std: Float[Tensor, "n o"]
+
+
+class BandGPSurrogate(Surrogate):
+    r"""Gaussian processes on the band energies at fixed k-points, and on each property that is no gap.
+
+    The extremum in :math:`E_g = \min_k E_c(k) - \max_k E_v(k)` jumps between k-points, so the gap has kinks, while the energies
+    at fixed fractional k-points are smooth but for crossings: a few dozen designs determine them. Each level of theory is a
+    `SharedGP` over the energies of both bands at all k-points, relative to the mean valence energy of a design. The properties
+    ``band_gap*`` and ``direct_gap*`` are those of the mean energies of the level with the same ending; every other property,
+    such as ``strain_energy`` or ``thickness``, has a process of its own. A design without energies of a level does not take
+    part in its process.
+
+    Each row is learnt with its images under the symmetries of the space. The spread is that of the process at the edges of the
+    gap; without rows for calibration it is calibrated by leaving out one design after another.
+
+    Args:
+        space: designs of few parameters, since the covariance of all rows is dense.
+        properties: gaps and any others.
+    """
+
+    def __init__(self, space: DesignSpace, properties: Sequence[Property], prototype: Prototype | None = None) -> None:
+        super().__init__(space, properties)
+        self.prototype = prototype
+        self.processes = nn.ModuleDict()
+        for prop in self.properties:
+            level = gap_level(prop.name)
+            self.processes[level or prop.name] = SharedGP(self.features.size, smooth=level is None)
+
+    def fit_scales(self, batch: Batch) -> None:
+        """Learn the scales, and keep the rows and their images: predictions are conditioned on them.
+
+        Raises:
+            ConfigError: if there are too many rows, or the data carry no band energies of a level.
+        """
+        group = self.space.group()
+        if len(batch.x) * len(group) > _MOST_ROWS:
+            raise ConfigError(
+                f"Expected at most {_MOST_ROWS // len(group):,} rows for surrogate=gp_bands, got {len(batch.x):,}: use "
+                "surrogate=bands or surrogate=tight_binding."
+            )
+        super().fit_scales(batch)
+        with torch.no_grad():
+            images = self.features(torch.stack([element(batch.x) for element in group], dim=1).flatten(end_dim=1))
+            for name, process in self._processes():
+                outputs = self._outputs(name, batch)
+                known = outputs.isfinite().all(dim=1)
+                process.keep(images[known], outputs[known])
+
+    def negative_log_density(self, batch: Batch) -> Float[Tensor, ""]:
+        """Negative logarithm of the marginal likelihood of the kept rows times the priors, the mean over the processes."""
+        return torch.stack([process.negative_log_density() for _, process in self._processes()]).mean().float()
+
+    def mean_and_std(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "2 n dy"]:
+        """Mean and standard deviation in physical units, before calibration."""
+        found = {name: _Moments(*process.mean_and_std(features)) for name, process in self._processes()}
+        return torch.stack(self._properties(found)).to(features)
+
+    def member_predictions(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "1 n dy"]:
+        """The mean in physical units."""
+        means = {name: process.mean(features) for name, process in self._processes()}
+        found = {name: _Moments(mean, torch.zeros_like(mean)) for name, mean in means.items()}
+        return self._properties(found)[0].to(features).unsqueeze(0)
+
+    def calibrate(self, batch: Batch) -> None:
+        """Calibrate the spread by rows that were not trained on; without any by leaving out one design after another."""
+        if len(batch.x):
+            super().calibrate(batch)
+        else:
+            self.calibrate_by(*self.leave_one_out())
+
+    @torch.no_grad()
+    def leave_one_out(self) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        """Mean, standard deviation before calibration, and label of each training design, predicted from all others."""
+        size = len(self.space.group())
+        found = {name: _Moments(*process.without_own_block(size)) for name, process in self._processes()}
+        labels = {name: _Moments(process.outputs, process.outputs) for name, process in self._processes()}
+        mean, std = (part[::size].float() for part in self._properties(found))
+        return mean, std, self._properties(labels)[0][::size].float()
+
+    def _processes(self) -> list[tuple[str, SharedGP]]:
+        return [(name, process) for name, process in self.processes.items() if isinstance(process, SharedGP)]
+
+    def _outputs(self, name: str, batch: Batch) -> Float[Tensor, "r o"]:
+        """What a process learns of the rows and their images, image by image of each row; NaN where there is none."""
+        group = self.space.group()
+        if gap_level(name) is None:
+            column = [prop.name for prop in self.properties].index(name)
+            return batch.y[:, column, None].repeat_interleave(len(group), dim=0)
+        found = [labels for labels in batch.bands if labels.name == name]
+        if not found:
+            raise ConfigError(f"Expected band energies of {name} for surrogate=gp_bands, got none: use surrogate=gp.")
+        # the image of a design has at the image of k what the design has at k
+        orders = [found[0].permutation(element.reciprocal.cpu()).argsort() for element in group]
+        energies = relative_energies(found[0].energies)
+        return torch.stack([energies[..., order] for order in orders], dim=1).flatten(end_dim=1).flatten(start_dim=1)
+
+    def _properties(self, found: Mapping[str, _Moments]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        """The properties from what the processes gave; NaN in rows that one of them lacks."""
+        columns = [
+            found[prop.name] if (level := gap_level(prop.name)) is None else _gap(found[level], level == prop.name)
+            for prop in self.properties
+        ]
+        rows = max(len(moments.mean) for moments in columns)
+        padded = [[pad(part, (0, 0, 0, rows - len(part)), value=torch.nan) for part in moments] for moments in columns]
+        mean, std = (torch.cat(parts, dim=1) for parts in zip(*padded, strict=True))
+        return mean, std
+
+    def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
+        mean, std = self.mean_and_std(self.features(x))
+        return mean, std
+
+    def _mean(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dy"]:
+        return self.member_predictions(self.features(x))[0]  # the variance takes most of the time
+
+
+def _gap(level: _Moments, over_all: bool) -> _Moments:
+    """The gap over all pairs of k-points, or the direct one, of energies that come valence before conduction."""
+    valence, conduction = level.mean.chunk(2, dim=1)
+    if over_all:
+        top, bottom = valence.argmax(dim=1, keepdim=True), conduction.argmin(dim=1, keepdim=True)
+    else:
+        top = bottom = (conduction - valence).argmin(dim=1, keepdim=True)
+    places = torch.cat([top, bottom + valence.shape[1]], dim=1)
+    upper, lower = level.mean.gather(1, places).unbind(dim=1)
+    return _Moments((lower - upper).unsqueeze(1), level.std.gather(1, places).norm(dim=1, keepdim=True))

@@ -1,0 +1,147 @@
+"""Gaussian process of many outputs that share one covariance."""
+
+from __future__ import annotations
+
+__all__ = ["SharedGP"]
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_SMALLEST_NOISE = 1e-9
+"""Variance of the noise in shares of that of the process, which also keeps the covariance positive definite."""
+_START_NOISE = 1e-5
+_START_LENGTH = 3.0
+"""Of the correlation, in standardised features."""
+_PRIOR_LENGTH, _PRIOR_WIDTH = math.sqrt(2) + math.log(2), math.sqrt(3)
+"""Mean and width of the normal prior over the logarithm of a length, less half that of the number of features."""
+
+
+class _Posterior(NamedTuple):
+    """What predictions need of the rows: the Cholesky factor of their correlation, its inverse times y, and the scales."""
+
+    factor: Float[Tensor, "r r"]
+    weights: Float[Tensor, "r o"]
+    scale: Float[Tensor, " o"]
+
+
+class SharedGP(nn.Module):
+    r"""Gaussian process :math:`y_o \sim N(m_o, s_o^2 (C + \epsilon))` whose outputs share the correlation C.
+
+    The lengths of C and the share :math:`\epsilon` of the noise maximise the marginal likelihood, averaged over the outputs and
+    with the best scale :math:`s_o` of each, times a prior of the lengths. It works in double precision.
+
+    References:
+        Rasmussen and Williams, Gaussian processes for machine learning, 2006, sections 2.2 and 5.4.
+        Hvarfner, Hellsten, Nardi, Vanilla Bayesian optimization performs great in high dimensions, 2024, arXiv 2402.02229 (the
+        prior of the lengths).
+
+    Args:
+        features: number of features.
+        smooth: a squared exponential correlation; else Matern's with nu = 5/2, for outputs with kinks.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def __init__(self, features: int, smooth: bool) -> None:
+        super().__init__()
+        self.smooth = smooth
+        self.log_lengths = nn.Parameter(torch.full((features,), math.log(_START_LENGTH), dtype=torch.float64))
+        self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
+        self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
+        self.register_buffer("outputs", torch.empty(0, 0, dtype=torch.float64))
+        self._known: _Posterior | None = None
+
+    def keep(self, inputs: Float[Tensor, "r f"], outputs: Float[Tensor, "r o"]) -> None:
+        """Take the rows that predictions are conditioned on."""
+        self.inputs, self.outputs = inputs.double(), outputs.double()
+        self._known = None
+
+    def negative_log_density(self) -> Float[Tensor, ""]:
+        """Negative logarithm of the marginal likelihood of the rows times the prior, per row and output."""
+        rows, features = self.inputs.shape
+        factor = torch.linalg.cholesky(self._covariance())
+        scale = self._scale(factor)
+        prior = (self.log_lengths - _PRIOR_LENGTH - math.log(features) / 2).square().sum() / (2 * _PRIOR_WIDTH**2)
+        return scale.log().mean() + (factor.diagonal().log().sum() + prior) / rows
+
+    def mean(self, inputs: Float[Tensor, "n f"]) -> Float[Tensor, "n o"]:
+        """Mean of the outputs."""
+        return self.outputs.mean(dim=0) + self._correlation(inputs.double(), self.inputs) @ self._posterior().weights
+
+    def mean_and_std(self, inputs: Float[Tensor, "n f"]) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n o"]]:
+        """Mean and standard deviation of the outputs."""
+        known = self._posterior()
+        cross = self._correlation(inputs.double(), self.inputs)
+        explained = torch.linalg.solve_triangular(known.factor, cross.T, upper=False).square().sum(dim=0)
+        share = (1 - explained).clamp_min(0.0) + self.noise
+        return self.outputs.mean(dim=0) + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
+
+    def without_own_block(self, size: int) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r o"]]:
+        """Mean and standard deviation at every row, given the rows of other blocks; blocks are `size` rows, one after another.
+
+        References:
+            Rasmussen and Williams 2006, equations 5.12, for blocks.
+        """
+        known = self._posterior()
+        precision = torch.cholesky_inverse(known.factor).unflatten(1, (-1, size)).unflatten(0, (-1, size))
+        own = torch.stack([precision[block, :, block] for block in range(len(precision))])
+        covariance = torch.linalg.inv(own)
+        error = covariance @ known.weights.unflatten(0, (-1, size))
+        share = covariance.diagonal(dim1=1, dim2=2).flatten().clamp_min(0.0).sqrt()
+        return self.outputs - error.flatten(end_dim=1), share.unsqueeze(1) * known.scale
+
+    @property
+    def noise(self) -> Float[Tensor, ""]:
+        """Variance of the noise in shares of that of the process."""
+        return self.log_noise.exp() + _SMALLEST_NOISE
+
+    def train(self, mode: bool = True) -> Self:
+        """Forget what follows from the parameters, which may have changed."""
+        self._known = None
+        return super().train(mode)
+
+    def _covariance(self) -> Float[Tensor, "r r"]:
+        identity = torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
+        return self._correlation(self.inputs, self.inputs) + self.noise * identity
+
+    def _correlation(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
+        lengths = self.log_lengths.exp()
+        # of the squares, since the root has no slope at zero
+        square = ((first / lengths).unsqueeze(1) - (second / lengths).unsqueeze(0)).square().sum(dim=2)
+        if self.smooth:
+            return (-square / 2).exp()
+        distance = (5 * square + 1e-20).sqrt()
+        return (1 + distance + distance.square() / 3) * (-distance).exp()
+
+    def _scale(self, factor: Float[Tensor, "r r"]) -> Float[Tensor, " o"]:
+        """The scale of each output that makes the rows most likely."""
+        error = torch.linalg.solve_triangular(factor, self.outputs - self.outputs.mean(dim=0), upper=False)
+        return error.square().mean(dim=0).sqrt().clamp_min(1e-12)
+
+    def _posterior(self) -> _Posterior:
+        """Computed once where the parameters rest."""
+        if self._known is not None and not self.training:
+            return self._known
+        with torch.no_grad():
+            factor = torch.linalg.cholesky(self._covariance())
+            weights = torch.cholesky_solve(self.outputs - self.outputs.mean(dim=0), factor)
+            self._known = _Posterior(factor, weights, self._scale(factor))
+        return self._known
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._known = None  # on another device
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        """Make room for the rows, whose number only the file knows."""
+        for name in ("inputs", "outputs"):
+            if (kept := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.empty_like(kept, device=self.inputs.device))
+        self._known = None
+        super()._load_from_state_dict(state_dict, prefix, *args)

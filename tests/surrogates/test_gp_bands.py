@@ -1,0 +1,139 @@
+"""Gaussian processes on band energies, on the packaged set of relaxed layers."""
+
+import math
+
+import pytest
+import torch
+
+from matdesinne.bands import band_gap, gap_level
+from matdesinne.data.sources import PackagedSource
+from matdesinne.errors import ConfigError
+from matdesinne.network import Batch, load_network, save_network
+from matdesinne.surrogates.gp_bands import BandGPSurrogate
+from matdesinne.surrogates.shared_gp import SharedGP
+from matdesinne.targets import Property
+
+from ..toys import box, load_part, prop, rows
+
+NAMES = ("band_gap_fine", "direct_gap_fine", "band_gap_hse_soc", "strain_energy", "thickness")
+PROPERTIES = [Property(name, "angstrom" if name == "thickness" else "eV") for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return PackagedSource("tmd_strain_mos2").load(load_part("space", "tmd_strain/mos2"), PROPERTIES)
+
+
+@pytest.fixture(scope="module")
+def trained(table):
+    """Conditioned on the first thirty designs, with the lengths that it starts with."""
+    surrogate = BandGPSurrogate(load_part("space", "tmd_strain/mos2"), PROPERTIES)
+    some = table.take(torch.arange(30))
+    surrogate.fit_scales(Batch(some.x, some.y, some.bands))
+    return surrogate.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("band_gap", "band_gap"),
+        ("direct_gap_hse_soc", "band_gap_hse_soc"),
+        ("strain_energy", None),
+        ("band_gaps", None),
+    ],
+)
+def test_level_of_a_property(name, level):
+    assert gap_level(name) == level
+
+
+def test_reproduces_the_rows_that_it_knows(trained, table):
+    mean, std = trained.predict_many(table.x[:30])
+    assert (mean - table.y[:30]).abs().max() < 0.01
+    away, _ = trained.predict_many(table.x[30:36])
+    assert (away - table.y[30:36])[:, 3].abs().max() < 0.05
+    assert (trained.predict_many(trained.space.upper.unsqueeze(0))[1] > std.mean(dim=0)).all()
+
+
+def test_prediction_has_the_symmetries(trained):
+    x = trained.space.sample(20, torch.Generator().manual_seed(0))
+    mean, std = trained.predict_many(x)
+    for element in trained.space.group():
+        for image, own in zip(trained.predict_many(element(x)), (mean, std), strict=True):
+            torch.testing.assert_close(image, own, rtol=1e-3, atol=1e-4)
+
+
+def test_direct_gap_is_at_least_the_gap(trained):
+    mean, _ = trained.predict_many(trained.space.sample(200, torch.Generator().manual_seed(1)))
+    assert (mean[:, 1] >= mean[:, 0] - 1e-6).all()
+
+
+def test_leaving_out_is_what_training_without_the_design_gives(trained, table):
+    mean, std, labels = trained.leave_one_out()
+    torch.testing.assert_close(labels, table.y[:30], rtol=1e-4, atol=1e-5)
+    for left_out in (0, 7):
+        rest = table.take(torch.tensor([row for row in range(30) if row != left_out]))
+        other = BandGPSurrogate(trained.space, PROPERTIES)
+        other.fit_scales(Batch(rest.x, rest.y, rest.bands))
+        # the offset and the scale of a process are those of its rows: close, not equal, without one of them
+        expected, spread = other.eval().mean_and_std(other.features(table.x[left_out : left_out + 1]))
+        torch.testing.assert_close(mean[left_out], expected[0], rtol=0, atol=0.02)
+        torch.testing.assert_close(std[left_out], spread[0], rtol=0.5, atol=1e-4)
+
+
+def test_rows_without_a_level_are_left_out_of_its_process(trained, table):
+    """A few dozen labels of an expensive level beside many of a cheap one."""
+    some = table.take(torch.arange(30))
+    bands = [labels._replace(energies=labels.energies.clone()) for labels in some.bands]
+    y = some.y.clone()
+    bands[1].energies[10:], y[10:, 2] = torch.nan, torch.nan
+    assert bands[1].name == "band_gap_hse_soc"
+    surrogate = BandGPSurrogate(trained.space, PROPERTIES)
+    surrogate.fit_scales(Batch(some.x, y, tuple(bands)))
+    mean, _ = surrogate.eval().predict_many(some.x)
+    torch.testing.assert_close(mean[:, [0, 1, 3, 4]], trained.predict_many(some.x)[0][:, [0, 1, 3, 4]])
+    assert (mean[:10, 2] - some.y[:10, 2]).abs().max() < 1e-3
+    assert (mean[10:, 2] - some.y[10:, 2]).abs().max() > 1e-3
+    found, _, labels = surrogate.leave_one_out()
+    assert found[:, 2].isfinite().sum() == 10 and labels[:, 0].isfinite().all()
+
+
+def test_gaps_are_those_of_the_energies(table):
+    for labels, column in zip(table.bands, (0, 2), strict=False):
+        torch.testing.assert_close(band_gap(labels.energies)[:, 0], table.y[:, column], atol=1e-5, rtol=0)
+
+
+def test_needs_band_energies():
+    surrogate = BandGPSurrogate(box(), [prop("band_gap")])
+    with pytest.raises(ConfigError, match=r"band energies of band_gap.*surrogate=gp"):
+        surrogate.fit_scales(rows(box()))
+
+
+def test_needs_few_rows():
+    with pytest.raises(ConfigError, match="at most 4,000 rows"):
+        BandGPSurrogate(box(), [prop()]).fit_scales(rows(box(), 4001))
+
+
+def test_survives_saving(trained, tmp_path):
+    save_network(trained, tmp_path, "surrogate")
+    loaded = load_network(BandGPSurrogate, tmp_path, "surrogate")
+    x = trained.space.sample(5, torch.Generator().manual_seed(2))
+    for mine, theirs in zip(trained.predict_many(x), loaded.predict_many(x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_density_is_that_of_the_normal_distribution(smooth):
+    """Per row and output, with the best scale, less the constant terms and the prior."""
+    generator = torch.Generator().manual_seed(0)
+    process = SharedGP(2, smooth)
+    process.keep(torch.randn(12, 2, generator=generator), torch.randn(12, 3, generator=generator))
+    centred = process.outputs - process.outputs.mean(dim=0)
+    correlation = process._covariance().detach()
+    scales = (centred * torch.linalg.solve(correlation, centred)).mean(dim=0).sqrt()
+    normal = [
+        torch.distributions.MultivariateNormal(torch.zeros(12).double(), scale**2 * correlation).log_prob(column)
+        for scale, column in zip(scales, centred.T, strict=True)
+    ]
+    prior = (process.log_lengths - math.sqrt(2) - math.log(2) - math.log(2) / 2).square().sum() / 6
+    expected = -torch.stack(normal).mean() / 12 - 0.5 * (1 + math.log(2 * math.pi)) + prior / 12
+    assert process.negative_log_density().item() == pytest.approx(expected.item(), rel=1e-6)
