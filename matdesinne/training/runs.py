@@ -139,13 +139,15 @@ def train_surrogate(
     To resume is to go on from the last checkpoint in the folder if there is one.
     """
     rows = data if settings.get("distillation") is None else _distilled(config, data, settings.distillation, seed)
-    resume, callbacks = resume and was_started(folder), make_callbacks(config)
+    resume = resume and was_started(folder)
     with torch.random.fork_rng():  # draws as from a seed of its own: other work may precede or follow
         torch.manual_seed(seed)
         trainer = instantiate(config.trainer)
         settings, checked = chosen_surrogate(settings, rows, trainer)
         module = build_module(settings, rows)
-        all_rows = checked is not None and isinstance(module, SurrogateModule) and not module.chooses_epochs
+        at_once = isinstance(module, SurrogateModule) and not module.chooses_epochs
+        callbacks = [] if at_once else make_callbacks(config)
+        all_rows = checked is not None and at_once
         if all_rows:
             rows = rows.with_rows(rows.split.train.joined(rows.split.validation), rows.split.validation)
         _LOGGER.info("Training the surrogate %s, kept in %s", type(module.network).__name__, folder)
