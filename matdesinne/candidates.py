@@ -78,22 +78,49 @@ class Candidates:
         designs, mean, std = (own.index_copy(0, rows, new) for own, new in pairs)
         return replace(self, designs=designs, mean=mean, std=std)
 
+    def only(self, properties: Sequence[Property]) -> Candidates:
+        """Keep the columns of some of the properties, and what the target asks of them.
+
+        Raises:
+            ConfigError: if the table lacks one of them.
+        """
+        missing = [prop.name for prop in properties if prop not in self.properties]
+        if missing:
+            names = [prop.name for prop in self.properties]
+            raise ConfigError(f"Expected candidates with the property {missing[0]}, got {names}: give others.")
+        columns = [list(self.properties).index(prop) for prop in properties]
+        target, mean, std = self.target.aligned(self.properties, properties), self.mean[:, columns], self.std[:, columns]
+        return replace(self, properties=tuple(properties), target=target, mean=mean, std=std)
+
     @property
     def error(self) -> Float[Tensor, "n dy"]:
         """Distance of each prediction to the target in the units of the properties; 0 inside an interval."""
         return self.target.residual(self.mean).abs()
 
+    def mean_errors(self) -> dict[Property, float]:
+        """Mean distance of the predictions to the target, in its unit, for each property that is asked for."""
+        columns = zip(self.properties, self.error.mean(dim=0).tolist(), self.target.asked, strict=True)
+        return {prop: error for prop, error, asked in columns if asked}
+
     def _target_columns(self) -> list[str]:
-        suffixes = [""] if len(self.properties) == 1 else [f"_{prop.name}" for prop in self.properties]
+        asked = self._asked()
+        suffixes = [""] if len(asked) == 1 else [f"_{self.properties[j].name}" for j in asked]
         return [f"{name}{suffix}" for suffix in suffixes for name in ("target", "target_lower", "target_upper")]
 
+    def _asked(self) -> list[int]:
+        return [j for j, asked in enumerate(self.target.asked) if asked]
+
     def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
-        """Return the table as ``{name: (unit, values)}``, in the order of the columns in files."""
-        table = self.space.to_columns(self.designs)
+        """Return the table as ``{name: (unit, values)}``, in the order of the columns in files.
+
+        ``target``, ``target_lower`` and ``target_upper`` are what was asked; with ``_PROPERTY`` behind them where several
+        properties were.
+        """
+        table, names = self.space.to_columns(self.designs), iter(self._target_columns())
         for j, prop in enumerate(self.properties):
-            edges = (self.target.values[j], self.target.lower[j], self.target.upper[j])
-            for name, value in zip(self._target_columns()[3 * j : 3 * j + 3], edges, strict=True):
-                table[name] = (prop.unit, [value] * len(self))
+            if j in self._asked():
+                for value in (self.target.values[j], self.target.lower[j], self.target.upper[j]):
+                    table[next(names)] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())
             table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
         table["stage"] = ("", [self.stage] * len(self))
@@ -178,4 +205,4 @@ def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
             raise ConfigError(
                 f"Expected candidates of one material and property in all tables, got {names}: give them one at a time."
             )
-    return sorted(tables, key=lambda table: table.target.values)
+    return sorted(tables, key=lambda table: table.target.rank)

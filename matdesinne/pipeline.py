@@ -22,7 +22,7 @@ from matdesinne.network import load_network, run_folder, save_network
 from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.targets import Property, Target
+from matdesinne.targets import Target
 
 _LOGGER = logging.getLogger(__name__)
 _ROUNDING = 1e-5
@@ -61,7 +61,7 @@ class DesignRun:
             "outside_design_space": self.outside,
             "share_kept": len(last) / len(first),
             "mae": {
-                name: {f"{prop.name} [{prop.unit}]": error for prop, error in _mean_errors(candidates)}
+                name: {f"{prop.name} [{prop.unit}]": error for prop, error in candidates.mean_errors().items()}
                 for name, candidates in self.stages.items()
             },
             "seconds": dict(self.seconds),
@@ -73,26 +73,22 @@ class DesignRun:
         numbers: dict[str, float] = {"share_kept": share, "outside_design_space": self.outside}
         for name, candidates in self.stages.items():
             numbers |= {f"{name}/designs": len(candidates), f"{name}/seconds": self.seconds[name]}
-            numbers |= {f"{name}/mae_{prop.name}": error for prop, error in _mean_errors(candidates)}
+            numbers |= {f"{name}/mae_{prop.name}": error for prop, error in candidates.mean_errors().items()}
         return numbers
 
     def report(self) -> str:
         """Return the summary as lines of text with units."""
         last = self.candidates
         lines = [f"Candidates for {last.target.format(last.properties)}"]
-        sampled = [error for _, error in _mean_errors(next(iter(self.stages.values())))]
+        sampled = list(next(iter(self.stages.values())).mean_errors().values())
         for name, candidates in self.stages.items():
-            pairs = zip(_mean_errors(candidates), sampled, strict=True)
+            pairs = zip(candidates.mean_errors().items(), sampled, strict=True)
             # what is left after localization is no more than rounding errors of float32
             shown = [(p, error if error > _ROUNDING * first else 0.0) for (p, error), first in pairs]
             errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in shown)
             lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
         share = len(last) / len(self.stages["sampled"])
         return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])
-
-
-def _mean_errors(candidates: Candidates) -> list[tuple[Property, float]]:
-    return list(zip(candidates.properties, candidates.error.mean(dim=0).tolist(), strict=True))
 
 
 class Refinement:

@@ -93,7 +93,7 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
             raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
         generator = torch.Generator().manual_seed(config.seed)
         tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
-        tables.sort(key=lambda table: table.target.values)
+        tables.sort(key=lambda table: table.target.rank)
     else:
         tables = read_candidates([config.candidates] if isinstance(config.candidates, str) else list(config.candidates))
     space = design.surrogate.space
