@@ -18,6 +18,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.constraints import Constraints
 from matdesinne.errors import ConfigError
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
 
 _CHUNK_ROWS = 1 << 16
@@ -63,8 +64,25 @@ class Localizer(ABC):
         """Move every candidate towards its target with the gradients of a surrogate, inside the bounds of its space.
 
         The result has new predictions and stage ``"localized"``. Rows that did not converge are included; their error is larger
-        than the tolerance.
+        than the tolerance. Of a `CombinedSurrogate` only the parts are followed that predict what is asked for.
         """
+        if isinstance(surrogate, CombinedSurrogate) and not all(candidates.target.asked):
+            return self._localized_by_parts(candidates, surrogate)
+        return self._localized(candidates, surrogate)
+
+    def _localized_by_parts(self, candidates: Candidates, surrogate: CombinedSurrogate) -> Candidates:
+        asked = candidates.target.asked
+        part, columns = surrogate.needed(asked)
+        if part is surrogate:
+            return self._localized(candidates, surrogate)
+        moved = self._localized(candidates.only([candidates.properties[j] for j in columns]), part)
+        rest, others = surrogate.needed([j not in columns for j in range(len(asked))])
+        order = torch.tensor([*columns, *others]).argsort()
+        mean, std = rest.predict_many(moved.designs)
+        mean, std = torch.cat([moved.mean, mean], dim=1)[:, order], torch.cat([moved.std, std], dim=1)[:, order]
+        return replace(candidates, designs=moved.designs, mean=mean, std=std, stage=moved.stage)
+
+    def _localized(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
         constraints = candidates.space.constraints
         if not constraints or len(candidates) == 0:
             return self._moved(candidates, surrogate)

@@ -22,7 +22,11 @@ from matdesinne.network import load_network, run_folder, save_network
 from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
+
+AcceptedError = float | Sequence[float] | Mapping[str, float]
+"""A distance to the target, one for each property, or one by the name of each property that is asked for."""
 
 _LOGGER = logging.getLogger(__name__)
 _ROUNDING = 1e-5
@@ -103,7 +107,8 @@ class Refinement:
         accepted_error: a localized candidate farther than this from its target, in the unit of each property, or outside the
             bounds is dropped; ``None`` to keep every localized candidate.
         accurate_surrogate: a slower and more accurate surrogate; in the end the candidates are moved onto the target as it
-            predicts it. Its property may be a better version of the surrogate's, such as the gap on a finer grid.
+            predicts it. Its property may be a better version of the surrogate's, such as the gap on a finer grid. Beside a
+            `CombinedSurrogate` it may stand for the first part alone.
     """
 
     def __init__(
@@ -111,11 +116,11 @@ class Refinement:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float | Sequence[float] | None = 0.01,
+        accepted_error: AcceptedError | None = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
         self.surrogate = surrogate.eval()
-        self.accurate_surrogate = None if accurate_surrogate is None else accurate_surrogate.eval()
+        self.accurate_surrogate = None if accurate_surrogate is None else _beside(accurate_surrogate, surrogate).eval()
         volume = [] if surrogate.prototype is None else [EnclosesVolume()]
         self.selection = All([selection or All([InsideSpace(), Tolerance(0.5)]), *volume])
         self.localization = localization
@@ -174,6 +179,16 @@ class Refinement:
         return selected
 
 
+def _beside(accurate: Surrogate, surrogate: Surrogate) -> Surrogate:
+    """The accurate surrogate in the place of the first part of a combined one, so that it has as many properties."""
+    if isinstance(surrogate, CombinedSurrogate) and len(accurate.properties) < len(surrogate.properties):
+        accurate = CombinedSurrogate([accurate, *surrogate.separate()[1:]])
+    if len(accurate.properties) != len(surrogate.properties):
+        names = [[prop.name for prop in network.properties] for network in (surrogate, accurate)]
+        raise ConfigError(f"Expected an accurate surrogate of {names[0]}, got {names[1]}: train one of these properties.")
+    return accurate
+
+
 class InverseDesign:
     """A generative model, which samples designs for a target, and the `Refinement` of its samples, for the other arguments.
 
@@ -190,17 +205,17 @@ class InverseDesign:
         surrogate: Surrogate,
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float | Sequence[float] = 0.01,
+        accepted_error: AcceptedError = 0.01,
         accurate_surrogate: Surrogate | None = None,
     ) -> None:
-        if model.space != surrogate.space or model.properties != surrogate.properties:
+        if model.space != surrogate.space or not set(model.properties) <= set(surrogate.properties):
             raise ConfigError(
-                "Expected a model and a surrogate of the same designs and properties, got different ones: "
+                "Expected a model and a surrogate of the same designs, and of its properties, got different ones: "
                 "train both on one data set."
             )
-        self.model = model.eval()
-        self.surrogate, self.accurate_surrogate = surrogate, accurate_surrogate
+        self.model, self.surrogate = model.eval(), surrogate
         self.refinement = Refinement(surrogate, selection, localization, accepted_error, accurate_surrogate)
+        self.accurate_surrogate = self.refinement.accurate_surrogate
 
     def run(
         self,
@@ -213,7 +228,7 @@ class InverseDesign:
         """Sample, down-select and localize.
 
         Args:
-            target: a value, ``[lower, upper]``, one of these for each property, or a `Target`; in physical units.
+            target: see `parse`.
             num_samples: how many designs to sample.
             generator: source of randomness; torch's global one when omitted.
             bounds: narrower bounds ``[lower, upper]`` in the unit of a parameter, by its name; samples outside are replaced.
@@ -226,12 +241,30 @@ class InverseDesign:
         """
         if num_samples < 1:
             raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
-        target = target if isinstance(target, Target) else Target.parse(target, self.model.properties)
+        target = self.parse(target)
+        asked_of_model = target.aligned(self.surrogate.properties, self.model.properties)
         space = self.model.space.narrowed(bounds, fixed)
         start = time.perf_counter()
-        designs, drawn = self.model.sample_target(target, num_samples, generator, space)
+        designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
         run = self.refinement.refine(designs, target, time.perf_counter() - start, space)
         return replace(run, outside=run.outside + drawn - len(designs))
+
+    def parse(self, target: object) -> Target:
+        """Read a target for the properties of the surrogate.
+
+        Args:
+            target: a value or ``[lower, upper]`` by the names of properties of the surrogate, the others stay open; or one of
+                these for each property of the generative model, alone for a single one; or a `Target` for the properties of
+                either; in physical units.
+
+        Raises:
+            TargetError: if it is anything else.
+        """
+        own, every = self.model.properties, self.surrogate.properties
+        if isinstance(target, Mapping):
+            return Target.parse(target, every)
+        target = target if isinstance(target, Target) else Target.parse(target, own)
+        return target if len(target.lower) == len(every) else target.aligned(own, every)
 
     def to(self, accelerator: str) -> InverseDesign:
         """Move all networks to a device.
@@ -251,11 +284,19 @@ class InverseDesign:
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write the networks into a folder for `load`, see `save_network`; the accurate surrogate as ``accurate_PROPERTY``."""
+        """Write the networks into a folder for `load`, see `save_network`.
+
+        Further parts of a `CombinedSurrogate` become ``surrogate_PROPERTY``, the accurate surrogate ``accurate_PROPERTY``;
+        PROPERTY is the first one of a part.
+        """
         save_network(self.model, folder, "model")
-        save_network(self.surrogate, folder, "surrogate")
+        first, *further = _separate(self.surrogate)
+        save_network(first, folder, "surrogate")
+        for part in further:
+            save_network(part, folder, f"surrogate_{part.properties[0].name}")
         if self.accurate_surrogate is not None:
-            save_network(self.accurate_surrogate, folder, f"accurate_{self.accurate_surrogate.properties[0].name}")
+            accurate = _separate(self.accurate_surrogate)[0]
+            save_network(accurate, folder, f"accurate_{accurate.properties[0].name}")
 
     @classmethod
     def load(
@@ -263,8 +304,9 @@ class InverseDesign:
         folder: str | Path = "pretrained",
         selection: Selection | None = None,
         localization: Localizer | None = None,
-        accepted_error: float | Sequence[float] = 0.01,
+        accepted_error: AcceptedError = 0.01,
         refine_with: str | None = None,
+        further: bool = True,
     ) -> InverseDesign:
         """Read what `save` wrote.
 
@@ -274,6 +316,7 @@ class InverseDesign:
             localization: Newton's projection when omitted.
             accepted_error: largest distance of a candidate to its target.
             refine_with: property of the accurate surrogate to use in the end; none when omitted.
+            further: whether to predict the properties of ``surrogate_PROPERTY``, too.
 
         Raises:
             CheckpointError: if a file is missing, damaged or not of MatDesINNe, or the run trained no surrogate.
@@ -282,8 +325,15 @@ class InverseDesign:
         _check_surrogates(path, refine_with)
         model = load_network(InverseModel, path, "model")
         surrogate = load_network(Surrogate, path, "surrogate")
+        names = sorted(file.stem for file in path.glob("surrogate_*.json")) if further else []
+        if names:
+            surrogate = CombinedSurrogate([surrogate, *(load_network(Surrogate, path, name) for name in names)]).eval()
         accurate_surrogate = None if refine_with is None else load_network(Surrogate, path, f"accurate_{refine_with}")
         return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate)
+
+
+def _separate(surrogate: Surrogate) -> list[Surrogate]:
+    return surrogate.separate() if isinstance(surrogate, CombinedSurrogate) else [surrogate]
 
 
 def _check_surrogates(folder: Path, refine_with: str | None) -> None:

@@ -138,7 +138,7 @@ class Target:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """One number for each property: the value, the finite edge, or the middle of the interval; NaN where nothing is asked."""
+        """One number for each property: the value, the finite edge, or the middle of the interval; NaN where it is open."""
         return tuple(map(_representative, self.lower, self.upper))
 
     @property

@@ -56,8 +56,8 @@ def closing_paragraph(
         if not candidates.target.asked[j]:
             low, high = candidates.mean[:, j].min().item(), candidates.mean[:, j].max().item()
             sentences.append(
-                f"{prop.name}, which was not asked for, is predicted from {low:.3g} to {high:.3g}{prop.suffix}, with a mean error "
-                f"of {mean:.2g}{prop.suffix}."
+                f"{prop.name}, which was not asked for, is predicted from {low:.3g} to {high:.3g}{prop.suffix}; the mean "
+                f"error is {mean:.2g}{prop.suffix}."
             )
             continue
         sentences.append(
