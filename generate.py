@@ -10,7 +10,7 @@ from matdesinne.cli.arguments import by_name, check_keys, check_numbers, verbati
 from matdesinne.cli.config import config_folder, entry_point
 
 
-@verbatim("where")
+@verbatim("where", "minimize")
 @check_keys("generate")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
     selection = All([instantiate(config.selection, _convert_="all"), *rule])
     localization = instantiate(config.localization, _convert_="all")
     accepted = by_name(config, "accepted_error") if isinstance(config.accepted_error, Mapping) else config.accepted_error
-    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with)
+    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with, minimize=config.minimize)
     bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
     generator = torch.Generator().manual_seed(config.seed)
     run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed)

@@ -7,8 +7,8 @@ __all__ = ["Candidates", "read_candidates"]
 import itertools
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,8 @@ class Candidates:
 
     Args:
         std: spread of the predictions `mean`: their standard deviation over the ensemble.
-        stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"`` or ``"refined"``.
+        stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"``, ``"minimized"`` or ``"refined"``.
+        extra: further columns of numbers by their names, each with its unit; see `with_extra`.
     """
 
     space: DesignSpace
@@ -45,10 +46,11 @@ class Candidates:
     mean: Float[Tensor, "n dy"]
     std: Float[Tensor, "n dy"]
     stage: str
+    extra: Mapping[str, tuple[str, Float[Tensor, " n"]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the columns of the table have distinct names."""
-        names = [*self.space.names, *self.space.labels, "stage", *self._target_columns()]
+        names = [*self.space.names, *self.space.labels, "stage", *self._target_columns(), *self.extra]
         names += [name for prop in self.properties for name in (prop.name, f"{prop.name}_std")]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -60,7 +62,13 @@ class Candidates:
 
     def take(self, rows: Bool[Tensor, " n"] | Int[Tensor, " m"], stage: str | None = None) -> Candidates:
         """Keep the rows of a mask, or of row numbers, and optionally give them a new stage."""
-        return replace(self, designs=self.designs[rows], mean=self.mean[rows], std=self.std[rows], stage=stage or self.stage)
+        extra = {name: (unit, values[rows]) for name, (unit, values) in self.extra.items()}
+        kept = {"designs": self.designs[rows], "mean": self.mean[rows], "std": self.std[rows], "extra": extra}
+        return replace(self, **kept, stage=stage or self.stage)
+
+    def with_extra(self, name: str, unit: str, values: Float[Tensor, " n"]) -> Candidates:
+        """Add a column of numbers, such as how many samples ended in a design; it stays with the rows and in the files."""
+        return replace(self, extra={**self.extra, name: (unit, values)})
 
     def distinct(self) -> Candidates:
         """Keep one of equal designs, which there are where parameters have few allowed values; else all."""
@@ -123,6 +131,8 @@ class Candidates:
                     table[next(names)] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())
             table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
+        for name, (unit, values) in self.extra.items():
+            table[name] = (unit, values.tolist())
         table["stage"] = ("", [self.stage] * len(self))
         return table
 
@@ -140,6 +150,7 @@ class Candidates:
             "properties": [asdict(prop) for prop in self.properties],
             "target": self.target.to_list(),
             "stage": self.stage,
+            "extra": {name: unit for name, (unit, _) in self.extra.items()},
         }
         schema = pyarrow.schema(fields, metadata={"matdesinne": json.dumps(declaration)})
         return pyarrow.table([values for _, values in columns.values()], schema=schema)
@@ -176,7 +187,9 @@ class Candidates:
             columns = ([prop.name for prop in properties], [f"{prop.name}_std" for prop in properties])
             mean, std = (torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1) for names in columns)
             target = Target.from_list(declaration["target"])
-            return cls(space, properties, designs, target, mean, std, declaration["stage"])
+            units = declaration.get("extra", {})
+            extra = {name: (unit, torch.tensor(table[name].to_pylist(), dtype=torch.float64)) for name, unit in units.items()}
+            return cls(space, properties, designs, target, mean, std, declaration["stage"], extra)
         except Exception as error:  # the parsers may raise anything
             raise DatasetError(
                 f"Expected a table of candidates at {path}, got something else ({error}): "

@@ -17,6 +17,7 @@ from torch import Tensor
 from matdesinne.candidates import Candidates
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
 from matdesinne.localization import Localizer, Newton
+from matdesinne.minimization import Descent, Objective, merge_minima
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder, save_network
 from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
@@ -34,6 +35,7 @@ _ROUNDING = 1e-5
 
 _MOST_FALL = 0.2
 """Share of kept candidates below which a stage says which rules reject the others."""
+_SHOWN_MINIMA = 5
 _ON_TARGET = 1e-4
 """Distance to the target in the unit of the property; the accurate surrogate's rounding hides smaller ones."""
 
@@ -43,13 +45,16 @@ class DesignRun:
     """The candidates after each stage of one run, and the time in seconds that each stage took.
 
     Args:
-        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"refined"``, in this order; those that were run.
+        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"minimized"``, ``"refined"``, in this order; those that were
+            run.
         outside: number of samples outside the design space, or outside the narrower bounds.
+        minimized: what was minimised.
     """
 
     stages: Mapping[str, Candidates]
     seconds: Mapping[str, float]
     outside: int
+    minimized: Objective | None = None
 
     @property
     def candidates(self) -> Candidates:
@@ -69,7 +74,13 @@ class DesignRun:
                 for name, candidates in self.stages.items()
             },
             "seconds": dict(self.seconds),
+            **({} if self.minimized is None else {"minimized": self.minimized.text, "objective": self._objectives()}),
         }
+
+    def _objectives(self) -> dict[str, float]:
+        """The mean of what was minimised after each stage."""
+        named = {name: table for name, table in self.stages.items() if name != "refined"}
+        return {} if self.minimized is None else {name: self.minimized.values(t).mean().item() for name, t in named.items()}
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the summary by names for a logger, such as ``localized/mae_band_gap``."""
@@ -78,21 +89,35 @@ class DesignRun:
         for name, candidates in self.stages.items():
             numbers |= {f"{name}/designs": len(candidates), f"{name}/seconds": self.seconds[name]}
             numbers |= {f"{name}/mae_{prop.name}": error for prop, error in candidates.mean_errors().items()}
+        numbers |= {f"{name}/mean_objective": value for name, value in self._objectives().items()}
         return numbers
 
     def report(self) -> str:
         """Return the summary as lines of text with units."""
         last = self.candidates
         lines = [f"Candidates for {last.target.format(last.properties)}"]
+        objectives = self._objectives()
         sampled = list(next(iter(self.stages.values())).mean_errors().values())
         for name, candidates in self.stages.items():
             pairs = zip(candidates.mean_errors().items(), sampled, strict=True)
             # what is left after localization is no more than rounding errors of float32
             shown = [(p, error if error > _ROUNDING * first else 0.0) for (p, error), first in pairs]
             errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in shown)
-            lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}")
+            cost = f", mean {self.minimized.text} {objectives[name]:.4g}" if self.minimized and name in objectives else ""
+            lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}{cost}")
+        lines += self._minima()
         share = len(last) / len(self.stages["sampled"])
         return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])
+
+    def _minima(self) -> list[str]:
+        """The line of a report on the lowest minima, and how many designs ended in each."""
+        if self.minimized is None:
+            return []
+        table, formula = self.stages["minimized"], self.minimized.text
+        [starts] = [values.long().tolist() for name, (_, values) in table.extra.items() if name == "starts"]
+        shown = [f"{value:.4g} ({count:,})" for value, count in zip(self.minimized.values(table).tolist(), starts, strict=True)]
+        rest = f", and {len(shown) - _SHOWN_MINIMA:,} higher ones" if len(shown) > _SHOWN_MINIMA else ""
+        return [f"  minima of {formula} (designs that ended there): {', '.join(shown[:_SHOWN_MINIMA])}{rest}"]
 
 
 class Refinement:
@@ -109,6 +134,8 @@ class Refinement:
         accurate_surrogate: a slower and more accurate surrogate; in the end the candidates are moved onto the target as it
             predicts it. Its property may be a better version of the surrogate's, such as the gap on a finer grid. Beside a
             `CombinedSurrogate` it may stand for the first part alone.
+        minimize: what the localized candidates minimise while they keep their target: a property of the surrogate, or a
+            formula, see `Objective`; equal minima are merged.
     """
 
     def __init__(
@@ -118,7 +145,11 @@ class Refinement:
         localization: Localizer | None = None,
         accepted_error: AcceptedError | None = 0.01,
         accurate_surrogate: Surrogate | None = None,
+        minimize: str | None = None,
     ) -> None:
+        if minimize is not None and localization is None:
+            raise ConfigError(f"Expected a localization before minimize={minimize!r}, got none: add one.")
+        self.objective = None if minimize is None else Objective(minimize)
         self.surrogate = surrogate.eval()
         self.accurate_surrogate = None if accurate_surrogate is None else _beside(accurate_surrogate, surrogate).eval()
         volume = [] if surrogate.prototype is None else [EnclosesVolume()]
@@ -151,6 +182,10 @@ class Refinement:
             moved = self.localization.localize(candidates, self.surrogate)
             candidates = self._select(moved, self.accepted, "localized").distinct()
             stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
+        if self.objective is not None:
+            start = time.perf_counter()
+            candidates = self._minimized(candidates, self.objective)
+            stages["minimized"], seconds["minimized"] = candidates, time.perf_counter() - start
         if self.accurate_surrogate is not None:
             start = time.perf_counter()
             _LOGGER.info("Refining %s candidates with the accurate surrogate, which takes longer", f"{len(candidates):,}")
@@ -159,7 +194,11 @@ class Refinement:
             candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
             candidates = self._select(candidates, self.accepted, "refined").distinct()
             stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
-        return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()))
+        return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()), self.objective)
+
+    def _minimized(self, candidates: Candidates, objective: Objective) -> Candidates:
+        found = Descent().descend(candidates, self.surrogate, objective, self.accepted.mask)
+        return replace(merge_minima(found, objective.values(found)), stage="minimized")
 
     def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
         # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
@@ -207,6 +246,7 @@ class InverseDesign:
         localization: Localizer | None = None,
         accepted_error: AcceptedError = 0.01,
         accurate_surrogate: Surrogate | None = None,
+        minimize: str | None = None,
     ) -> None:
         if model.space != surrogate.space or not set(model.properties) <= set(surrogate.properties):
             raise ConfigError(
@@ -214,7 +254,7 @@ class InverseDesign:
                 "train both on one data set."
             )
         self.model, self.surrogate = model.eval(), surrogate
-        self.refinement = Refinement(surrogate, selection, localization, accepted_error, accurate_surrogate)
+        self.refinement = Refinement(surrogate, selection, localization, accepted_error, accurate_surrogate, minimize)
         self.accurate_surrogate = self.refinement.accurate_surrogate
 
     def run(
@@ -307,6 +347,7 @@ class InverseDesign:
         accepted_error: AcceptedError = 0.01,
         refine_with: str | None = None,
         further: bool = True,
+        minimize: str | None = None,
     ) -> InverseDesign:
         """Read what `save` wrote.
 
@@ -317,6 +358,7 @@ class InverseDesign:
             accepted_error: largest distance of a candidate to its target.
             refine_with: property of the accurate surrogate to use in the end; none when omitted.
             further: whether to predict the properties of ``surrogate_PROPERTY``, too.
+            minimize: see `Refinement`.
 
         Raises:
             CheckpointError: if a file is missing, damaged or not of MatDesINNe, or the run trained no surrogate.
@@ -329,7 +371,7 @@ class InverseDesign:
         if names:
             surrogate = CombinedSurrogate([surrogate, *(load_network(Surrogate, path, name) for name in names)]).eval()
         accurate_surrogate = None if refine_with is None else load_network(Surrogate, path, f"accurate_{refine_with}")
-        return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate)
+        return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate, minimize)
 
 
 def _separate(surrogate: Surrogate) -> list[Surrogate]:
