@@ -63,8 +63,8 @@ class Candidates:
     def take(self, rows: Bool[Tensor, " n"] | Int[Tensor, " m"], stage: str | None = None) -> Candidates:
         """Keep the rows of a mask, or of row numbers, and optionally give them a new stage."""
         extra = {name: (unit, values[rows]) for name, (unit, values) in self.extra.items()}
-        kept = {"designs": self.designs[rows], "mean": self.mean[rows], "std": self.std[rows], "extra": extra}
-        return replace(self, **kept, stage=stage or self.stage)
+        designs, mean, std = self.designs[rows], self.mean[rows], self.std[rows]
+        return replace(self, designs=designs, mean=mean, std=std, stage=stage or self.stage, extra=extra)
 
     def with_extra(self, name: str, unit: str, values: Float[Tensor, " n"]) -> Candidates:
         """Add a column of numbers, such as how many samples ended in a design; it stays with the rows and in the files."""

@@ -109,7 +109,7 @@ class Descent:
         surrogate: Surrogate,
         objective: Objective,
         accepts: Accepts | None = None,
-        enough: Accepts | None = None,
+        enough: Callable[[Candidates], bool] | None = None,
     ) -> Candidates:
         """Return the candidates at the lowest objective that each reached, in the same order.
 
@@ -118,7 +118,7 @@ class Descent:
             surrogate: predicts their properties.
             objective: what to minimise.
             accepts: rules that every step keeps; all designs are kept when omitted.
-            enough: the search ends as soon as this holds for a candidate.
+            enough: the search ends as soon as this holds, asked after each evaluation.
 
         Raises:
             ConfigError: if the objective uses a name that is no column.
@@ -128,7 +128,7 @@ class Descent:
         rows = _Rows(candidates, surrogate, objective, self)
         while len(rows.active) and rows.evaluations < self.evaluations:
             rows.advance(accepts)
-            if enough is not None and enough(rows.best).any():
+            if enough is not None and enough(rows.best):
                 break
         return rows.best
 

@@ -4,228 +4,24 @@ from __future__ import annotations
 
 __all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from matdesinne.candidates import Candidates
+from matdesinne.design_run import DesignRun
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
 from matdesinne.localization import Localizer, Newton
-from matdesinne.minimization import Descent, Objective, merge_minima
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder, save_network
-from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
+from matdesinne.refinement import AcceptedError, Refinement
+from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
-
-AcceptedError = float | Sequence[float] | Mapping[str, float]
-"""A distance to the target, one for each property, or one by the name of each property that is asked for."""
-
-_LOGGER = logging.getLogger(__name__)
-_ROUNDING = 1e-5
-"""An error smaller than this share of that of the samples is a rounding error of float32, and is printed as 0."""
-
-_MOST_FALL = 0.2
-"""Share of kept candidates below which a stage says which rules reject the others."""
-_SHOWN_MINIMA = 5
-_ON_TARGET = 1e-4
-"""Distance to the target in the unit of the property; the accurate surrogate's rounding hides smaller ones."""
-
-
-@dataclass(frozen=True)
-class DesignRun:
-    """The candidates after each stage of one run, and the time in seconds that each stage took.
-
-    Args:
-        stages: ``"sampled"``, ``"selected"``, ``"localized"``, ``"minimized"``, ``"refined"``, in this order; those that were
-            run.
-        outside: number of samples outside the design space, or outside the narrower bounds.
-        minimized: what was minimised.
-    """
-
-    stages: Mapping[str, Candidates]
-    seconds: Mapping[str, float]
-    outside: int
-    minimized: Objective | None = None
-
-    @property
-    def candidates(self) -> Candidates:
-        """The candidates after the last stage."""
-        return list(self.stages.values())[-1]
-
-    def summary(self) -> dict[str, object]:
-        """Return counts, mean distances of the predictions to the target and seconds for each stage, and the share kept."""
-        last, first = self.candidates, self.stages["sampled"]
-        return {
-            "target": last.target.format(last.properties),
-            "counts": {name: len(candidates) for name, candidates in self.stages.items()},
-            "outside_design_space": self.outside,
-            "share_kept": len(last) / len(first),
-            "mae": {
-                name: {f"{prop.name} [{prop.unit}]": error for prop, error in candidates.mean_errors().items()}
-                for name, candidates in self.stages.items()
-            },
-            "seconds": dict(self.seconds),
-            **({} if self.minimized is None else {"minimized": self.minimized.text, "objective": self._objectives()}),
-        }
-
-    def _objectives(self) -> dict[str, float]:
-        """The mean of what was minimised after each stage."""
-        named = {name: table for name, table in self.stages.items() if name != "refined"}
-        return {} if self.minimized is None else {name: self.minimized.values(t).mean().item() for name, t in named.items()}
-
-    def metrics(self) -> dict[str, float]:
-        """Return the numbers of the summary by names for a logger, such as ``localized/mae_band_gap``."""
-        share = len(self.candidates) / len(self.stages["sampled"])
-        numbers: dict[str, float] = {"share_kept": share, "outside_design_space": self.outside}
-        for name, candidates in self.stages.items():
-            numbers |= {f"{name}/designs": len(candidates), f"{name}/seconds": self.seconds[name]}
-            numbers |= {f"{name}/mae_{prop.name}": error for prop, error in candidates.mean_errors().items()}
-        numbers |= {f"{name}/mean_objective": value for name, value in self._objectives().items()}
-        return numbers
-
-    def report(self) -> str:
-        """Return the summary as lines of text with units."""
-        last = self.candidates
-        lines = [f"Candidates for {last.target.format(last.properties)}"]
-        objectives = self._objectives()
-        sampled = list(next(iter(self.stages.values())).mean_errors().values())
-        for name, candidates in self.stages.items():
-            pairs = zip(candidates.mean_errors().items(), sampled, strict=True)
-            # what is left after localization is no more than rounding errors of float32
-            shown = [(p, error if error > _ROUNDING * first else 0.0) for (p, error), first in pairs]
-            errors = ", ".join(f"mean |{p.name} - target| {error:.2g}{p.suffix}" for p, error in shown)
-            cost = f", mean {self.minimized.text} {objectives[name]:.4g}" if self.minimized and name in objectives else ""
-            lines.append(f"  {name:<10} {len(candidates):>9,} designs  {self.seconds[name]:8.3f} s  {errors}{cost}")
-        lines += self._minima()
-        share = len(last) / len(self.stages["sampled"])
-        return "\n".join([*lines, f"  outside the design space: {self.outside:,}; kept: {100 * share:.1f} %"])
-
-    def _minima(self) -> list[str]:
-        """The line of a report on the lowest minima, and how many designs ended in each."""
-        if self.minimized is None:
-            return []
-        table, formula = self.stages["minimized"], self.minimized.text
-        [starts] = [values.long().tolist() for name, (_, values) in table.extra.items() if name == "starts"]
-        shown = [f"{value:.4g} ({count:,})" for value, count in zip(self.minimized.values(table).tolist(), starts, strict=True)]
-        rest = f", and {len(shown) - _SHOWN_MINIMA:,} higher ones" if len(shown) > _SHOWN_MINIMA else ""
-        return [f"  minima of {formula} (designs that ended there): {', '.join(shown[:_SHOWN_MINIMA])}{rest}"]
-
-
-class Refinement:
-    """Turns any designs into candidates on target by a surrogate, a down-selection and a localization.
-
-    Args:
-        surrogate: predicts the properties of designs and their gradients.
-        selection: drops designs before localization; when omitted, those outside the bounds or farther than 0.5 from the
-            target. Some of its rules are applied again after localization, see `Selection.rules_after_localization`; there
-            the name of a property means its latest prediction.
-        localization: moves the selected designs onto the target; ``None`` to stop after the selection.
-        accepted_error: a localized candidate farther than this from its target, in the unit of each property, or outside the
-            bounds is dropped; ``None`` to keep every localized candidate.
-        accurate_surrogate: a slower and more accurate surrogate; in the end the candidates are moved onto the target as it
-            predicts it. Its property may be a better version of the surrogate's, such as the gap on a finer grid. Beside a
-            `CombinedSurrogate` it may stand for the first part alone.
-        minimize: what the localized candidates minimise while they keep their target: a property of the surrogate, or a
-            formula, see `Objective`; equal minima are merged.
-    """
-
-    def __init__(
-        self,
-        surrogate: Surrogate,
-        selection: Selection | None = None,
-        localization: Localizer | None = None,
-        accepted_error: AcceptedError | None = 0.01,
-        accurate_surrogate: Surrogate | None = None,
-        minimize: str | None = None,
-    ) -> None:
-        if minimize is not None and localization is None:
-            raise ConfigError(f"Expected a localization before minimize={minimize!r}, got none: add one.")
-        self.objective = None if minimize is None else Objective(minimize)
-        self.surrogate = surrogate.eval()
-        self.accurate_surrogate = None if accurate_surrogate is None else _beside(accurate_surrogate, surrogate).eval()
-        volume = [] if surrogate.prototype is None else [EnclosesVolume()]
-        self.selection = All([selection or All([InsideSpace(), Tolerance(0.5)]), *volume])
-        self.localization = localization
-        self.accepted_error = accepted_error
-        again = self.selection.rules_after_localization()
-        self.accepted = All() if accepted_error is None else All([InsideSpace(), Tolerance(accepted_error), *volume, *again])
-
-    def refine(
-        self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
-    ) -> DesignRun:
-        """Predict, down-select and localize designs in physical units.
-
-        The candidates keep the bounds of `space`, see `DesignSpace.narrowed`, or those of the surrogate; `sampling` is the time
-        in seconds that it took to draw the designs, for the report.
-
-        Raises:
-            EmptyResultError: if no candidate is left after a stage.
-        """
-        start = time.perf_counter()
-        mean, std = self.surrogate.predict_many(designs)
-        space = space or self.surrogate.space
-        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled")
-        candidates = self._select(sampled, self.selection, "selected")
-        stages, seconds = {"sampled": sampled, "selected": candidates}, {"sampled": sampling}
-        seconds["selected"] = time.perf_counter() - start
-        if self.localization is not None:
-            start = time.perf_counter()
-            moved = self.localization.localize(candidates, self.surrogate)
-            candidates = self._select(moved, self.accepted, "localized").distinct()
-            stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
-        if self.objective is not None:
-            start = time.perf_counter()
-            candidates = self._minimized(candidates, self.objective)
-            stages["minimized"], seconds["minimized"] = candidates, time.perf_counter() - start
-        if self.accurate_surrogate is not None:
-            start = time.perf_counter()
-            _LOGGER.info("Refining %s candidates with the accurate surrogate, which takes longer", f"{len(candidates):,}")
-            mean, std = self.accurate_surrogate.predict_many(candidates.designs)
-            candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
-            candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
-            candidates = self._select(candidates, self.accepted, "refined").distinct()
-            stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
-        return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()), self.objective)
-
-    def _minimized(self, candidates: Candidates, objective: Objective) -> Candidates:
-        found = Descent().descend(candidates, self.surrogate, objective, self.accepted.mask)
-        return replace(merge_minima(found, objective.values(found)), stage="minimized")
-
-    def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
-        # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
-        named = replace(candidates, properties=self.surrogate.properties)
-        selected = candidates.take(rule.mask(named), stage)
-        if len(selected) < _MOST_FALL * len(candidates):
-            target, rejections = candidates.target.format(candidates.properties), "; ".join(rule.rejections(named))
-            if len(selected) == 0:
-                raise EmptyResultError(
-                    f"Expected candidates for {target}, got none of {len(candidates):,} after the stage {stage!r}: "
-                    f"{rejections}: change the first of these or the target, or sample more (bounds and fixed values "
-                    "cost no samples)."
-                )
-            _LOGGER.warning(
-                f"{len(selected):,} of {len(candidates):,} are left after the stage {stage!r} for {target}: {rejections}."
-            )
-        return selected
-
-
-def _beside(accurate: Surrogate, surrogate: Surrogate) -> Surrogate:
-    """The accurate surrogate in the place of the first part of a combined one, so that it has as many properties."""
-    if isinstance(surrogate, CombinedSurrogate) and len(accurate.properties) < len(surrogate.properties):
-        accurate = CombinedSurrogate([accurate, *surrogate.separate()[1:]])
-    if len(accurate.properties) != len(surrogate.properties):
-        names = [[prop.name for prop in network.properties] for network in (surrogate, accurate)]
-        raise ConfigError(f"Expected an accurate surrogate of {names[0]}, got {names[1]}: train one of these properties.")
-    return accurate
 
 
 class InverseDesign:
@@ -275,7 +71,7 @@ class InverseDesign:
             fixed: values in the unit of a parameter, by its name: samples are moved there and localized in the others.
 
         Raises:
-            TargetError: if the target cannot be read.
+            TargetError: if the target cannot be read, or asks for one property that no design within the bounds reaches.
             ConfigError: if `num_samples` is not positive, or a bound or fixed value lies outside the design space.
             EmptyResultError: if no candidate is left after a stage.
         """
@@ -284,10 +80,21 @@ class InverseDesign:
         target = self.parse(target)
         asked_of_model = target.aligned(self.surrogate.properties, self.model.properties)
         space = self.model.space.narrowed(bounds, fixed)
+        if not self._has_seen(asked_of_model, space):
+            self.refinement.check_reach(target, space)
         start = time.perf_counter()
-        designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
+        try:
+            designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
+        except EmptyResultError as error:
+            raise EmptyResultError(f"{error} {self.refinement.reach(target, space)}".rstrip()) from error
         run = self.refinement.refine(designs, target, time.perf_counter() - start, space)
         return replace(run, outside=run.outside + drawn - len(designs))
+
+    def _has_seen(self, target: Target, space: DesignSpace) -> bool:
+        """Whether designs of the prior lie on both sides of the target or inside, so that some design reaches it."""
+        seen = self.model.target_reference.cpu()
+        between = (seen.amin(dim=0) <= torch.tensor(target.upper)) & (seen.amax(dim=0) >= torch.tensor(target.lower))
+        return any(target.asked) and space == self.model.space and bool(between.all())
 
     def parse(self, target: object) -> Target:
         """Read a target for the properties of the surrogate.

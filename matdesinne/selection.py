@@ -15,6 +15,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.expressions import Column, Columns, Rule
 from matdesinne.structures import CELL_PARAMETERS, enclose_volume
+from matdesinne.targets import Property, Target
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Two values are equal when they differ by less than this fraction of the parameter's largest bound, or of the prediction."""
@@ -92,21 +93,32 @@ class Tolerance(Selection):
         Raises:
             ConfigError: if there is no tolerance for a property that is asked for.
         """
-        return (candidates.error <= torch.tensor(self._distances(candidates))).all(dim=1)
+        return (candidates.error <= torch.tensor(self.distances(candidates.properties, candidates.target))).all(dim=1)
 
     def describe(self, candidates: Candidates) -> str:
         """Name the distance, and the nearest prediction."""
         nearest = candidates.mean[candidates.error.amax(dim=1).nan_to_num(torch.inf).argmin()].tolist()
-        columns = zip(candidates.properties, self._distances(candidates), nearest, candidates.target.asked, strict=True)
+        columns = zip(
+            candidates.properties,
+            self.distances(candidates.properties, candidates.target),
+            nearest,
+            candidates.target.asked,
+            strict=True,
+        )
         shown = [(prop, distance, y) for prop, distance, y, asked in columns if asked]
         allowed = ", ".join(f"{distance:.3g}{prop.suffix}" for prop, distance, _ in shown)
         found = ", ".join(f"{prop.name} {y:.4g}{prop.suffix}" for prop, _, y in shown)
         return f"the tolerance of {allowed} around the target (nearest prediction: {found})"
 
-    def _distances(self, candidates: Candidates) -> list[float]:
-        names = [prop.name for prop in candidates.properties]
+    def distances(self, properties: Sequence[Property], target: Target) -> list[float]:
+        """Return the distance for each property.
+
+        Raises:
+            ConfigError: if there is no tolerance for a property that is asked for.
+        """
+        names = [prop.name for prop in properties]
         if isinstance(self.tolerance, Mapping):
-            needed = {name for name, asked in zip(names, candidates.target.asked, strict=True) if asked}
+            needed = {name for name, asked in zip(names, target.asked, strict=True) if asked}
             if missing := sorted(needed - set(self.tolerance)):
                 raise ConfigError(f"Expected a tolerance for {missing[0]}, got {dict(self.tolerance)}: add it.")
             return [float(self.tolerance.get(name, 0.0)) for name in names]
