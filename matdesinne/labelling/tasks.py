@@ -43,13 +43,14 @@ def label_table(config: DictConfig, folder: Path) -> str:
 def validate_candidates(config: DictConfig, folder: Path) -> str:
     """Label some of the candidates for each target, and compare the labels with the targets.
 
-    Without candidates an earlier validation in the folder is compared and drawn again.
+    Where the targets ask for several properties, each has its files in a folder of its name. Without candidates an earlier
+    validation in the folder is compared and drawn again.
     """
-    earlier = folder / "validation.parquet"
-    if config.candidates is None and earlier.is_file():
+    earlier = sorted(path for path in (folder, *folder.iterdir()) if (path / "validation.parquet").is_file())
+    if config.candidates is None and earlier:
         oracle = instantiate(config.oracle, _convert_="all")
-        validation = read_validation(earlier, oracle.space)
-        return write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
+        read = [(path, read_validation(path / "validation.parquet", oracle.space)) for path in earlier]
+        return "\n".join(write_validation(each, path, oracle.prototype, config.outlier, config.seed) for path, each in read)
     if config.candidates is None:
         raise ConfigError(
             "Expected candidates to validate, got none: add candidates=FOLDER, a folder of generate.py or a list of such."
@@ -58,12 +59,17 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     tables = read_candidates(paths)
     oracle = instantiate(config.oracle, _convert_="all")
     generator = torch.Generator().manual_seed(config.seed)
-    validation = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
-    text = write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
-    write_page(validation, tables, folder, oracle.prototype, OmegaConf.to_container(config, resolve=True))
-    if config.get("logger") is not None:
-        log_validation(make_loggers(config.logger), validation, folder, config.outlier, config.seed)
-    return text
+    found = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
+    texts = []
+    for name, validation in found.items():
+        own = folder if len(found) == 1 else folder / name
+        texts.append(write_validation(validation, own, oracle.prototype, config.outlier, config.seed))
+        prop = validation.chosen[0].properties[0]
+        asking = [table.only([prop]) for table in tables if table.target.asked[list(table.properties).index(prop)]]
+        write_page(validation, asking, own, oracle.prototype, OmegaConf.to_container(config, resolve=True))
+        if config.get("logger") is not None:
+            log_validation(make_loggers(config.logger), validation, own, config.outlier, config.seed)
+    return "\n".join(texts)
 
 
 def learn_actively(config: DictConfig, folder: Path) -> str:

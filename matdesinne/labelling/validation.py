@@ -7,7 +7,7 @@ __all__ = ["TargetErrors", "Validation", "log_validation", "read_validation", "s
 import json
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,25 +112,35 @@ def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generat
 
 def validate(
     tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
-) -> Validation:
+) -> dict[str, Validation]:
     """Choose candidates of each table, one for each target, and label them as `label_points` does.
 
+    Returns:
+        By the name of each property that a target asks for: the candidates of those targets, and their labels.
+
     Raises:
-        ConfigError: if there are several properties, or the oracle does not compute the property or has other parameters.
+        ConfigError: if the oracle does not compute one of these properties, or has other parameters.
     """
-    if len(tables[0].properties) != 1:
-        names = [prop.name for prop in tables[0].properties]
-        raise ConfigError(f"Expected candidates for one property, got {names}: validate them one by one.")
-    name = tables[0].properties[0].name
-    oracle.check_column(name)
+    asked = [[prop for prop, wanted in zip(table.properties, table.target.asked, strict=True) if wanted] for table in tables]
+    properties = list(dict.fromkeys(prop for some in asked for prop in some))
+    for prop in properties:
+        oracle.check_column(prop.name)
     if any(table.space.names != oracle.space.names for table in tables):
         raise ConfigError(
             f"Expected candidates of {list(oracle.space.names)}, got {list(tables[0].space.names)}: change material."
         )
-    chosen = [table.take(stratified(table.std[:, 0], per_target, generator)) for table in tables]
+    spreads = [table.only(some[:1]).std[:, 0] for table, some in zip(tables, asked, strict=True)]
+    chosen = [table.take(stratified(spread, per_target, generator)) for table, spread in zip(tables, spreads, strict=True)]
     x = torch.cat([table.designs for table in chosen]).double()
     run = label_points(oracle, Points(x, torch.arange(len(x))), executor, folder)
-    return Validation(chosen, run.values(name).split([len(table) for table in chosen]), run)
+    parts = torch.arange(len(x)).split([len(table) for table in chosen])
+    found = {}
+    for prop in properties:
+        own = [number for number, some in enumerate(asked) if prop in some]
+        labels = [run.values(prop.name)[parts[number]] for number in own]
+        rows = [run.rows[row] for number in own for row in parts[number].tolist()]
+        found[prop.name] = Validation([chosen[number].only([prop]) for number in own], labels, replace(run, rows=rows))
+    return found
 
 
 def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float, seed: int) -> TargetErrors:

@@ -54,7 +54,8 @@ def drawn(target: float, count: int = 200, seed: int = 0) -> Candidates:
 
 def labelled(tables: list[Candidates], folder: Path, count: int = 10_000) -> Validation:
     with ThreadPoolExecutor(1) as executor:
-        return validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0))
+        [found] = validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0)).values()
+        return found
 
 
 def test_page_marks_what_was_checked(tmp_path):
@@ -233,6 +234,41 @@ def test_oracle_of_another_property(tmp_path):
 def test_oracle_of_other_designs(tmp_path):
     with pytest.raises(ConfigError, match="x3"), ThreadPoolExecutor(1) as executor:
         validate([drawn(0.5, 5)], 5, Sum(box(3)), executor, tmp_path, torch.Generator())
+
+
+class SumAndDifference(Sum):
+    """Two properties at once."""
+
+    def columns(self):
+        return {"y": Column("eV"), "w": Column("eV")}
+
+    def _label(self, x):
+        return {"y": x.sum(dim=1).tolist(), "w": (x[:, 0] - x[:, 1]).tolist()}
+
+
+def test_every_property_that_is_asked_for_is_compared(tmp_path):
+    """One target asks for y and bounds w, another for w alone; each design is labelled once."""
+    properties = [GAP, Property("w", "eV")]
+    x = torch.rand(30, 2, generator=torch.Generator().manual_seed(0)) * 0.4
+    mean = torch.stack([x.sum(dim=1), x[:, 0] - x[:, 1]], dim=1)
+    asked = ({"y": 0.5, "w": [None, 0.1]}, {"w": 0.2})
+    tables = [
+        Candidates(box(), properties, x, Target.parse(value, properties), mean, 0.1 * torch.ones(30, 2), "localized")
+        for value in asked
+    ]
+    with ThreadPoolExecutor(1) as executor:
+        oracle = SumAndDifference(box())
+        found = validate(tables, 10, oracle, executor, tmp_path, torch.Generator().manual_seed(0))
+    assert {name: len(validation.chosen) for name, validation in found.items()} == {"y": 1, "w": 2}
+    for validation in found.values():
+        assert len(validation.run.rows) == sum(map(len, validation.chosen))
+        for chosen, labels in zip(validation.chosen, validation.labels, strict=True):
+            torch.testing.assert_close(labels, chosen.mean[:, 0].double())
+    [inside, _] = found["w"].errors(0.1, 0)
+    outside = (found["w"].chosen[0].mean[:, 0] - 0.1).clamp_min(0.0)
+    assert inside.mae == pytest.approx(outside.mean().item(), abs=1e-6)
+    for name, validation in found.items():
+        assert name in write_validation(validation, tmp_path / name, None, 0.1, 0)
 
 
 @pytest.mark.slow
