@@ -21,6 +21,7 @@ from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder, save_network
 from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
+from matdesinne.start import Start
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
 
@@ -128,37 +129,51 @@ class Refinement:
         self.accepted = All() if accepted_error is None else All([InsideSpace(), Tolerance(accepted_error), *volume, *again])
 
     def refine(
-        self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
+        self,
+        designs: Float[Tensor, "n dx"],
+        target: Target,
+        sampling: float = 0.0,
+        space: DesignSpace | None = None,
+        start: Start | None = None,
     ) -> DesignRun:
         """Predict, down-select and localize designs in physical units.
 
         The candidates keep the bounds of `space`, see `DesignSpace.narrowed`, or those of the surrogate; `sampling` is the time
-        in seconds that it took to draw the designs, for the report.
+        in seconds that it took to draw the designs, for the report. With a `start` the candidates are sorted by the distance
+        to it.
 
         Raises:
             EmptyResultError: if no candidate is left after a stage.
         """
-        start = time.perf_counter()
+        began = time.perf_counter()
         mean, std = self.surrogate.predict_many(designs)
         space = space or self.surrogate.space
-        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled")
+        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled", start)
         candidates = self._select(sampled, self.selection, "selected")
         stages, seconds = {"sampled": sampled, "selected": candidates}, {"sampled": sampling}
-        seconds["selected"] = time.perf_counter() - start
+        seconds["selected"] = time.perf_counter() - began
         if self.localization is not None:
-            start = time.perf_counter()
+            began = time.perf_counter()
             moved = self.localization.localize(candidates, self.surrogate)
             candidates = self._select(moved, self.accepted, "localized").distinct()
-            stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
+            stages["localized"], seconds["localized"] = candidates, time.perf_counter() - began
         if self.accurate_surrogate is not None:
-            start = time.perf_counter()
+            began = time.perf_counter()
             _LOGGER.info("Refining %s candidates with the accurate surrogate, which takes longer", f"{len(candidates):,}")
             mean, std = self.accurate_surrogate.predict_many(candidates.designs)
             candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
             candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
             candidates = self._select(candidates, self.accepted, "refined").distinct()
-            stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
-        return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()))
+            stages["refined"], seconds["refined"] = candidates, time.perf_counter() - began
+        outside = int((~InsideSpace().mask(sampled)).sum())
+        return DesignRun({name: table.nearest_first() for name, table in stages.items()}, seconds, outside)
+
+    def from_start(self, start: Start, target: Target, space: DesignSpace) -> Float[Tensor, "1 dx"]:
+        """Move the start itself onto the target, however far off it is, within the bounds of a space."""
+        design = torch.where(space.lower == space.upper, space.lower, start.design).unsqueeze(0)
+        mean, std = self.surrogate.predict_many(design)
+        found = Candidates(space, self.surrogate.properties, design, target, mean, std, "sampled")
+        return (self.localization or Newton()).localize(found, self.surrogate).designs
 
     def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
         # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
@@ -213,6 +228,7 @@ class InverseDesign:
         generator: torch.Generator | None = None,
         bounds: Mapping[str, Sequence[float | None]] | None = None,
         fixed: Mapping[str, float] | None = None,
+        start: Float[Tensor, " dx"] | None = None,
     ) -> DesignRun:
         """Sample, down-select and localize.
 
@@ -222,6 +238,7 @@ class InverseDesign:
             generator: source of randomness; torch's global one when omitted.
             bounds: narrower bounds ``[lower, upper]`` in the unit of a parameter, by its name; samples outside are replaced.
             fixed: values in the unit of a parameter, by its name: samples are moved there and localized in the others.
+            start: a design, see `read_start`; it joins the samples, and the candidates are sorted by the distance to it.
 
         Raises:
             TargetError: if the target cannot be read.
@@ -232,9 +249,13 @@ class InverseDesign:
             raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
         target = target if isinstance(target, Target) else Target.parse(target, self.model.properties)
         space = self.model.space.narrowed(bounds, fixed)
-        start = time.perf_counter()
+        began = time.perf_counter()
         designs, drawn = self.model.sample_target(target, num_samples, generator, space)
-        run = self.refinement.refine(designs, target, time.perf_counter() - start, space)
+        origin = None if start is None else Start.of(self.model.space, start)
+        if origin is not None:
+            others = origin.nearest_images(designs[1:], space)
+            designs = torch.cat([self.refinement.from_start(origin, target, space), others])
+        run = self.refinement.refine(designs, target, time.perf_counter() - began, space, origin)
         return replace(run, outside=run.outside + drawn - len(designs))
 
     def to(self, accelerator: str) -> InverseDesign:
