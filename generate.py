@@ -1,5 +1,6 @@
 """Generate candidates for a target: `python generate.py target=1.0 num_samples=10000`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import hydra
@@ -9,7 +10,7 @@ from matdesinne.cli.arguments import by_name, check_keys, check_numbers, verbati
 from matdesinne.cli.config import config_folder, entry_point
 
 
-@verbatim("where")
+@verbatim("where", "minimize")
 @check_keys("generate")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="generate")
 @entry_point
@@ -29,12 +30,15 @@ def main(config: DictConfig) -> None:
     from matdesinne.selection import All, Expression
     from matdesinne.start_files import read_start
 
-    check_numbers(config, {"num_samples": 1, "seed": 0, "accepted_error": 0.0, "export_limit": 1})
+    check_numbers(config, {"num_samples": 1, "seed": 0, "export_limit": 1})
+    if not isinstance(config.accepted_error, Mapping):
+        check_numbers(config, {"accepted_error": 0.0})
     exports = Exports(list(config.export), config.export_limit)
     rule = [] if config.where is None else [Expression(config.where)]
     selection = All([instantiate(config.selection, _convert_="all"), *rule])
     localization = instantiate(config.localization, _convert_="all")
-    design = InverseDesign.load(config.run, selection, localization, config.accepted_error, config.refine_with)
+    accepted = by_name(config, "accepted_error") if isinstance(config.accepted_error, Mapping) else config.accepted_error
+    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with, minimize=config.minimize)
     bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
     generator = torch.Generator().manual_seed(config.seed)
     space, prototype = design.model.space, design.surrogate.prototype

@@ -7,8 +7,8 @@ __all__ = ["Candidates", "read_candidates"]
 import itertools
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,8 @@ class Candidates:
 
     Args:
         std: spread of the predictions `mean`: their standard deviation over the ensemble.
-        stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"`` or ``"refined"``.
+        stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"``, ``"minimized"`` or ``"refined"``.
+        extra: further columns of numbers by their names, each with its unit; see `with_extra`.
         start: the design that the search started from, if any; the distance to it is a column.
     """
 
@@ -47,11 +48,12 @@ class Candidates:
     mean: Float[Tensor, "n dy"]
     std: Float[Tensor, "n dy"]
     stage: str
+    extra: Mapping[str, tuple[str, Float[Tensor, " n"]]] = field(default_factory=dict)
     start: Start | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns of the table have distinct names."""
-        names = [*self.space.names, *self.space.labels, "stage", *self._target_columns()]
+        names = [*self.space.names, *self.space.labels, "stage", *self._target_columns(), *self.extra]
         names += [name for prop in self.properties for name in (prop.name, f"{prop.name}_std")]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -63,7 +65,13 @@ class Candidates:
 
     def take(self, rows: Bool[Tensor, " n"] | Int[Tensor, " m"], stage: str | None = None) -> Candidates:
         """Keep the rows of a mask, or of row numbers, and optionally give them a new stage."""
-        return replace(self, designs=self.designs[rows], mean=self.mean[rows], std=self.std[rows], stage=stage or self.stage)
+        extra = {name: (unit, values[rows]) for name, (unit, values) in self.extra.items()}
+        designs, mean, std = self.designs[rows], self.mean[rows], self.std[rows]
+        return replace(self, designs=designs, mean=mean, std=std, stage=stage or self.stage, extra=extra)
+
+    def with_extra(self, name: str, unit: str, values: Float[Tensor, " n"]) -> Candidates:
+        """Add a column of numbers, such as how many samples ended in a design; it stays with the rows and in the files."""
+        return replace(self, extra={**self.extra, name: (unit, values)})
 
     def distinct(self) -> Candidates:
         """Keep one of equal designs, which there are where parameters have few allowed values; else all."""
@@ -85,26 +93,55 @@ class Candidates:
         designs, mean, std = (own.index_copy(0, rows, new) for own, new in pairs)
         return replace(self, designs=designs, mean=mean, std=std)
 
+    def only(self, properties: Sequence[Property]) -> Candidates:
+        """Keep the columns of some of the properties, and what the target asks of them.
+
+        Raises:
+            ConfigError: if the table lacks one of them.
+        """
+        missing = [prop.name for prop in properties if prop not in self.properties]
+        if missing:
+            names = [prop.name for prop in self.properties]
+            raise ConfigError(f"Expected candidates with the property {missing[0]}, got {names}: give others.")
+        columns = [list(self.properties).index(prop) for prop in properties]
+        target, mean, std = self.target.aligned(self.properties, properties), self.mean[:, columns], self.std[:, columns]
+        return replace(self, properties=tuple(properties), target=target, mean=mean, std=std)
+
     @property
     def error(self) -> Float[Tensor, "n dy"]:
         """Distance of each prediction to the target in the units of the properties; 0 inside an interval."""
         return self.target.residual(self.mean).abs()
 
+    def mean_errors(self) -> dict[Property, float]:
+        """Mean distance of the predictions to the target, in its unit, for each property that is asked for."""
+        columns = zip(self.properties, self.error.mean(dim=0).tolist(), self.target.asked, strict=True)
+        return {prop: error for prop, error, asked in columns if asked}
+
     def _target_columns(self) -> list[str]:
-        suffixes = [""] if len(self.properties) == 1 else [f"_{prop.name}" for prop in self.properties]
+        asked = self._asked()
+        suffixes = [""] if len(asked) == 1 else [f"_{self.properties[j].name}" for j in asked]
         return [f"{name}{suffix}" for suffix in suffixes for name in ("target", "target_lower", "target_upper")]
 
+    def _asked(self) -> list[int]:
+        return [j for j, asked in enumerate(self.target.asked) if asked]
+
     def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
-        """Return the table as ``{name: (unit, values)}``, in the order of the columns in files."""
-        table = self.space.to_columns(self.designs)
+        """Return the table as ``{name: (unit, values)}``, in the order of the columns in files.
+
+        ``target``, ``target_lower`` and ``target_upper`` are what was asked; with ``_PROPERTY`` behind them where several
+        properties were.
+        """
+        table, names = self.space.to_columns(self.designs), iter(self._target_columns())
         for j, prop in enumerate(self.properties):
-            edges = (self.target.values[j], self.target.lower[j], self.target.upper[j])
-            for name, value in zip(self._target_columns()[3 * j : 3 * j + 3], edges, strict=True):
-                table[name] = (prop.unit, [value] * len(self))
+            if j in self._asked():
+                for value in (self.target.values[j], self.target.lower[j], self.target.upper[j]):
+                    table[next(names)] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())
             table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
         if self.start is not None:
             table["distance_to_start"] = ("1", self.start.distance(self.designs).tolist())
+        for name, (unit, values) in self.extra.items():
+            table[name] = (unit, values.tolist())
         table["stage"] = ("", [self.stage] * len(self))
         return table
 
@@ -122,6 +159,7 @@ class Candidates:
             "properties": [asdict(prop) for prop in self.properties],
             "target": self.target.to_list(),
             "stage": self.stage,
+            "extra": {name: unit for name, (unit, _) in self.extra.items()},
             **({} if self.start is None else {"start": self.start.to_dict()}),
         }
         schema = pyarrow.schema(fields, metadata={"matdesinne": json.dumps(declaration)})
@@ -160,7 +198,9 @@ class Candidates:
             mean, std = (torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1) for names in columns)
             target = Target.from_list(declaration["target"])
             start = Start.from_dict(declaration["start"]) if "start" in declaration else None
-            return cls(space, properties, designs, target, mean, std, declaration["stage"], start)
+            units = declaration.get("extra", {})
+            extra = {name: (unit, torch.tensor(table[name].to_pylist(), dtype=torch.float64)) for name, unit in units.items()}
+            return cls(space, properties, designs, target, mean, std, declaration["stage"], extra, start)
         except Exception as error:  # the parsers may raise anything
             raise DatasetError(
                 f"Expected a table of candidates at {path}, got something else ({error}): "
@@ -189,4 +229,4 @@ def read_candidates(places: Sequence[str | Path]) -> list[Candidates]:
             raise ConfigError(
                 f"Expected candidates of one material and property in all tables, got {names}: give them one at a time."
             )
-    return sorted(tables, key=lambda table: table.target.values)
+    return sorted(tables, key=lambda table: table.target.rank)

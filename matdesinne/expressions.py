@@ -1,8 +1,8 @@
-"""Rules on named columns, written as text. They are parsed and checked against a grammar, never executed as Python."""
+"""Rules and formulas on named columns, written as text; they are parsed against a grammar, never executed as Python."""
 
 from __future__ import annotations
 
-__all__ = ["Column", "Rule"]
+__all__ = ["Column", "Formula", "Rule"]
 
 import ast
 import functools
@@ -58,65 +58,20 @@ _COMPARISONS: dict[type[ast.AST], _Binary] = {
 }
 
 
-class Rule:
-    """A condition on the columns of a table, such as ``abs(strain_a) < 0.05 and electric_field == 0``.
+class _Expression:
+    """A text of the grammar, and the names that it uses."""
 
-    Two sides are equal when they differ by no more than the rounding of their columns, propagated to first order; this holds
-    for all six comparisons. Where a side is undefined (the root of a negative number, 0/0) neither the rule nor its negation
-    holds.
-
-    Args:
-        text: comparisons (also chains of them) of names and numbers by ``+ - * / **``, ``abs``, ``sqrt``, ``min``, ``max``,
-            joined by ``and``, ``or``, ``not``; at most 1,000 characters and 40 levels, powers up to 16.
-
-    Raises:
-        ConfigError: if the text is anything else.
-
-    Example:
-        >>> rule = Rule("0 <= a < 2 or a == 3")
-        >>> values = torch.tensor([-1.0, 1.0, 2.0, 3.0])
-        >>> rule.holds({"a": Column(values, torch.zeros(4))}).tolist()
-        [False, True, False, True]
-    """
-
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, example: str) -> None:
         if not isinstance(text, str):
-            raise ConfigError(f"Expected a rule as text, got {text!r}: e.g. 'abs(strain_a) < 0.05'.")
+            raise ConfigError(f"Expected {example}, got {text!r}: write it as text.")
         self.text = " ".join(text.split()) if len(text) <= _LONGEST else text
         self.names: set[str] = set()
-        self._statement = self._compiled_statement(_parse(self.text), 1)
 
-    def holds(self, columns: Columns) -> Bool[Tensor, "*n"]:
-        """Return a mask of the rows for which the rule is true.
-
-        Raises:
-            ConfigError: if a name has no column.
-        """
+    def _checked(self, columns: Columns) -> Columns:
         unknown = sorted(self.names - set(columns))
         if unknown:
             raise ConfigError(f"Expected names out of {sorted(columns)}, got {unknown[0]!r} in {self.text!r}: correct it.")
-        with torch.enable_grad():
-            used = {name: columns[name] for name in self.names}
-            leaves = {name: Column(c.values.detach().double().requires_grad_(), c.rounding) for name, c in used.items()}
-            return self._statement(leaves).yes
-
-    def _compiled_statement(self, node: ast.AST, depth: int) -> _Statement:
-        self._check_depth(node, depth)
-        match node:
-            case ast.BoolOp(op=ast.And(), values=values):
-                return _all([self._compiled_statement(value, depth + 1) for value in values])
-            case ast.BoolOp(op=ast.Or(), values=values):
-                opposites = [_opposite(self._compiled_statement(value, depth + 1)) for value in values]
-                return _opposite(_all(opposites))
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return _opposite(self._compiled_statement(operand, depth + 1))
-            case ast.Compare(left=left, ops=operators, comparators=others):
-                sides = [self._compiled_number(side, depth + 1) for side in (left, *others)]
-                if not all(type(operator) in _COMPARISONS for operator in operators):
-                    raise self._error(node)
-                pairs = zip(sides[:-1], operators, sides[1:], strict=True)
-                return _all([_comparison(first, _COMPARISONS[type(o)], second) for first, o, second in pairs])
-        raise self._error(node, "a comparison")
+        return {name: columns[name] for name in self.names}
 
     def _compiled_number(self, node: ast.AST, depth: int) -> _Number:
         self._check_depth(node, depth)
@@ -174,6 +129,91 @@ class Rule:
     def _error(self, node: ast.AST, expected: str = _GRAMMAR) -> ConfigError:
         part = ast.get_source_segment(self.text, node) if isinstance(node, ast.expr) else None
         return ConfigError(f"Expected {expected}, got {_short(part or self.text)} in the rule {_short(self.text)}: correct it.")
+
+
+class Rule(_Expression):
+    """A condition on the columns of a table, such as ``abs(strain_a) < 0.05 and electric_field == 0``.
+
+    Two sides are equal when they differ by no more than the rounding of their columns, propagated to first order; this holds
+    for all six comparisons. Where a side is undefined (the root of a negative number, 0/0) neither the rule nor its negation
+    holds.
+
+    Args:
+        text: comparisons (also chains of them) of names and numbers by ``+ - * / **``, ``abs``, ``sqrt``, ``min``, ``max``,
+            joined by ``and``, ``or``, ``not``; at most 1,000 characters and 40 levels, powers up to 16.
+
+    Raises:
+        ConfigError: if the text is anything else.
+
+    Example:
+        >>> rule = Rule("0 <= a < 2 or a == 3")
+        >>> values = torch.tensor([-1.0, 1.0, 2.0, 3.0])
+        >>> rule.holds({"a": Column(values, torch.zeros(4))}).tolist()
+        [False, True, False, True]
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, "a rule such as 'abs(strain_a) < 0.05'")
+        self._statement = self._compiled_statement(_parse(self.text), 1)
+
+    def holds(self, columns: Columns) -> Bool[Tensor, "*n"]:
+        """Return a mask of the rows for which the rule is true.
+
+        Raises:
+            ConfigError: if a name has no column.
+        """
+        used = self._checked(columns)
+        with torch.enable_grad():
+            leaves = {name: Column(c.values.detach().double().requires_grad_(), c.rounding) for name, c in used.items()}
+            return self._statement(leaves).yes
+
+    def _compiled_statement(self, node: ast.AST, depth: int) -> _Statement:
+        self._check_depth(node, depth)
+        match node:
+            case ast.BoolOp(op=ast.And(), values=values):
+                return _all([self._compiled_statement(value, depth + 1) for value in values])
+            case ast.BoolOp(op=ast.Or(), values=values):
+                opposites = [_opposite(self._compiled_statement(value, depth + 1)) for value in values]
+                return _opposite(_all(opposites))
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return _opposite(self._compiled_statement(operand, depth + 1))
+            case ast.Compare(left=left, ops=operators, comparators=others):
+                sides = [self._compiled_number(side, depth + 1) for side in (left, *others)]
+                if not all(type(operator) in _COMPARISONS for operator in operators):
+                    raise self._error(node)
+                pairs = zip(sides[:-1], operators, sides[1:], strict=True)
+                return _all([_comparison(first, _COMPARISONS[type(o)], second) for first, o, second in pairs])
+        raise self._error(node, "a comparison")
+
+
+class Formula(_Expression):
+    """A number for each row of a table, such as ``strain_energy + 0.1 * abs(strain_a)``, differentiable in the columns.
+
+    Args:
+        text: names and numbers joined as on one side of a `Rule`.
+
+    Raises:
+        ConfigError: if the text is anything else, or names no column.
+
+    Example:
+        >>> a = torch.tensor([1.0, 2.0])
+        >>> Formula("a ** 2 + 1").value({"a": Column(a, torch.zeros(2))}).tolist()
+        [2.0, 5.0]
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, "a formula such as 'strain_energy'")
+        self._number = self._compiled_number(_parse(self.text), 1)
+        if not self.names:
+            raise ConfigError(f"Expected a formula of columns, got {_short(self.text)}: name at least one.")
+
+    def value(self, columns: Columns) -> Float[Tensor, " n"]:
+        """Return the number of each row, on the graph of the columns.
+
+        Raises:
+            ConfigError: if a name has no column.
+        """
+        return self._number(self._checked(columns))
 
 
 def _parse(text: str) -> ast.AST:

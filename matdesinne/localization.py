@@ -15,29 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.constraints import Constraints
 from matdesinne.errors import ConfigError
+from matdesinne.projection import Region, step_onto
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
 
 _CHUNK_ROWS = 1 << 16
 """Rows that are localized together: many, so that the few that converge late still fill an evaluation."""
-_JITTER = 1e-10
-"""Squared slope below which a surrogate is taken as flat, in squared units of the property per half-width of the box."""
-
-
-class _Region(NamedTuple):
-    """Where designs may move: bounds, constraints, and the half-widths of the box, 0 of a parameter that is held."""
-
-    lower: Float[Tensor, " dx"]
-    upper: Float[Tensor, " dx"]
-    unit: Float[Tensor, " dx"]
-    constraints: Constraints
-
-    def clamp(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "n dx"]:
-        """The nearest designs inside."""
-        x = self.constraints.onto_sums(x) if self.constraints.mixtures else x
-        return x.clamp(self.lower, self.upper)
 
 
 class LocalizedDesigns(NamedTuple):
@@ -63,8 +48,25 @@ class Localizer(ABC):
         """Move every candidate towards its target with the gradients of a surrogate, inside the bounds of its space.
 
         The result has new predictions and stage ``"localized"``. Rows that did not converge are included; their error is larger
-        than the tolerance.
+        than the tolerance. Of a `CombinedSurrogate` only the parts are followed that predict what is asked for.
         """
+        if isinstance(surrogate, CombinedSurrogate) and not all(candidates.target.asked):
+            return self._localized_by_parts(candidates, surrogate)
+        return self._localized(candidates, surrogate)
+
+    def _localized_by_parts(self, candidates: Candidates, surrogate: CombinedSurrogate) -> Candidates:
+        asked = candidates.target.asked
+        part, columns = surrogate.needed(asked)
+        if part is surrogate:
+            return self._localized(candidates, surrogate)
+        moved = self._localized(candidates.only([candidates.properties[j] for j in columns]), part)
+        rest, others = surrogate.needed([j not in columns for j in range(len(asked))])
+        order = torch.tensor([*columns, *others]).argsort()
+        mean, std = rest.predict_many(moved.designs)
+        mean, std = torch.cat([moved.mean, mean], dim=1)[:, order], torch.cat([moved.std, std], dim=1)[:, order]
+        return replace(candidates, designs=moved.designs, mean=mean, std=std, stage=moved.stage)
+
+    def _localized(self, candidates: Candidates, surrogate: Surrogate) -> Candidates:
         constraints = candidates.space.constraints
         if not constraints or len(candidates) == 0:
             return self._moved(candidates, surrogate)
@@ -84,17 +86,15 @@ class Localizer(ABC):
         """Move candidates by the parameters that are free, all if omitted; this alone keeps no allowed values."""
         if len(candidates) == 0:
             return replace(candidates, stage="localized")
-        edges = (candidates.space.lower, candidates.space.upper)
         unit = surrogate.scale.std if free is None else surrogate.scale.std * free.to(surrogate.device)
-        lower, upper = (edge.to(surrogate.device, candidates.designs.dtype) for edge in edges)
-        region = _Region(lower, upper, unit, candidates.space.constraints)
+        region = Region.of(candidates.space, unit, candidates.designs)
         parts = (rows.to(surrogate.device) for rows in candidates.designs.split(_CHUNK_ROWS))
         chunks = [self._localize(rows, region, candidates.target, surrogate) for rows in parts]
         designs, mean, std = (torch.cat(columns).to(candidates.designs) for columns in zip(*chunks, strict=True))
         return replace(candidates, designs=designs, mean=mean, std=std, stage="localized")
 
     @abstractmethod
-    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+    def _localize(self, x: Float[Tensor, "n dx"], region: Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         """Localize designs in physical units, all on the surrogate's device."""
 
 
@@ -103,7 +103,8 @@ class Newton(Localizer):
 
     The step is the shortest one that solves the linearised problem, so that samples move little and stay diverse. A step is
     limited in length, halved where it did not reduce the error, and kept inside the box: a coordinate at a bound is held
-    where the step would leave the box.
+    where the step would leave the box. Of several properties only those take part that are outside their interval, or would
+    be after the step; see `step_onto`.
 
     Args:
         tolerance: distance to the target at which a row stops, in the unit of each property.
@@ -118,7 +119,7 @@ class Newton(Localizer):
             )
         self.tolerance, self.steps, self.longest_step = tolerance, steps, longest_step
 
-    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+    def _localize(self, x: Float[Tensor, "n dx"], region: Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         trial = region.clamp(x)
         unknown = x.new_full((len(x), len(surrogate.properties)), torch.nan)
         best = LocalizedDesigns(trial.clone(), unknown, unknown.clone())
@@ -134,7 +135,9 @@ class Newton(Localizer):
                 column[improved] = values[better]
             best_size[improved] = size[better]
             jacobian = prediction.jacobian[better] * region.unit
-            step[improved] = self._newton_step(trial[better], residual[better], jacobian, region)
+            whole = step_onto(target, trial[better], prediction.mean[better], jacobian, region)
+            length = whole.norm(dim=1, keepdim=True)
+            step[improved] = whole * (self.longest_step / length.clamp_min(self.longest_step))
             step[rows[~better]] *= 0.5
             rows = rows[best_size[rows] > self.tolerance]
             trial = region.clamp(best.designs[rows] + region.unit * step[rows])
@@ -144,19 +147,6 @@ class Newton(Localizer):
             if rows.numel() == 0:
                 break
         return best
-
-    def _newton_step(
-        self, x: Float[Tensor, "n dx"], residual: Float[Tensor, "n dy"], jacobian: Float[Tensor, "n dy dx"], region: _Region
-    ) -> Float[Tensor, "n dx"]:
-        held = torch.zeros_like(x, dtype=torch.bool)
-        step = _shortest_solution(region.constraints.tangent(jacobian, region.unit, held), residual)
-        # a held coordinate stays held, so each pass holds at least one more and the loop ends; fixed parameters are held first
-        while (leaving := ((x <= region.lower) & (step < 0)) | ((x >= region.upper) & (step > 0))).any():
-            held |= leaving
-            jacobian = jacobian.masked_fill(held.unsqueeze(1), 0.0)
-            step = _shortest_solution(region.constraints.tangent(jacobian, region.unit, held), residual)
-        length = step.norm(dim=1, keepdim=True)
-        return step * (self.longest_step / length.clamp_min(self.longest_step))
 
 
 class GradientDescent(Localizer):
@@ -175,7 +165,7 @@ class GradientDescent(Localizer):
         _check(rate, steps)
         self.rate, self.steps = rate, steps
 
-    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+    def _localize(self, x: Float[Tensor, "n dx"], region: Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         for _ in range(self.steps):
             x = region.clamp(x - self.rate * region.unit * _gradient(x, target, surrogate, region.unit))
         return LocalizedDesigns(x, *surrogate.predict_many(x))
@@ -205,7 +195,7 @@ class Adam(Localizer):
             )
         self.rate, self.steps, self.decay, self.tolerance = rate, steps, tuple(decay), tolerance
 
-    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+    def _localize(self, x: Float[Tensor, "n dx"], region: Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         first, second = self.decay
         x = region.clamp(x)
         rows = torch.arange(len(x), device=x.device)
@@ -249,7 +239,7 @@ class MeanGradientDescent(Localizer):
         self._count = len(candidates)
         return super().localize(candidates, surrogate)
 
-    def _localize(self, x: Float[Tensor, "n dx"], region: _Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
+    def _localize(self, x: Float[Tensor, "n dx"], region: Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:
         fixed = (region.lower == region.upper) | (region.unit == 0)
         x = torch.where(region.lower == region.upper, region.lower, x)
         for _ in range(self.steps):
@@ -268,13 +258,3 @@ def _gradient(
     """Gradient of each row's squared distance to the target with respect to x / unit."""
     prediction = surrogate.linearize(x)
     return 2 * torch.einsum("nj,nji->ni", target.residual(prediction.mean), prediction.jacobian * unit)
-
-
-def _shortest_solution(jacobian: Float[Tensor, "n dy dx"], residual: Float[Tensor, "n dy"]) -> Float[Tensor, "n dx"]:
-    """Minimal-norm s with J s = -r; zero where J vanishes."""
-    if residual.shape[1] == 1:  # a division, faster than the general case
-        row = jacobian.squeeze(1)
-        return -row * (residual / (row.square().sum(dim=1, keepdim=True) + _JITTER))
-    gram = jacobian @ jacobian.mT
-    jitter = _JITTER * torch.eye(residual.shape[1], dtype=gram.dtype, device=gram.device)
-    return -(jacobian.mT @ torch.linalg.solve(gram + jitter, residual.unsqueeze(-1))).squeeze(-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["All", "EnclosesVolume", "Expression", "InsideSpace", "Selection", "Spread", "Tolerance"]
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Bool
@@ -15,6 +15,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.expressions import Column, Columns, Rule
 from matdesinne.structures import CELL_PARAMETERS, enclose_volume
+from matdesinne.targets import Property, Target
 
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 """Two values are equal when they differ by less than this fraction of the parameter's largest bound, or of the prediction."""
@@ -72,27 +73,59 @@ class EnclosesVolume(Selection):
 class Tolerance(Selection):
     """Keeps designs whose predicted properties are within a distance of the target, in the unit of each property.
 
+    A property that the target does not ask for is at no distance.
+
     Args:
-        tolerance: the distance, or one for each property.
+        tolerance: the distance, one for each property, or one by the name of each property that is asked for.
     """
 
-    def __init__(self, tolerance: float | Sequence[float]) -> None:
-        distances = tolerance if isinstance(tolerance, Sequence) else [tolerance]
+    def __init__(self, tolerance: float | Sequence[float] | Mapping[str, float]) -> None:
+        many = tolerance.values() if isinstance(tolerance, Mapping) else tolerance
+        distances = list(many) if isinstance(many, Iterable) else [many]
         if not all(distance >= 0 for distance in distances):
             raise ConfigError(f"Expected a tolerance of at least 0, got {tolerance}: give a distance to the target.")
         self.tolerance = tolerance
 
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
-        """Return true where the distance is within the tolerance for every property."""
-        return (candidates.error <= torch.tensor(self.tolerance)).all(dim=1)
+        """Return true where the distance is within the tolerance for every property.
+
+        Raises:
+            ConfigError: if there is no tolerance for a property that is asked for.
+        """
+        return (candidates.error <= torch.tensor(self.distances(candidates.properties, candidates.target))).all(dim=1)
 
     def describe(self, candidates: Candidates) -> str:
         """Name the distance, and the nearest prediction."""
-        distances = self.tolerance if isinstance(self.tolerance, Sequence) else [self.tolerance] * len(candidates.properties)
-        allowed = ", ".join(f"{d:.3g}{prop.suffix}" for d, prop in zip(distances, candidates.properties, strict=True))
         nearest = candidates.mean[candidates.error.amax(dim=1).nan_to_num(torch.inf).argmin()].tolist()
-        found = ", ".join(f"{prop.name} {y:.4g}{prop.suffix}" for y, prop in zip(nearest, candidates.properties, strict=True))
+        columns = zip(
+            candidates.properties,
+            self.distances(candidates.properties, candidates.target),
+            nearest,
+            candidates.target.asked,
+            strict=True,
+        )
+        shown = [(prop, distance, y) for prop, distance, y, asked in columns if asked]
+        allowed = ", ".join(f"{distance:.3g}{prop.suffix}" for prop, distance, _ in shown)
+        found = ", ".join(f"{prop.name} {y:.4g}{prop.suffix}" for prop, _, y in shown)
         return f"the tolerance of {allowed} around the target (nearest prediction: {found})"
+
+    def distances(self, properties: Sequence[Property], target: Target) -> list[float]:
+        """Return the distance for each property.
+
+        Raises:
+            ConfigError: if there is no tolerance for a property that is asked for.
+        """
+        names = [prop.name for prop in properties]
+        if isinstance(self.tolerance, Mapping):
+            needed = {name for name, asked in zip(names, target.asked, strict=True) if asked}
+            if missing := sorted(needed - set(self.tolerance)):
+                raise ConfigError(f"Expected a tolerance for {missing[0]}, got {dict(self.tolerance)}: add it.")
+            return [float(self.tolerance.get(name, 0.0)) for name in names]
+        if isinstance(self.tolerance, Sequence):
+            if len(self.tolerance) != len(names):
+                raise ConfigError(f"Expected one tolerance for each of {names}, got {list(self.tolerance)}: give {len(names)}.")
+            return list(self.tolerance)
+        return [self.tolerance] * len(names)
 
 
 class Spread(Selection):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CELL_PARAMETERS", "Prototype", "cell_vectors", "enclose_volume", "write_extxyz"]
+__all__ = ["CELL_PARAMETERS", "AtomicResponse", "Prototype", "cell_vectors", "enclose_volume", "write_extxyz"]
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,68 @@ CELL_PARAMETERS = ("a", "b", "c", "alpha", "beta", "gamma")
 """Names of the lattice parameters in a design space: lengths in angstrom, angles in degree."""
 
 
+_DEGREE = 2
+"""Of the polynomial for the positions of relaxed atoms; the third degree is no better for MoS2."""
+_POWERS = [powers for powers in itertools.product(range(_DEGREE + 1), repeat=3) if sum(powers) <= _DEGREE]
+
+
+@dataclass(frozen=True)
+class AtomicResponse:
+    r"""Where the atoms of a layer go when it is strained in its plane and they relax.
+
+    Each fractional coordinate is a polynomial of second degree in :math:`a/a_0 - 1`, :math:`b/b_0 - 1` and
+    :math:`\gamma - \gamma_0` in radian, with the first atom fixed.
+
+    Args:
+        reference: a, b in angstrom and gamma in degree of the unstrained cell.
+        coefficients: of each term (rows, in the order of `_POWERS`) for all coordinates, atom by atom.
+    """
+
+    reference: Sequence[float]
+    coefficients: Sequence[Sequence[float]]
+
+    @classmethod
+    def fit(
+        cls,
+        reference: Float[Tensor, " 3"],
+        cells: Float[Tensor, "n 6"],
+        positions: Float[Tensor, "n a 3"],
+        first: Sequence[float],
+    ) -> AtomicResponse:
+        """Fit it to relaxed atoms by least squares.
+
+        Args:
+            reference: see the class.
+            cells: lattice parameters in the order of `CELL_PARAMETERS`.
+            positions: Cartesian, in angstrom, in the cells of `cell_vectors`.
+            first: fractional coordinates of the first atom.
+        """
+        fractional = positions.double() @ torch.linalg.inv(cell_vectors(cells.double()))
+        fractional = fractional - fractional[:, :1] + torch.tensor(first, dtype=torch.float64)
+        terms = _terms(cells.double(), reference.double())
+        found = torch.linalg.lstsq(terms, fractional.flatten(start_dim=1)).solution
+        return cls(reference.tolist(), found.round(decimals=9).tolist())
+
+    def positions(self, cells: Float[Tensor, "n 6"]) -> Float[Tensor, "n a 3"]:
+        """Fractional coordinates in cells of the lattice parameters in the order of `CELL_PARAMETERS`."""
+        reference, coefficients = (cells.new_tensor(part) for part in (self.reference, self.coefficients))
+        return (_terms(cells, reference) @ coefficients).unflatten(1, (-1, 3))
+
+
+def _terms(cells: Float[Tensor, "n 6"], reference: Float[Tensor, " 3"]) -> Float[Tensor, "n t"]:
+    lengths = cells[:, :2] / reference[:2] - 1
+    strain = torch.cat([lengths, torch.deg2rad(cells[:, 5:] - reference[2])], dim=1)
+    return torch.stack([strain.pow(strain.new_tensor(powers)).prod(dim=1) for powers in _POWERS], dim=1)
+
+
 @dataclass(frozen=True)
 class Prototype:
-    """Atoms at fixed fractional positions in the cell that a design describes.
+    """The atoms in the cell that a design describes, at fixed fractional positions or where they relax to.
 
     Args:
         symbols: chemical symbols.
-        positions: fractional coordinates, one row an atom.
+        positions: fractional coordinates in the unstrained cell, one row an atom.
+        response: how they change with the cell; ``None``: not at all.
 
     Example:
         >>> mos2 = Prototype(["Mo", "S", "S"], [[1/3, 2/3, 0.5], [2/3, 1/3, 0.627], [2/3, 1/3, 0.373]])
@@ -42,6 +98,24 @@ class Prototype:
 
     symbols: Sequence[str]
     positions: Sequence[Sequence[float]]
+    response: AtomicResponse | None = None
+
+    def __post_init__(self) -> None:
+        """Read a response from plain containers."""
+        if isinstance(self.response, Mapping):
+            object.__setattr__(self, "response", AtomicResponse(**self.response))
+
+    def fractional(self, cells: Float[Tensor, "n 6"]) -> Float[Tensor, "n a 3"]:
+        """Fractional coordinates in cells of the lattice parameters in the order of `CELL_PARAMETERS`."""
+        if self.response is not None:
+            return self.response.positions(cells)
+        return cells.new_tensor(self.positions).expand(len(cells), -1, -1)
+
+    def relaxed(self, space: DesignSpace, x: Float[Tensor, "n dx"], positions: Float[Tensor, "n a 3"]) -> Prototype:
+        """The same atoms with a response that is fitted to relaxed ones of some designs, Cartesian in angstrom."""
+        reference = space.values(space.reference.double().unsqueeze(0), ("a", "b", "gamma"))[0]
+        cells = space.values(x, CELL_PARAMETERS)
+        return replace(self, response=AtomicResponse.fit(reference, cells, positions, self.positions[0]))
 
     def check(self, space: DesignSpace) -> None:
         """Check that the designs of a space describe a cell.
@@ -63,9 +137,10 @@ class Prototype:
         """
         import ase
 
-        [cell] = _checked_cells(torch.tensor([[design[name] for name in CELL_PARAMETERS]], dtype=torch.float64)).numpy()
+        parameters = torch.tensor([[design[name] for name in CELL_PARAMETERS]], dtype=torch.float64)
+        [cell], [positions] = _checked_cells(parameters).numpy(), self.fractional(parameters).numpy()
         info = {name: value for name, value in design.items() if name not in CELL_PARAMETERS}
-        return ase.Atoms(list(self.symbols), scaled_positions=self.positions, cell=cell, pbc=True, info=info)
+        return ase.Atoms(list(self.symbols), scaled_positions=positions, cell=cell, pbc=True, info=info)
 
 
 def cell_vectors(parameters: Float[Tensor, "n 6"]) -> Float[Tensor, "n 3 3"]:
@@ -119,8 +194,9 @@ def write_extxyz(candidates: Candidates, prototype: Prototype, path: str | Path)
     prototype.check(candidates.space)
     columns = candidates.columns()
     units = ", ".join(f"{name}: {unit}" for name, (unit, _) in columns.items() if unit and name not in CELL_PARAMETERS)
-    cells = _checked_cells(candidates.space.values(candidates.designs.double(), CELL_PARAMETERS))
-    positions = torch.tensor(prototype.positions, dtype=torch.float64) @ cells
+    parameters = candidates.space.values(candidates.designs.double(), CELL_PARAMETERS)
+    cells = _checked_cells(parameters)
+    positions = prototype.fractional(parameters) @ cells
     info = {name: values for name, (_, values) in columns.items() if name not in CELL_PARAMETERS}
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for cell, atoms, *values in zip(cells.flatten(start_dim=1).tolist(), positions.tolist(), *info.values(), strict=True):

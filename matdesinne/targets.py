@@ -6,7 +6,7 @@ __all__ = ["Property", "Target"]
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -59,6 +59,8 @@ class Property:
 class Target:
     """A closed interval for each property in its unit, with infinite edges where it is open, and equal ones for a value.
 
+    A property with two infinite edges is not asked for.
+
     Example:
         >>> gap = Property("band_gap", "eV", floor=0.0)
         >>> Target.parse(1.0, [gap])
@@ -67,6 +69,8 @@ class Target:
         Target(lower=(-inf,), upper=(0.0,))
         >>> Target.parse([0.5, 0.7], [gap])
         Target(lower=(0.5,), upper=(0.7,))
+        >>> Target.parse({"energy": [None, 0.1]}, [gap, Property("energy", "eV")])
+        Target(lower=(-inf, -inf), upper=(inf, 0.1))
     """
 
     lower: tuple[float, ...]
@@ -74,19 +78,42 @@ class Target:
 
     @classmethod
     def parse(cls, value: object, properties: Sequence[Property]) -> Target:
-        """Read a target as a user writes it, a number or ``[lower, upper]`` (``null``: open) for each property, in order.
+        """Read a target as a user writes it.
 
         A value at a property's floor becomes "at or below".
+
+        Args:
+            value: a number or ``[lower, upper]`` (``null``: open) by the names of some of the properties, which leaves the
+                others open; or one of these for each property, in order, alone for a single property.
+            properties: what can be asked for.
 
         Raises:
             TargetError: if `value` is anything else.
         """
-        entries = [value] if len(properties) == 1 else value
-        if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) != len(properties):
-            names = [p.name for p in properties]
-            raise TargetError(f"Expected one number or [lower, upper] for each of {names}, got {value!r}: give {len(names)}.")
-        edges = [_edges(entry, prop) for entry, prop in zip(entries, properties, strict=True)]
+        if isinstance(value, Mapping):
+            edges = _named_edges(value, properties)
+        else:
+            entries = [value] if len(properties) == 1 else value
+            if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) != len(properties):
+                names = [p.name for p in properties]
+                raise TargetError(
+                    f"Expected one number or [lower, upper] for each of {names}, got {value!r}: name what you ask for, e.g. "
+                    f"target={{{names[0]}: 1.0}}."
+                )
+            edges = [_edges(entry, prop) for entry, prop in zip(entries, properties, strict=True)]
         return cls(tuple(e[0] for e in edges), tuple(e[1] for e in edges))
+
+    def aligned(self, properties: Sequence[Property], others: Sequence[Property]) -> Target:
+        """Return the target for other properties: those of `properties` keep their interval by name, the others are open.
+
+        Example:
+            >>> gap, energy = Property("band_gap", "eV"), Property("energy", "eV")
+            >>> Target((1.0,), (1.0,)).aligned([gap], [energy, gap])
+            Target(lower=(-inf, 1.0), upper=(inf, 1.0))
+        """
+        known = {prop.name: edges for prop, *edges in zip(properties, self.lower, self.upper, strict=True)}
+        edges = [known.get(prop.name, [-math.inf, math.inf]) for prop in others]
+        return Target(tuple(low for low, _ in edges), tuple(high for _, high in edges))
 
     def to_list(self) -> list[list[float | None]]:
         """Return ``[lower, upper]`` for each property, for JSON; an infinite edge is ``None``."""
@@ -105,20 +132,42 @@ class Target:
         return tuple(low < high for low, high in zip(self.lower, self.upper, strict=True))
 
     @property
+    def asked(self) -> tuple[bool, ...]:
+        """For each property, whether the target has a finite edge."""
+        return tuple(math.isfinite(low) or math.isfinite(high) for low, high in zip(self.lower, self.upper, strict=True))
+
+    @property
     def values(self) -> tuple[float, ...]:
-        """One representative number for each property: the value, the finite edge, or the middle of the interval."""
-        return tuple(
-            high if math.isinf(low) else low if math.isinf(high) else low / 2 + high / 2
-            for low, high in zip(self.lower, self.upper, strict=True)
-        )
+        """One number for each property: the value, the finite edge, or the middle of the interval; NaN where it is open."""
+        return tuple(map(_representative, self.lower, self.upper))
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """What targets are sorted by: their `values`, a property that is not asked for first."""
+        return tuple(-math.inf if math.isnan(value) else value for value in self.values)
 
     def residual(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Signed distance of physical values to the target: 0 inside an interval, else y minus the nearest edge."""
         return y - y.clamp(y.new_tensor(self.lower), y.new_tensor(self.upper))
 
     def format(self, properties: Sequence[Property]) -> str:
-        """Write the target with units, e.g. ``band_gap = 1 eV``."""
-        return ", ".join(_words(prop, low, high) for prop, low, high in zip(properties, self.lower, self.upper, strict=True))
+        """Write what is asked with units, e.g. ``band_gap = 1 eV``."""
+        entries = zip(properties, self.lower, self.upper, self.asked, strict=True)
+        return ", ".join(_words(prop, low, high) for prop, low, high, asked in entries if asked) or "any property"
+
+
+def _representative(low: float, high: float) -> float:
+    if math.isinf(low) and math.isinf(high):
+        return math.nan
+    return high if math.isinf(low) else low if math.isinf(high) else low / 2 + high / 2
+
+
+def _named_edges(value: Mapping[object, object], properties: Sequence[Property]) -> list[tuple[float, float]]:
+    names = [prop.name for prop in properties]
+    unknown = [name for name in value if name not in names]
+    if unknown or not value:
+        raise TargetError(f"Expected a target by names out of {names}, got {unknown[0] if unknown else 'none'!r}: correct it.")
+    return [_edges(value[prop.name], prop) if prop.name in value else (-math.inf, math.inf) for prop in properties]
 
 
 def _edges(entry: object, prop: Property) -> tuple[float, float]:

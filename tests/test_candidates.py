@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import math
 
 import pyarrow
 import pyarrow.parquet
@@ -14,12 +15,13 @@ from matdesinne.targets import Target
 
 from .toys import box, candidates, linear, prop, quadratic, rows
 
+TARGETS = {"value": 0.5, "interval": [0.2, 0.4], "open": [None, 0.3], "two": [0.5, [0.1, 0.2]], "one of two": {"w": 0.1}}
 
-@pytest.fixture(params=["value", "interval", "open", "two"])
+
+@pytest.fixture(params=TARGETS)
 def table(request) -> Candidates:
-    surrogate = linear(outputs=2) if request.param == "two" else quadratic()
-    target = {"value": 0.5, "interval": [0.2, 0.4], "open": [None, 0.3], "two": [0.5, [0.1, 0.2]]}[request.param]
-    return candidates(surrogate, rows(box(), 6).x, target)
+    surrogate = linear(outputs=2) if "two" in request.param else quadratic()
+    return candidates(surrogate, rows(box(), 6).x, TARGETS[request.param])
 
 
 def test_length(table):
@@ -57,6 +59,30 @@ def test_columns_order():
 def test_columns_of_two_properties_name_them():
     table = candidates(linear(outputs=2), rows(box(), 2).x, [0.5, 0.1])
     assert {"target_y", "target_w", "target_lower_w", "target_upper_y", "y_std", "w_std"} <= set(table.columns())
+
+
+@pytest.mark.parametrize(("target", "edges"), [({"w": 0.1}, [0.1, 0.1, 0.1]), ({"y": [None, 0.2]}, [0.2, -math.inf, 0.2])])
+def test_columns_say_what_was_asked(target, edges):
+    columns = candidates(linear(outputs=2), rows(box(), 2).x, target).columns()
+    assert [values[0] for name, (_, values) in columns.items() if name.startswith("target")] == edges
+    assert list(columns) == [
+        *("x1", "x2"),
+        *(["y", "y_std"] if "w" in target else []),
+        *("target", "target_lower", "target_upper"),
+        *(["w", "w_std"] if "w" in target else ["y", "y_std", "w", "w_std"]),
+        "stage",
+    ]
+
+
+def test_one_of_the_properties(close):
+    table = candidates(linear(outputs=2), rows(box(), 4).x, {"w": 0.1})
+    first, second = table.properties
+    assert [prop.name for prop in table.mean_errors()] == ["w"]
+    own = table.only([second])
+    assert own.target == Target((0.1,), (0.1,)) and list(own.properties) == [second]
+    close(own.mean[:, 0], table.mean[:, 1])
+    with pytest.raises(ConfigError, match=r"'w'"):
+        own.only([first])
 
 
 @pytest.mark.parametrize("name", ["target", "stage", "y", "y_std"])

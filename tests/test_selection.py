@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -34,6 +35,28 @@ def test_tolerance():
 
 def test_tolerance_needs_every_property():
     assert Tolerance(0.5).mask(table(mean=[[0.4, 0.4], [0.4, 0.6]])).tolist() == [True, False]
+
+
+def asked(mean, lower, upper) -> Candidates:
+    return dataclasses.replace(table(mean=mean), target=Target(lower, upper))
+
+
+@pytest.mark.parametrize("tolerance", [0.5, [0.5, 0.0], {"y": 0.5}])
+def test_tolerance_is_of_what_was_asked(tolerance):
+    rows = asked([[0.4, 9.0], [0.6, 0.0]], (0.0, -math.inf), (0.0, math.inf))
+    assert Tolerance(tolerance).mask(rows).tolist() == [True, False]
+    assert Tolerance(tolerance).describe(rows) == "the tolerance of 0.5 eV around the target (nearest prediction: y 0.4 eV)"
+
+
+@pytest.mark.parametrize(("tolerance", "words"), [({"y": 0.5}, "for w"), ([0.5], "each of"), ([0.5] * 3, "each of")])
+def test_tolerance_for_every_property(tolerance, words):
+    with pytest.raises(ConfigError, match=words):
+        Tolerance(tolerance).mask(asked([[0.4, 0.4]], (0.0, 0.0), (0.0, 0.0)))
+
+
+@pytest.mark.parametrize("tolerance", [{"y": 0.1, "w": 1.0}, [0.1, 1.0]])
+def test_tolerance_of_each_property(tolerance):
+    assert Tolerance(tolerance).mask(table(mean=[[0.05, 0.9], [0.2, 0.0]])).tolist() == [True, False]
 
 
 def test_spread():

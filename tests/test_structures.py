@@ -1,12 +1,14 @@
 import dataclasses
+import json
 
 import ase.io
 import pytest
 import torch
 
 from matdesinne.candidates import Candidates
+from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import ConfigError
-from matdesinne.structures import CELL_PARAMETERS, write_extxyz
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors, write_extxyz
 from matdesinne.targets import Property, Target
 
 from .toys import box, candidates, load_part, quadratic, rows
@@ -102,3 +104,42 @@ def test_space_without_a_cell(prototype, tmp_path):
     with pytest.raises(ConfigError, match="gamma"):
         write_extxyz(table, prototype, tmp_path / "candidates.extxyz")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def relaxed_layer():
+    """Space, atoms, and the relaxed rows of the packaged set of MoS2."""
+    space, atoms = (load_part(group, "tmd_strain/mos2") for group in ("space", "prototype"))
+    source = PackagedSource("tmd_strain_mos2")
+    table = source.load(space, [Property("thickness", "angstrom")])
+    known = source.relaxed_positions()
+    positions = torch.tensor([known[number] for number in table.ids.tolist()], dtype=torch.float64)
+    return space, atoms, table, positions.unflatten(1, (-1, 3))
+
+
+def test_atoms_go_where_they_relax_to(relaxed_layer):
+    """Fitted to thirty designs, the positions of the others are right to a few thousandths of an angstrom."""
+    space, atoms, table, positions = relaxed_layer
+    fitted = atoms.relaxed(space, table.x[:30], positions[:30])
+    cells = space.values(table.x[30:].double(), CELL_PARAMETERS)
+    found, frozen = (each.fractional(cells) @ cell_vectors(cells) for each in (fitted, atoms))
+    true = positions[30:] - positions[30:, :1]
+    assert ((found - found[:, :1]) - true).abs().mean() < 0.004
+    assert ((frozen - frozen[:, :1]) - true).abs().mean() > 0.01
+    one = fitted.atoms(space.design(table.x[30].tolist()))
+    assert float(one.positions[1, 2] - one.positions[2, 2]) == pytest.approx(table.y[30, 0].item(), abs=0.01)
+
+
+def test_unstrained_atoms_stay(relaxed_layer):
+    space, atoms, table, positions = relaxed_layer
+    fitted = atoms.relaxed(space, table.x, positions)
+    cell = space.values(space.reference.double().unsqueeze(0), CELL_PARAMETERS)
+    torch.testing.assert_close(fitted.fractional(cell)[0], torch.tensor(atoms.positions).double(), atol=1e-3, rtol=0)
+
+
+def test_response_survives_plain_containers(relaxed_layer):
+    space, atoms, table, positions = relaxed_layer
+    fitted = atoms.relaxed(space, table.x, positions)
+    again = Prototype(**json.loads(json.dumps(dataclasses.asdict(fitted))))
+    cells = space.values(table.x.double(), CELL_PARAMETERS)
+    assert torch.equal(again.fractional(cells), fitted.fractional(cells))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from matdesinne.errors import ConfigError, TargetError
 from matdesinne.targets import Property, Target
@@ -38,6 +39,11 @@ TWO = [prop("a"), prop("b", floor=0.0)]
         ([0.1, 0.2], GAP, (0.1,), (0.2,)),
         ([1, 2], TWO, (1.0, 2.0), (1.0, 2.0)),
         ([[1, 2], 0], TWO, (1.0, -INF), (2.0, 0.0)),
+        ({"energy": 1.5}, FREE, (1.5,), (1.5,)),
+        ({"b": 0.5}, TWO, (-INF, 0.5), (INF, 0.5)),
+        ({"b": 0}, TWO, (-INF, -INF), (INF, 0.0)),
+        ({"b": [None, 0.5], "a": 1}, TWO, (1.0, -INF), (1.0, 0.5)),
+        (OmegaConf.create({"a": [0.5, None]}), TWO, (0.5, -INF), (INF, INF)),
     ],
 )
 def test_parse(value, properties, lower, upper):
@@ -52,7 +58,13 @@ def test_parse(value, properties, lower, upper):
         (None, FREE, "number"),
         (True, FREE, "number"),
         (math.nan, FREE, "number"),
-        ({"a": 1}, FREE, "number"),
+        ({"a": 1}, FREE, r"\['energy'\], got 'a'"),
+        ({"a": 1, "c": 2}, TWO, r"\['a', 'b'\], got 'c'"),
+        ({}, TWO, r"\['a', 'b'\], got 'none'"),
+        ({1: 2}, TWO, "got 1"),
+        ({"a": None}, TWO, "number for a"),
+        ({"a": [None, None]}, TWO, "one finite edge for a"),
+        ({"b": -1}, TWO, "floor"),
         (1 + 1j, FREE, "number"),
         (INF, FREE, "finite"),
         (-INF, FREE, "finite"),
@@ -66,7 +78,7 @@ def test_parse(value, properties, lower, upper):
         ([None, -INF], FREE, "lower <= upper"),
         (-0.1, GAP, "floor"),
         ([-2, -1], GAP, "floor"),
-        (1, TWO, "'a', 'b'"),
+        (1, TWO, r"'a', 'b'.*name what you ask for, e.g. target=\{a: 1.0\}"),
         ([1], TWO, "'a', 'b'"),
         ([1, 2, 3], TWO, "'a', 'b'"),
         ("ab", TWO, "'a', 'b'"),
@@ -91,7 +103,13 @@ def test_error_names_property_and_unit():
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.complex_numbers()
-anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner), max_leaves=6)
+names = st.sampled_from(["a", "b", "energy", "band_gap", "c"])
+numbers = st.floats(-1e6, 1e6)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
 
 
 @cases(400)
@@ -104,6 +122,27 @@ def test_parse_gives_an_ordered_target_or_our_error(value, properties):
         return
     assert len(target.lower) == len(target.upper) == len(properties)
     assert all(low <= high for low, high in zip(target.lower, target.upper, strict=True))
+    assert any(target.asked) and not any(map(math.isinf, target.values))
+    assert Target.from_list(json.loads(json.dumps(target.to_list(), allow_nan=False))) == target
+
+
+@cases(200)
+@given(
+    wanted=st.dictionaries(
+        st.sampled_from("abc"), st.floats(-1e6, 1e6) | st.tuples(st.none(), st.floats(-1e6, 1e6)), min_size=1
+    ),
+    y=st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3),
+)
+def test_a_property_that_is_not_asked_for_has_no_residual(wanted, y):
+    properties = [prop(name) for name in "abc"]
+    target = Target.parse(wanted, properties)
+    [residual] = target.residual(torch.tensor([y], dtype=torch.float64)).tolist()
+    for j, declared in enumerate(properties):
+        asked = declared.name in wanted
+        assert target.asked[j] == asked == (f"{declared.name} " in target.format(properties)) != math.isnan(target.values[j])
+        assert asked or residual[j] == 0
+    own = properties[:2]
+    assert target.aligned(properties, own).aligned(own, properties).upper == (*target.upper[:2], INF)
 
 
 @cases(200)
@@ -180,6 +219,7 @@ def test_target_needs_a_finite_edge(value):
 @pytest.mark.parametrize(
     ("target", "plain"),
     [
+        (Target((-INF, 1.0), (INF, 1.0)), [[None, None], [1.0, 1.0]]),
         (Target((1.0,), (1.0,)), [[1.0, 1.0]]),
         (Target((-INF,), (0.0,)), [[None, 0.0]]),
         (Target((0.5, -1.0), (INF, 2.0)), [[0.5, None], [-1.0, 2.0]]),
@@ -192,6 +232,18 @@ def test_plain_form(target, plain):
 
 def test_describe_joins_properties():
     assert Target.parse([1, 2], TWO).format(TWO) == "a = 1 eV, b = 2 eV"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [({"b": [None, 0.1]}, "b <= 0.1 eV"), ({"b": 1, "a": [1, 2]}, "1 <= a <= 2 eV, b = 1 eV")]
+)
+def test_describe_names_what_is_asked(value, words):
+    assert Target.parse(value, TWO).format(TWO) == words
+
+
+def test_targets_are_sorted_without_those_that_are_not_asked():
+    found = [Target.parse(value, TWO) for value in ({"b": 2}, {"a": 1}, {"a": 0, "b": 3})]
+    assert sorted(found, key=lambda target: target.rank) == [found[0], found[2], found[1]]
 
 
 def test_property_name():

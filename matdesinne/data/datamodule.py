@@ -8,6 +8,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
@@ -46,7 +47,7 @@ class DesignDataModule(pl.LightningDataModule):
             designs and properties as tensors of shape [n, dx] and [n, dy].
         space: the parameters and their bounds.
         properties: names, units and floors.
-        prototype: the atoms of a design, where designs are crystals.
+        prototype: the unstrained atoms of a design, where designs are crystals.
         root: the folder of the source's files, where they do not come with the package.
         validation: fraction of the rows for validation; without any a training keeps the weights of its last epoch.
         test: fraction of the rows that nothing is trained or chosen on.
@@ -87,7 +88,7 @@ class DesignDataModule(pl.LightningDataModule):
                 f"Expected split_seed and order_seed from 0 to 2**32 - 1, got {split_seed!r} and {order_seed!r}: correct them."
             )
         self.source = source if isinstance(source, Source) else TableSource(source)
-        self.space, self.properties, self.prototype = space, tuple(properties), prototype
+        self.space, self.properties, self._prototype = space, tuple(properties), prototype
         self.root = None if root is None else Path(root)
         self.fractions = (validation, test)
         self.split_seed, self.order_seed, self.synthetic = split_seed, order_seed, synthetic
@@ -117,6 +118,17 @@ class DesignDataModule(pl.LightningDataModule):
             )
             self._split = self._split_rows(table)
         return self._split
+
+    @cached_property
+    def prototype(self) -> Prototype | None:
+        """The atoms of a design; where the source has relaxed ones, they respond to strain as those of the training rows do."""
+        known = {} if self._prototype is None else self.source.relaxed_positions()
+        rows = [row for row, number in enumerate(self.split.train.ids.tolist()) if number in known] if known else []
+        if self._prototype is None or not rows:
+            return self._prototype
+        train = self.split.train.take(torch.tensor(rows))
+        positions = torch.tensor([known[number] for number in train.ids.tolist()], dtype=torch.float64)
+        return self._prototype.relaxed(self.space, train.x, positions.unflatten(1, (-1, 3)))
 
     @property
     def held_out(self) -> DesignTable:
@@ -181,6 +193,7 @@ class DesignDataModule(pl.LightningDataModule):
         `prior` has the properties of designs drawn from the prior over designs, where the training rows do not follow it; rows
         with a prior of their own are not augmented by symmetry operations.
         """
+        _ = self.prototype  # follows from the rows of the table
         other = copy.copy(self)
         other._split = Split(train, validation, self.split.test)
         other._prior, other.augments = prior, prior is None

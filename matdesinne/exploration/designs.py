@@ -85,7 +85,8 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     """
     selection, accepted = _limits(config)
     localization = instantiate(config.localization, _convert_="all")
-    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with).to(config.accelerator)
+    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with, further=False)
+    design = design.to(config.accelerator)
     if config.candidates is None:
         default = _PAPER_TARGETS if config.run == "pretrained" else default_targets(design)
         targets = default if config.targets is None else OmegaConf.to_container(config.targets)
@@ -93,7 +94,7 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
             raise ConfigError(f"Expected targets=[...] with at least one, got {targets!r}: e.g. targets=[0.0,1.0].")
         generator = torch.Generator().manual_seed(config.seed)
         tables = [design.run(target, config.num_samples, generator).candidates for target in targets]
-        tables.sort(key=lambda table: table.target.values)
+        tables.sort(key=lambda table: table.target.rank)
     else:
         tables = read_candidates([config.candidates] if isinstance(config.candidates, str) else list(config.candidates))
     space = design.surrogate.space
@@ -102,6 +103,8 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
             f"Expected candidates with the parameters {list(space.names)} of the run, got {list(tables[0].space.names)}: "
             "give the run=... that they come from."
         )
+    own = design.surrogate.properties
+    tables = [table.only(own) if set(own) <= set(table.properties) else table for table in tables]
     settings = config.get("data") or data_settings(config.run)
     labelled = None if settings is None else labelled_rows(settings, space, tables[0].properties)
     return Exploration(tuple(tables), design.surrogate.cpu(), labelled, folder, config.seed)

@@ -24,6 +24,8 @@ Coordinates = Literal["box", "physical"]
 _LOGGER = logging.getLogger(__name__)
 
 _REFERENCE_ROWS = 8192
+_NEAREST, _FEWEST, _ROWS_OF_ONE = 64, 8, 128
+"""Other properties are drawn from the reference rows nearest to the asked values: 64, or one of 128 rows, but at least 8."""
 _CHUNK_ROWS, _GPU_CHUNK_ROWS = 1 << 12, 1 << 18
 """Rows of one pass: what lies between its layers fits a core's cache, or fills a GPU."""
 _MOST_ROUNDS = 100
@@ -172,28 +174,52 @@ class InverseModel(DesignNetwork):
     def draw_targets(self, target: Target, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dy"]:
         """Turn a target into property values to condition on.
 
-        A value is repeated. For an interval, values are drawn from the prior of y restricted to it, so that the samples
-        follow p(x | y in interval); where the prior has none, uniformly from its overlap with the range of the training rows,
-        and where there is none either, the edge of the interval that is nearest to this range is repeated.
+        A value is repeated. What is not a value, an interval or a property that is not asked for, is drawn from the prior of
+        y given the target, so that the samples follow p(x | target) and one model answers a target for any of its properties.
+        The prior is that of the reference rows, see `fit_scales`: each sample takes its values from one row, drawn with equal
+        chances out of those inside all intervals; where values are asked for, too, out of the 64 of these that are nearest to
+        them (fewer of a prior of fewer than 8,192 rows: one of 128, at least 8), by the distance in standard deviations of
+        the properties: a nearest-neighbour estimate of p(y_other | y_asked).
+
+        Where no row is inside all intervals, the values of an interval are drawn uniformly from its overlap with the range of
+        the training rows, and where there is none either, the edge of the interval that is nearest to this range is repeated.
+        Properties that are not asked for come from the rows nearest to the target.
         """
         values = torch.tensor(target.values).repeat(count, 1)
-        open_columns = [j for j, wide in enumerate(target.is_interval) if wide]
-        if not open_columns:
+        asked, wide = torch.tensor(target.asked), torch.tensor(target.is_interval)
+        if not wide.any():
             return values
-        lower, upper = torch.tensor(target.lower), torch.tensor(target.upper)
-        reference = self.target_reference.cpu()
-        inside = ((reference >= lower) & (reference <= upper))[:, open_columns].all(dim=1)
-        if inside.any():
-            known = reference[inside]
-            rows = torch.randint(known.shape[0], (count,), generator=generator)
-            values[:, open_columns] = known[rows][:, open_columns]
+        inside, near = self._reference_rows(target)
+        if inside or not asked.all():
+            rows = near[torch.randint(near.shape[0], (count,), generator=generator)]
+            values = torch.where(wide, rows, values)
+        if inside:
             return values
         # outside everything that was seen it is the nearest edge, as a value is taken as it is
+        lower, upper = torch.tensor(target.lower), torch.tensor(target.upper)
         lowest, highest = self.target_range.cpu()
-        low = torch.maximum(lower, torch.minimum(lowest, upper))[open_columns]
-        high = torch.minimum(upper, torch.maximum(highest, lower))[open_columns]
-        values[:, open_columns] = low + (high - low) * torch.rand(count, len(open_columns), generator=generator)
-        return values
+        low = torch.maximum(lower, torch.minimum(lowest, upper))
+        high = torch.minimum(upper, torch.maximum(highest, lower))
+        columns = (wide & asked).nonzero()[:, 0]
+        uniform = low[columns] + (high - low)[columns] * torch.rand(count, len(columns), generator=generator)
+        return values.index_copy(1, columns, uniform)
+
+    def _reference_rows(self, target: Target) -> tuple[bool, Float[Tensor, "m dy"]]:
+        """Whether rows of the reference lie inside all intervals, and the rows to draw values from that are not asked for."""
+        rows = self.target_reference.cpu()
+        rows = rows[rows.isfinite().all(dim=1)]
+        if not all(target.is_interval):
+            rows = rows.unique_consecutive(dim=0)  # a prior of few rows repeats each
+        count = min(max(len(rows) // _ROWS_OF_ONE, _FEWEST), _NEAREST)
+        residual = target.residual(rows)
+        inside = (residual[:, torch.tensor(target.is_interval)] == 0).all(dim=1)
+        scale = rows.std(dim=0).clamp_min(torch.finfo(rows.dtype).tiny)
+        if inside.any():
+            rows, residual = rows[inside], residual[inside]
+            if all(target.is_interval):
+                return True, rows
+        distance = (residual / scale).square().sum(dim=1)
+        return bool(inside.any()), rows[distance.argsort(stable=True)[:count]]
 
     def _checked(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         if y.ndim != 2 or y.shape[1] != len(self.properties) or not y.isfinite().all():

@@ -101,7 +101,8 @@ def candidate_view(
     for j, prop in enumerate(table.properties):
         columns[prop.name] = (prop.unit, table.mean[:, j].tolist())
         columns[f"{prop.name}_std"] = (prop.unit, table.std[:, j].tolist())
-        targets[prop.name] = (table.target.lower[j], table.target.upper[j])
+        if table.target.asked[j]:
+            targets[prop.name] = (table.target.lower[j], table.target.upper[j])
     strained = [parameter.name for parameter in space.parameters if parameter.reference != 0]
     if strained:
         columns["largest strain"] = ("1", space.strains(table.designs, strained).abs().amax(dim=1).tolist())
@@ -118,7 +119,8 @@ def candidate_view(
     if labels is not None:
         first = table.properties[0]
         columns[f"{first.name} (checked)"] = (first.unit, labels[rows].tolist())
-        targets[f"{first.name} (checked)"] = targets[first.name]
+        if first.name in targets:
+            targets[f"{first.name} (checked)"] = targets[first.name]
         checked = labels[rows].isfinite().tolist()
     view = CandidateView(columns, hidden, targets, checked)
     if prototype is None or not space.has(CELL_PARAMETERS):
@@ -129,12 +131,10 @@ def candidate_view(
 
 def run_section(run: DesignRun, picture: Path, view: CandidateView | None = None) -> Section:
     """Returns the section of a report on a generation: the counts, errors and seconds of its stages, the picture, the view."""
-    properties = run.candidates.properties
-    heads = ["stage", "designs", *(f"mean |{prop.name} - target| [{prop.unit}]" for prop in properties), "time [s]"]
-    rows = [
-        [name, len(table), *table.error.mean(dim=0).tolist(), float(run.seconds.get(name, 0.0))]
-        for name, table in run.stages.items()
-    ]
+    errors = {name: table.mean_errors() for name, table in run.stages.items()}
+    heads = ["stage", "designs", *(f"mean |{prop.name} - target| [{prop.unit}]" for prop in errors[run.candidates.stage])]
+    heads.append("time [s]")
+    rows = [[name, len(table), *errors[name].values(), float(run.seconds.get(name, 0.0))] for name, table in run.stages.items()]
     figure = Picture(
         picture,
         "Predicted properties and the target, and every parameter. Grey: the samples; blue: the final candidates; orange: the "

@@ -53,6 +53,13 @@ def closing_paragraph(
         own = candidates.error[:, j].mean().item()
         own = own if own > ROUNDING * likely else 0.0
         mean = surrogate.expected_error(candidates.std)[:, j].mean().item()
+        if not candidates.target.asked[j]:
+            low, high = candidates.mean[:, j].min().item(), candidates.mean[:, j].max().item()
+            sentences.append(
+                f"{prop.name}, which was not asked for, is predicted from {low:.3g} to {high:.3g}{prop.suffix}; the mean "
+                f"error is {mean:.2g}{prop.suffix}."
+            )
+            continue
         sentences.append(
             f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates (90 %: "
             f"{nearly_sure:.3g}), not {own:.1g}; the mean error of the predictions is {mean:.2g}{prop.suffix}."

@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 
 import pandas
@@ -5,13 +6,14 @@ import pytest
 import torch
 
 from matdesinne.data.datamodule import DesignDataModule
+from matdesinne.data.sources import PackagedSource
 from matdesinne.data.sources import TableSource as MemorySource
 from matdesinne.data.synthetic import SyntheticDesigns, SyntheticRows
 from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.space import DesignSpace, Symmetry
 
-from ..toys import CONF, TableSource, box, linear, prop, rows, tiny_module, toy_data, trainer
+from ..toys import CONF, TableSource, box, linear, load_part, prop, rows, tiny_module, toy_data, trainer
 
 MIRROR = DesignSpace(box().parameters, [Symmetry({"x1": [1, "x2", 0], "x2": [1, "x1", 0]})])
 
@@ -270,3 +272,19 @@ def test_seeds_out_of_range(seeds):
 def test_trainers_are_not_pickled():
     """Another process cannot have them."""
     assert attach(toy_data()).__getstate__()["trainer"] is None
+
+
+@pytest.mark.slow
+def test_atoms_respond_as_the_training_rows_say(monkeypatch):
+    """Neither test rows nor synthetic designs, whose numbers may be those of rows, tell where atoms relax to."""
+    space, atoms = (load_part(group, "tmd_strain/mos2") for group in ("space", "prototype"))
+    data = DesignDataModule(PackagedSource("tmd_strain_mos2"), space, [prop("thickness")], atoms, validation=0.0, test=0.3)
+    assert data.prototype is not None and data.prototype.response is not None
+    known = data.source.relaxed_positions()
+    test = data.split.test.ids.tolist()
+    monkeypatch.setattr(data.source, "relaxed_positions", lambda: {k: [0.0] * 9 if k in test else v for k, v in known.items()})
+    other = copy.copy(data)
+    del other.__dict__["prototype"]
+    assert other.prototype == data.prototype
+    synthetic = data.with_rows(data.split.test, data.split.test, torch.zeros(3, 1))
+    assert synthetic.prototype == data.prototype

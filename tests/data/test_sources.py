@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from matdesinne.data.simulations import AnalyticSource
 from matdesinne.data.sources import (
-    AnalyticSource,
     FileSource,
     LabelSource,
     PackagedSource,
@@ -258,7 +258,7 @@ def test_name(source, words):
 
 @pytest.mark.parametrize("chunk", [1 << 22, 1500])
 def test_rare_properties_are_kept_rather_than_common_ones(chunk, close, monkeypatch):
-    monkeypatch.setattr("matdesinne.data.sources._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("matdesinne.data.simulations._CHUNK_ROWS", chunk)
     plain, flat = (AnalyticSource(Kinematics(), 4000, 0, drawn).load(line(4), []) for drawn in (None, 40_000))
     assert len(flat) == len(plain) == 4000
     assert flat.y[:, 0].std() > 1.2 * plain.y[:, 0].std()
@@ -269,7 +269,7 @@ def test_rare_properties_are_kept_rather_than_common_ones(chunk, close, monkeypa
 @pytest.mark.parametrize("chunk", [1 << 22, 30_000])
 def test_designs_given_the_property_stay_as_they_are(chunk, monkeypatch):
     """The weights depend on y alone, so x at a given y is distributed as before."""
-    monkeypatch.setattr("matdesinne.data.sources._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("matdesinne.data.simulations._CHUNK_ROWS", chunk)
     plain, flat = (AnalyticSource(Kinematics(), 100_000, 0, drawn).load(line(4), []) for drawn in (None, 400_000))
     near = [table.x[(table.y - torch.tensor([1.7, 0.2])).norm(dim=1) < 0.1] for table in (plain, flat)]
     assert (near[0].mean(0) - near[1].mean(0)).abs().max() < 0.05

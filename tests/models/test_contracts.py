@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from matdesinne.errors import ConfigError, TargetError
 from matdesinne.models.base import DensityModel, InverseModel
 from matdesinne.models.mixture import MixtureCouplingBlock
-from matdesinne.network import load_network, network_from_config, save_network
+from matdesinne.network import Batch, load_network, network_from_config, save_network
+from matdesinne.oracles.analytic import Kinematics
 from matdesinne.space import DesignSpace, Parameter, Symmetry
 from matdesinne.targets import Target
 from matdesinne.training.module import InverseModule, LikelihoodModule
@@ -612,7 +613,55 @@ def test_value_and_interval_together():
     y = made.draw_targets(Target((0.3, -0.5), (0.3, 0.5)), 100, seeded())
     assert (y[:, 0] == torch.tensor(0.3)).all()
     assert ((y[:, 1] >= -0.5) & (y[:, 1] <= 0.5)).all()
-    assert len(y[:, 1].unique()) > 10
+    assert len(y[:, 1].unique()) == 8
+
+
+def with_reference(y: torch.Tensor) -> InverseModel:
+    """A model of as many properties as y has columns, whose prior they are."""
+    made = tiny_network(CONF / "model" / "mdn.yaml", box(), [prop(f"y{j}") for j in range(y.shape[1])])
+    made.fit_scales(Batch(rows(box(), len(y)).x, y))
+    return made
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.5])
+def test_what_is_not_asked_for_follows_the_prior_given_the_target(value):
+    """Of uniform x1 and x2, x1 - x2 is uniform within 2 - |x1 + x2|."""
+    made = with_reference(rows(box(), 8192, outputs=2).y)
+    y = made.draw_targets(Target((value, -math.inf), (value, math.inf)), 4000, seeded())
+    width = 2 - abs(value)
+    assert (y[:, 0] == value).all() and y[:, 1].abs().max() < width + 0.05
+    assert len(y[:, 1].unique()) == 64
+    assert y[:, 1].std() == pytest.approx(width / 3**0.5, rel=0.25)
+
+
+def test_what_is_not_asked_for_follows_the_arm_of_kinematics():
+    problem = Kinematics()
+    made = with_reference(problem.forward(problem.sample_prior(8192, seeded(1))))
+    y = made.draw_targets(Target((1.5, -math.inf), (1.5, math.inf)), 4000, seeded())[:, 1]
+    prior = problem.forward(problem.sample_prior(400_000, seeded(2)))
+    exact = prior[(prior[:, 0] - 1.5).abs() < 0.01, 1]
+    assert y.std() == pytest.approx(exact.std().item(), rel=0.25)
+    assert y.mean() == pytest.approx(exact.mean().item(), abs=4 * exact.std().item() / 64**0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_nearest_rows_are_those_in_standard_deviations(scale):
+    base = torch.randn(8192, 2, generator=seeded())
+    made = with_reference(torch.cat([base, base.sum(dim=1, keepdim=True)], dim=1) * torch.tensor([1.0, scale, 1.0]))
+    y = made.draw_targets(Target((0.5, 0.3 * scale, -math.inf), (0.5, 0.3 * scale, math.inf)), 500, seeded())
+    assert (y[:, 2] - 0.8).abs().max() < 0.4
+
+
+def test_an_interval_and_a_value_are_of_one_row():
+    made = with_reference(rows(box(), 8192, outputs=2).y)
+    y = made.draw_targets(Target((1.5, -0.1), (1.5, math.inf)), 500, seeded())
+    assert y[:, 1].min() >= -0.1 and y[:, 1].max() < 0.55
+
+
+def test_what_is_not_asked_for_beside_an_impossible_interval():
+    made = with_reference(rows(box(), 8192, outputs=2).y)
+    y = made.draw_targets(Target((3.0, -math.inf), (4.0, math.inf)), 50, seeded())
+    assert (y[:, 0] == 3.0).all() and y[:, 1].abs().max() < 0.4
 
 
 def test_inn_needs_more_parameters_than_properties():

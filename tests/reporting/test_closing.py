@@ -9,7 +9,7 @@ import torch
 from matdesinne.data.table import DesignTable
 from matdesinne.reporting.closing import box_distance, closing_paragraph, diverse_candidates, write_next_designs
 
-from ..toys import Linear, box, candidates, prop, quadratic
+from ..toys import Linear, box, candidates, linear, prop, quadratic
 
 
 @pytest.fixture
@@ -54,6 +54,14 @@ def test_an_interval_forgives_errors_inside():
     said = closing_paragraph(replace(table, std=torch.full_like(table.std, 0.05)), surrogate)
     assert "Expect y within 0 eV of the target for 68 % of the candidates (90 %: 0), not 0" in said
     assert "At most 1 % of the candidates" in said
+
+
+def test_a_property_that_was_not_asked_for_is_told(made):
+    surrogate = linear(outputs=2)
+    table = candidates(surrogate, torch.tensor([[0.5, 0.0], [0.25, -0.25]]), {"w": 0.5})
+    said = closing_paragraph(table, surrogate)
+    assert "y, which was not asked for, is predicted from 0 to 0.5 eV" in said
+    assert "Expect w within" in said and "Expect y" not in said
 
 
 def test_diverse_designs_are_apart_and_of_small_spread(made):
