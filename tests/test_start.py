@@ -152,7 +152,7 @@ def test_nearest_images_are_equivalent():
 def table(space: DesignSpace, designs: torch.Tensor, start: torch.Tensor | None) -> Candidates:
     zeros = torch.zeros(len(designs), 1)
     origin = None if start is None else Start.of(space, start)
-    return Candidates(space, [prop("gap")], designs, Target((0.0,), (0.0,)), zeros, zeros, "sampled", origin)
+    return Candidates(space, [prop("gap")], designs, Target((0.0,), (0.0,)), zeros, zeros, "sampled", start=origin)
 
 
 def test_the_start_is_kept_in_files(tmp_path):
@@ -183,5 +183,8 @@ def test_candidates_near_a_sample(prototype):
     assert (distance.diff() >= 0).all() and distance[0] < 0.5 * distance.median()
     assert run.candidates.error.max() < 0.01
     assert run.stages["sampled"].designs.shape == (200, 7)
+    shortest = InverseDesign.load("pretrained", selection=All(), minimize="distance_to_start")
+    least = shortest.run(1.2, 200, torch.Generator().manual_seed(0), start=start, fixed={"electric_field": 0.0}).candidates
+    assert 0 < least.start.distance(least.designs)[0] <= distance[0] + 1e-4
     alone = design.run(1.2, 1, torch.Generator().manual_seed(0), start=start, fixed={"electric_field": 0.0})
     torch.testing.assert_close(alone.candidates.designs[0], run.candidates.designs[0], rtol=1e-4, atol=1e-3)
