@@ -10,6 +10,7 @@ import torch
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
+from matdesinne.pipeline import InverseDesign
 from matdesinne.selection import Expression
 from matdesinne.space import DesignSpace, Parameter
 from matdesinne.strain import LayerStrain
@@ -263,3 +264,14 @@ def test_bounds_that_exclude_each_other():
     narrow = SPACE.narrowed({"strain_shear": [0.05, None], "strain_1": [None, 0.01], "strain_2": [-0.01, None]})
     with pytest.raises(ConfigError, match="widen the bounds"):
         narrow.sample(10)
+
+
+def test_candidates_keep_bounds_of_strains():
+    """Samples outside are replaced, and localization does not leave the bounds, which stay with the candidates."""
+    bounds = {"strain_1": [None, 0.06], "strain_2": [-0.06, None]}
+    run = InverseDesign.load("pretrained").run(1.0, 100, torch.Generator().manual_seed(0), bounds)
+    assert len(run.stages["sampled"]) == 100 and len(run.candidates) > 50
+    for candidates in run.stages.values():
+        found = candidates.space.layer(candidates.designs)
+        assert found["strain_1"].max() <= 0.06 + 1e-5 and found["strain_2"].min() >= -0.06 - 1e-5
+    assert run.candidates.space.strain_bounds == {"strain_1": (-math.inf, 0.06), "strain_2": (-0.06, math.inf)}
