@@ -135,12 +135,14 @@ class LayerStrain:
         """
         checked = {}
         for name, (lower, upper) in bounds.items():
+            if name not in self.names:
+                raise ConfigError(f"Expected strains out of {list(self.names)}, got {name}: correct the name.")
             edges = (-math.inf if lower is None else lower, math.inf if upper is None else upper)
             numbers = [float(edge) for edge in edges if isinstance(edge, int | float) and not isinstance(edge, bool)]
-            if name not in self.names or len(numbers) < 2 or not numbers[0] <= numbers[1]:
+            if len(numbers) < 2 or not numbers[0] <= numbers[1]:
                 raise ConfigError(
-                    f"Expected lower <= upper as numbers for one of {list(self.names)}, got {name}: [{lower!r}, {upper!r}]: "
-                    "correct it; strains are fractions, 0.02 is 2 %."
+                    f"Expected numbers lower <= upper for the bounds of a strain, got {name}: [{lower!r}, {upper!r}]: "
+                    "correct them; strains are fractions, 0.02 is 2 %."
                 )
             checked[name] = (numbers[0], numbers[1])
         return checked
