@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import by_name, check_keys, check_numbers, verbatim
+from matdesinne.cli.arguments import by_name, check_keys, check_numbers, names_in, verbatim
 from matdesinne.cli.config import config_folder, entry_point
 
 
@@ -38,7 +38,10 @@ def main(config: DictConfig) -> None:
     selection = All([instantiate(config.selection, _convert_="all"), *rule])
     localization = instantiate(config.localization, _convert_="all")
     accepted = by_name(config, "accepted_error") if isinstance(config.accepted_error, Mapping) else config.accepted_error
-    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with, minimize=config.minimize)
+    asked = names_in(config.target, config.where, config.minimize)
+    design = InverseDesign.load(
+        config.run, selection, localization, accepted, config.refine_with, further=asked, minimize=config.minimize
+    )
     bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
     generator = torch.Generator().manual_seed(config.seed)
     space, prototype = design.model.space, design.surrogate.prototype

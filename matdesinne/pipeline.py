@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["DesignRun", "InverseDesign", "Refinement"]
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,7 +162,7 @@ class InverseDesign:
         localization: Localizer | None = None,
         accepted_error: AcceptedError = 0.01,
         refine_with: str | None = None,
-        further: bool = True,
+        further: Collection[str] = (),
         minimize: str | None = None,
     ) -> InverseDesign:
         """Read what `save` wrote.
@@ -173,7 +173,8 @@ class InverseDesign:
             localization: Newton's projection when omitted.
             accepted_error: largest distance of a candidate to its target.
             refine_with: property of the accurate surrogate to use in the end; none when omitted.
-            further: whether to predict the properties of ``surrogate_PROPERTY``, too.
+            further: properties whose surrogates ``surrogate_PROPERTY`` are used, too, where the folder has them: of the
+                packaged weights ``strain_energy``.
             minimize: see `Refinement`.
 
         Raises:
@@ -183,9 +184,9 @@ class InverseDesign:
         _check_surrogates(path, refine_with)
         model = load_network(InverseModel, path, "model")
         surrogate = load_network(Surrogate, path, "surrogate")
-        names = sorted(file.stem for file in path.glob("surrogate_*.json")) if further else []
-        if names:
-            surrogate = CombinedSurrogate([surrogate, *(load_network(Surrogate, path, name) for name in names)]).eval()
+        names = [name for name in sorted(further) if (path / f"surrogate_{name}.json").is_file()]
+        parts = [load_network(Surrogate, path, f"surrogate_{name}") for name in names]
+        surrogate = CombinedSurrogate([surrogate, *parts]).eval() if parts else surrogate
         accurate_surrogate = None if refine_with is None else load_network(Surrogate, path, f"accurate_{refine_with}")
         return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate, minimize)
 

@@ -123,7 +123,7 @@ def speed(config: DictConfig, models: Models, folder: Path, data_name: str) -> s
     """Time sampling, selection and localization of the packaged design or of runs, and training steps."""
     settings = config.speed
     runs, selection = config.runs or {"cinn": "pretrained"}, instantiate(config.selection, _convert_="all")
-    designs = {name: InverseDesign.load(run, selection, further=False) for name, run in runs.items()}
+    designs = {name: InverseDesign.load(run, selection) for name, run in runs.items()}
     timer = Speed(designs, settings.target, settings.repeats, settings.seconds, config.seed)
     fast = {"newton": Newton(settings.tolerance)}
     slow = {"adam": Adam(tolerance=settings.tolerance), "gradient_descent": GradientDescent(steps=settings.slow_steps)}
@@ -147,7 +147,7 @@ def search(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
     rows: list[SearchRow] = []
     for run in (config.runs or {"cinn": "pretrained"}).values():
         localization = instantiate(config.localization, _convert_="all")
-        design = InverseDesign.load(run, selection, localization, config.accepted_error, further=False)
+        design = InverseDesign.load(run, selection, localization, config.accepted_error)
         rows += tqdm(search_rows(design, problems, seed=config.seed, **sizes), desc="Search", unit="row")
     write_json(folder / "search.json", {"data": data_name, **sizes, "rows": [asdict(row) for row in rows]})
     text = records_table([row.cells() for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["by_name", "check_keys", "check_numbers", "null_groups", "positional", "verbatim"]
+__all__ = ["by_name", "check_keys", "check_numbers", "names_in", "null_groups", "positional", "verbatim"]
 
 import difflib
 import functools
@@ -53,6 +53,11 @@ def by_name(config: DictConfig, name: str) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ConfigError(f"Expected {name} by the names of parameters, got {content!r}: e.g. {name}={{a: ...}}.")
     return {str(key): OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in content.items()}
+
+
+def names_in(*settings: object) -> set[str]:
+    """The names that occur in some settings; that of the spread of a property counts as the property's."""
+    return {name.removesuffix("_std") for name in re.findall(r"[^\W\d]\w*", " ".join(map(str, settings)))}
 
 
 def verbatim(*keys: str) -> Callable[[Callable[[], None]], Callable[[], None]]:

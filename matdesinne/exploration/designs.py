@@ -85,7 +85,7 @@ def gather(config: DictConfig, folder: Path) -> Exploration:
     """
     selection, accepted = _limits(config)
     localization = instantiate(config.localization, _convert_="all")
-    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with, further=False)
+    design = InverseDesign.load(config.run, selection, localization, accepted, config.refine_with)
     design = design.to(config.accelerator)
     if config.candidates is None:
         default = _PAPER_TARGETS if config.run == "pretrained" else default_targets(design)
