@@ -24,9 +24,11 @@ def main(config: DictConfig) -> None:
     from matdesinne.network import run_folder
     from matdesinne.pipeline import InverseDesign
     from matdesinne.reporting.accuracy import read_accuracy
+    from matdesinne.reporting.changes import start_sentence, strain_sentence
     from matdesinne.reporting.closing import closing_paragraph
     from matdesinne.reporting.designs import write_run
     from matdesinne.selection import All, Expression
+    from matdesinne.start_files import read_start
 
     check_numbers(config, {"num_samples": 1, "seed": 0, "export_limit": 1})
     if not isinstance(config.accepted_error, Mapping):
@@ -42,7 +44,9 @@ def main(config: DictConfig) -> None:
     )
     bounds, fixed = by_name(config, "bounds"), by_name(config, "fixed")
     generator = torch.Generator().manual_seed(config.seed)
-    run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed)
+    space, prototype = design.model.space, design.surrogate.prototype
+    start = None if config.start is None else read_start(config.start, prototype, space, bounds, fixed)
+    run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed, start)
 
     folder, source = Path(config.folder), design.accurate_surrogate or design.surrogate
     text = closing_paragraph(run.candidates, source, read_accuracy(run_folder(config.run)))
@@ -54,7 +58,8 @@ def main(config: DictConfig) -> None:
             loggers = make_loggers(config.logger)
             images, pages = {"candidates": folder / "candidates.png"}, {"report": folder / "report.html"}
             log_results(loggers, metrics=run.metrics(), images=images, pages=pages)
-    print(run.report(), text, list_folder(folder), sep="\n")
+    changes = filter(None, (start_sentence(run.candidates), strain_sentence(run.candidates)))
+    print(run.report(), text, *changes, list_folder(folder), sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.files import atomic_path
 from matdesinne.space import DesignSpace
+from matdesinne.start import Start
 from matdesinne.targets import Property, Target
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Candidates:
         std: spread of the predictions `mean`: their standard deviation over the ensemble.
         stage: the last stage of these rows: ``"sampled"``, ``"selected"``, ``"localized"``, ``"minimized"`` or ``"refined"``.
         extra: further columns of numbers by their names, each with its unit; see `with_extra`.
+        start: the design that the search started from, if any; the distance to it is a column.
     """
 
     space: DesignSpace
@@ -47,6 +49,7 @@ class Candidates:
     std: Float[Tensor, "n dy"]
     stage: str
     extra: Mapping[str, tuple[str, Float[Tensor, " n"]]] = field(default_factory=dict)
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         """Check that the columns of the table have distinct names."""
@@ -79,6 +82,10 @@ class Candidates:
         if len(first) < len(self):
             _LOGGER.info(f"{len(self) - len(first):,} of {len(self):,} candidates repeat another one, and are dropped")
         return self.take(first.sort().values)
+
+    def nearest_first(self) -> Candidates:
+        """Sort the rows by their distance to the start, if there is one."""
+        return self if self.start is None else self.take(self.start.distance(self.designs).argsort(stable=True))
 
     def with_rows(self, rows: Int[Tensor, " m"], other: Candidates) -> Candidates:
         """Put other candidates in the place of some rows."""
@@ -131,6 +138,8 @@ class Candidates:
                     table[next(names)] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())
             table[f"{prop.name}_std"] = (prop.unit, self.std[:, j].tolist())
+        if self.start is not None:
+            table["distance_to_start"] = ("1", self.start.distance(self.designs).tolist())
         for name, (unit, values) in self.extra.items():
             table[name] = (unit, values.tolist())
         table["stage"] = ("", [self.stage] * len(self))
@@ -151,6 +160,7 @@ class Candidates:
             "target": self.target.to_list(),
             "stage": self.stage,
             "extra": {name: unit for name, (unit, _) in self.extra.items()},
+            **({} if self.start is None else {"start": self.start.to_dict()}),
         }
         schema = pyarrow.schema(fields, metadata={"matdesinne": json.dumps(declaration)})
         return pyarrow.table([values for _, values in columns.values()], schema=schema)
@@ -187,9 +197,10 @@ class Candidates:
             columns = ([prop.name for prop in properties], [f"{prop.name}_std" for prop in properties])
             mean, std = (torch.stack([torch.tensor(table[name].to_pylist()) for name in names], dim=-1) for names in columns)
             target = Target.from_list(declaration["target"])
+            start = Start.from_dict(declaration["start"]) if "start" in declaration else None
             units = declaration.get("extra", {})
             extra = {name: (unit, torch.tensor(table[name].to_pylist(), dtype=torch.float64)) for name, unit in units.items()}
-            return cls(space, properties, designs, target, mean, std, declaration["stage"], extra)
+            return cls(space, properties, designs, target, mean, std, declaration["stage"], extra, start)
         except Exception as error:  # the parsers may raise anything
             raise DatasetError(
                 f"Expected a table of candidates at {path}, got something else ({error}): "

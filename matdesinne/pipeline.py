@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from matdesinne.design_run import DesignRun
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
@@ -19,6 +21,7 @@ from matdesinne.network import load_network, run_folder, save_network
 from matdesinne.refinement import AcceptedError, Refinement
 from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
+from matdesinne.start import Start
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
@@ -60,6 +63,7 @@ class InverseDesign:
         generator: torch.Generator | None = None,
         bounds: Mapping[str, Sequence[float | None]] | None = None,
         fixed: Mapping[str, float] | None = None,
+        start: Float[Tensor, " dx"] | None = None,
     ) -> DesignRun:
         """Sample, down-select and localize.
 
@@ -69,6 +73,7 @@ class InverseDesign:
             generator: source of randomness; torch's global one when omitted.
             bounds: narrower bounds ``[lower, upper]`` in the unit of a parameter, by its name; samples outside are replaced.
             fixed: values in the unit of a parameter, by its name: samples are moved there and localized in the others.
+            start: a design, see `read_start`; it joins the samples, and the candidates are sorted by the distance to it.
 
         Raises:
             TargetError: if the target cannot be read, or asks for one property that no design within the bounds reaches.
@@ -82,12 +87,16 @@ class InverseDesign:
         space = self.model.space.narrowed(bounds, fixed)
         if not self._has_seen(asked_of_model, space):
             self.refinement.check_reach(target, space)
-        start = time.perf_counter()
+        began = time.perf_counter()
         try:
             designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
         except EmptyResultError as error:
             raise EmptyResultError(f"{error} {self.refinement.reach(target, space)}".rstrip()) from error
-        run = self.refinement.refine(designs, target, time.perf_counter() - start, space)
+        origin = None if start is None else Start.of(self.model.space, start)
+        if origin is not None:
+            others = origin.nearest_images(designs[1:], space)
+            designs = torch.cat([self.refinement.from_start(origin, target, space), others])
+        run = self.refinement.refine(designs, target, time.perf_counter() - began, space, origin)
         return replace(run, outside=run.outside + drawn - len(designs))
 
     def _has_seen(self, target: Target, space: DesignSpace) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from matdesinne.minimization import Descent, Objective, merge_minima
 from matdesinne.reachability import describe_reach, find_reach
 from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
+from matdesinne.start import Start
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
@@ -75,41 +77,55 @@ class Refinement:
         self.accepted = All() if accepted_error is None else All([InsideSpace(), Tolerance(accepted_error), *volume, *again])
 
     def refine(
-        self, designs: Float[Tensor, "n dx"], target: Target, sampling: float = 0.0, space: DesignSpace | None = None
+        self,
+        designs: Float[Tensor, "n dx"],
+        target: Target,
+        sampling: float = 0.0,
+        space: DesignSpace | None = None,
+        start: Start | None = None,
     ) -> DesignRun:
         """Predict, down-select and localize designs in physical units.
 
         The candidates keep the bounds of `space`, see `DesignSpace.narrowed`, or those of the surrogate; `sampling` is the time
-        in seconds that it took to draw the designs, for the report.
+        in seconds that it took to draw the designs, for the report. With a `start` the candidates are sorted by the distance
+        to it, unless they minimise something else.
 
         Raises:
             EmptyResultError: if no candidate is left after a stage.
         """
-        start = time.perf_counter()
+        began = time.perf_counter()
         mean, std = self.surrogate.predict_many(designs)
         space = space or self.surrogate.space
-        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled")
+        sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled", start=start)
         candidates = self._select(sampled, self.selection, "selected")
         stages, seconds = {"sampled": sampled, "selected": candidates}, {"sampled": sampling}
-        seconds["selected"] = time.perf_counter() - start
+        seconds["selected"] = time.perf_counter() - began
         if self.localization is not None:
-            start = time.perf_counter()
+            began = time.perf_counter()
             moved = self.localization.localize(candidates, self.surrogate)
-            candidates = self._select(moved, self.accepted, "localized").distinct()
-            stages["localized"], seconds["localized"] = candidates, time.perf_counter() - start
+            candidates = self._select(moved, self.accepted, "localized").distinct().nearest_first()
+            stages["localized"], seconds["localized"] = candidates, time.perf_counter() - began
         if self.objective is not None:
-            start = time.perf_counter()
+            began = time.perf_counter()
             candidates = self._minimized(candidates, self.objective)
-            stages["minimized"], seconds["minimized"] = candidates, time.perf_counter() - start
+            stages["minimized"], seconds["minimized"] = candidates, time.perf_counter() - began
         if self.accurate_surrogate is not None:
-            start = time.perf_counter()
+            began = time.perf_counter()
             _LOGGER.info("Refining %s candidates with the accurate surrogate, which takes longer", f"{len(candidates):,}")
             mean, std = self.accurate_surrogate.predict_many(candidates.designs)
             candidates = replace(candidates, properties=self.accurate_surrogate.properties, mean=mean, std=std)
             candidates = Newton(_ON_TARGET).localize(candidates, self.accurate_surrogate)
             candidates = self._select(candidates, self.accepted, "refined").distinct()
-            stages["refined"], seconds["refined"] = candidates, time.perf_counter() - start
+            candidates = candidates.nearest_first() if self.objective is None else candidates
+            stages["refined"], seconds["refined"] = candidates, time.perf_counter() - began
         return DesignRun(stages, seconds, int((~InsideSpace().mask(sampled)).sum()), self.objective)
+
+    def from_start(self, start: Start, target: Target, space: DesignSpace) -> Float[Tensor, "1 dx"]:
+        """Move the start itself onto the target, however far off it is, within the bounds of a space."""
+        design = torch.where(space.lower == space.upper, space.lower, start.design).unsqueeze(0)
+        mean, std = self.surrogate.predict_many(design)
+        found = Candidates(space, self.surrogate.properties, design, target, mean, std, "sampled")
+        return (self.localization or Newton()).localize(found, self.surrogate).designs
 
     def _minimized(self, candidates: Candidates, objective: Objective) -> Candidates:
         found = Descent().descend(candidates, self.surrogate, objective, self.accepted.mask)

@@ -149,7 +149,9 @@ class Expression(Selection):
     """Keeps designs for which a rule on named columns holds, before and after localization.
 
     The names are those of the parameters (``a``, ``electric_field``), of their strains (``strain_a``, see `Parameter.strain`;
-    only where the reference is not 0), of the predicted properties (``band_gap``) and of their spread (``band_gap_std``).
+    only where the reference is not 0), of the strains of a layer (``strain_1``, see `LayerStrain`; only where ``a``, ``b`` and
+    ``gamma`` have references), of the predicted properties (``band_gap``) and of their spread (``band_gap_std``), and, where
+    there is a start, ``distance_to_start``.
     Values are in the units of the table. Two values of a parameter are equal when they differ by no more than four units of
     rounding in float32 at its largest bound: 1.8e-6 angstrom for a lattice constant of up to 3.8 angstrom.
 
@@ -220,4 +222,15 @@ def _columns(candidates: Candidates) -> Columns:
         parameters[parameter.name] = Column(values, rounding)
         if parameter.reference != 0:
             strains[f"strain_{parameter.name}"] = Column(parameter.strain(values), rounding / abs(parameter.reference))
-    return {**strains, **columns, **parameters}
+    if candidates.start is not None:
+        rounding = torch.stack([column.rounding for column in parameters.values()], dim=1) / candidates.start.half_width
+        columns["distance_to_start"] = Column(candidates.start.distance(candidates.designs).double(), rounding.norm(dim=1))
+    return {**_layer_columns(candidates, parameters), **strains, **columns, **parameters}
+
+
+def _layer_columns(candidates: Candidates, parameters: Columns) -> Columns:
+    layer = candidates.space.layer
+    if layer is None:
+        return {}
+    rounding = layer.rounding(candidates.designs, torch.stack([column.rounding for column in parameters.values()], dim=1))
+    return {name: Column(values, rounding[name]) for name, values in layer(candidates.designs).items()}

@@ -7,6 +7,7 @@ __all__ = ["Category", "DesignSpace", "Mixture", "Parameter", "Symmetry"]
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch import Tensor
 from matdesinne.constraints import Constraints
 from matdesinne.errors import ConfigError
 from matdesinne.parameters import Category, Mixture, Parameter, read_edges
+from matdesinne.strain import LayerStrain, StrainBounds
 from matdesinne.symmetry import GroupElement, Symmetry, generate_group
 
 _EQUAL = 2e-6
 """Two values of a parameter are equal when they differ by less than this many half-widths of the box."""
+_MOST_ROUNDS = 200
+"""How often designs whose strains are outside their bounds are drawn again at most."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class DesignSpace:
         categories: each becomes one parameter for each of its labels, after the others.
         constants: what all designs have in common and a structure or a calculation needs, by name, such as ``{"c": 16.0}`` for
             the height of the cell of a free-standing layer; in angstrom, degree or V/angstrom.
+        strain_bounds: bounds of the strains of a layer, see `LayerStrain`; `narrowed` sets them.
 
     Example:
         >>> space = DesignSpace([Parameter("strain", "1", -0.2, 0.2), Parameter("field", "V/angstrom", -1.0, 1.0)])
@@ -50,6 +55,7 @@ class DesignSpace:
     mixtures: Sequence[Mixture] = ()
     categories: Sequence[Category] = ()
     constants: Mapping[str, float] = field(default_factory=dict)
+    strain_bounds: StrainBounds = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the names, and that the symmetries, the order and the mixtures use no others."""
@@ -78,6 +84,11 @@ class DesignSpace:
     def constraints(self) -> Constraints:
         """What a design may be inside the bounds; false where it may be anything."""
         return Constraints.of(self.parameters, self.mixtures)
+
+    @cached_property
+    def layer(self) -> LayerStrain | None:
+        """Strains of the designs in the plane of a layer; ``None`` where a, b and gamma with references are no parameters."""
+        return LayerStrain.of(self.parameters)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -176,7 +187,8 @@ class DesignSpace:
         """Return a mask of the designs inside the bounds, up to a rounding error in float32 of this fraction of the width."""
         lower, upper = self.lower.to(x), self.upper.to(x)
         slack = torch.nan_to_num(tolerance * (upper - lower), posinf=0.0)
-        return ((x >= lower - slack) & (x <= upper + slack)).all(dim=-1)
+        inside = ((x >= lower - slack) & (x <= upper + slack)).all(dim=-1)
+        return inside & self.layer.contains(x, self.strain_bounds, tolerance) if self.strain_bounds and self.layer else inside
 
     def allows(self, x: Float[Tensor, "*n dx"], tolerance: float = 1e-5) -> Bool[Tensor, "*n"]:
         """Return a mask of the designs that `contains` holds for and that keep the constraints, up to the same error."""
@@ -203,16 +215,32 @@ class DesignSpace:
         """Return the part of the space within bounds ``[lower, upper]`` of some parameters, and with fixed values of others.
 
         A bound ``None`` is that of the space. A bound that is no float32 number is rounded inwards, so that designs in float32
-        satisfy the bound as it was given; a fixed value is rounded to the nearest one. A category is fixed at a label.
+        satisfy the bound as it was given; a fixed value is rounded to the nearest one. A category is fixed at a label. Bounds
+        may name the strains of a layer, too; they narrow a, b and gamma as far as these follow from them.
 
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
         """
         parameters = list(self.parameters)
-        for name, edges in read_edges(*self._without_categories(bounds or {}, fixed or {})).items():
+        bounds, strains = self._without_strains(bounds or {})
+        for name, edges in read_edges(*self._without_categories(bounds, fixed or {})).items():
             column = self.index(name)
             parameters[column] = parameters[column].narrowed(*edges)
-        return replace(self, parameters=parameters)
+        implied = zip(self.layer.columns, self.layer.implied(strains), strict=True) if self.layer and strains else ()
+        for column, (lower, upper) in implied:
+            kept = parameters[column]
+            parameters[column] = kept.narrowed(max(kept.lower, lower), min(kept.upper, upper))
+        return replace(self, parameters=parameters, strain_bounds=strains)
+
+    def _without_strains(
+        self, bounds: Mapping[str, Sequence[float | None]]
+    ) -> tuple[dict[str, Sequence[float | None]], StrainBounds]:
+        """Take the bounds of strains out of those of parameters."""
+        if self.layer is None:
+            return dict(bounds), {}
+        strains = {name: edges for name, edges in bounds.items() if name not in self.names and name.startswith("strain_")}
+        kept = {name: edges for name, edges in bounds.items() if name not in strains}
+        return kept, {**self.strain_bounds, **self.layer.read_bounds(read_edges(strains, {}))}
 
     def _without_categories(
         self, bounds: Mapping[str, Sequence[float | None]], fixed: Mapping[str, float | str]
@@ -231,11 +259,22 @@ class DesignSpace:
         """Draw allowed designs in physical units, all equally likely.
 
         Raises:
-            ConfigError: if a bound is infinite.
+            ConfigError: if a bound is infinite, or no design keeps the bounds of the strains.
         """
         if not self.bounded:
             open_names = [p.name for p in self.parameters if not p.bounded]
             raise ConfigError(f"Expected finite bounds to sample uniformly, got none for {open_names}: declare them.")
+        designs = self._sample_box(count, generator)
+        for _ in range(_MOST_ROUNDS if self.strain_bounds else 0):
+            outside = ~self.contains(designs, tolerance=0.0)
+            if not outside.any():
+                return designs
+            designs[outside] = self._sample_box(int(outside.sum()), generator)
+        if self.strain_bounds:
+            raise ConfigError(f"Expected designs within the bounds {dict(self.strain_bounds)}, got too few: widen the bounds.")
+        return designs
+
+    def _sample_box(self, count: int, generator: torch.Generator | None) -> Float[Tensor, "n dx"]:
         unit = torch.rand(count, self.dimension, generator=generator)
         if self.constraints:
             return self.constraints.sample(unit, generator)
@@ -319,7 +358,9 @@ class DesignSpace:
             "order": list(self.order),
         }
         plain |= {"mixtures": [asdict(mixture) for mixture in self.mixtures]} if self.mixtures else {}
-        return plain | ({"constants": dict(self.constants)} if self.constants else {})
+        plain |= {"constants": dict(self.constants)} if self.constants else {}
+        finite = {name: [edge if isfinite(edge) else None for edge in edges] for name, edges in self.strain_bounds.items()}
+        return plain | ({"strain_bounds": finite} if finite else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DesignSpace:
@@ -327,4 +368,5 @@ class DesignSpace:
         parameters = [Parameter(**entry) for entry in plain["parameters"]]
         mixtures = [Mixture(**entry) for entry in plain.get("mixtures", ())]
         symmetries = [Symmetry(**entry) for entry in plain["symmetries"]]
-        return cls(parameters, symmetries, plain.get("order", ()), mixtures, constants=plain.get("constants", {}))
+        space = cls(parameters, symmetries, plain.get("order", ()), mixtures, constants=plain.get("constants", {}))
+        return space.narrowed(plain["strain_bounds"]) if "strain_bounds" in plain else space

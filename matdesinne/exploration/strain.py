@@ -17,6 +17,7 @@ from matdesinne.exploration.shear import draw_floor_share, floor_shares
 from matdesinne.exploration.strain_distributions import draw_distributions, mean_table, tail_sentences, tail_table
 from matdesinne.exploration.strain_kinds import AVERAGES, CANDIDATES, ROWS, DesignSet, StrainKind, average_strain
 from matdesinne.files import write_table
+from matdesinne.reporting.changes import strain_sentence
 from matdesinne.reporting.drawing import printed_name, printed_unit, save_figure, target_label
 from matdesinne.reporting.palette import BLUE, VERMILLION
 from matdesinne.reporting.report import Picture, Section
@@ -47,6 +48,8 @@ def strain_section(exploration: Exploration, window: float) -> Section:
     sets = [_sets(exploration, table, window) for table in exploration.generated]
     flat = [group for rows, candidates in sets for group in (candidates, rows)]
     text += f"\n\n{tail_sentences(exploration, flat)}"
+    if space.layer is not None:
+        text += "".join(f"\n\nFor {target_label(table)}: {strain_sentence(table)}" for table in exploration.generated)
     figures = [_draw_planes(exploration, sets), draw_distributions(exploration, flat)]
     if exploration.surrogate.properties[0].floor is not None and space.bounded:
         shares = floor_shares(exploration)

@@ -18,6 +18,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.data.table import DesignTable
 from matdesinne.files import atomic_path
 from matdesinne.pipeline import DesignRun
+from matdesinne.reporting.changes import start_sentence, strain_sentence
 from matdesinne.reporting.closing import nearest_rows
 from matdesinne.reporting.drawing import axis_label, bin_edges
 from matdesinne.reporting.interactive import CandidateView
@@ -105,6 +106,13 @@ def candidate_view(
     strained = [parameter.name for parameter in space.parameters if parameter.reference != 0]
     if strained:
         columns["largest strain"] = ("1", space.strains(table.designs, strained).abs().amax(dim=1).tolist())
+    hidden = ["row"]
+    if space.layer is not None:
+        strains = space.layer(table.designs)
+        hidden += ("strain_1", "strain_2", "strain_angle")
+        columns |= {name: (space.layer.unit(name), strains[name].tolist()) for name in hidden[1:]}
+    if table.start is not None:
+        columns["distance to start"] = ("1", table.start.distance(table.designs).tolist())
     if measured is not None and space.bounded:
         columns["distance to data"] = ("1", nearest_rows(space, table.designs, measured)[0].tolist())
     checked: list[bool] = []
@@ -114,7 +122,7 @@ def candidate_view(
         if first.name in targets:
             targets[f"{first.name} (checked)"] = targets[first.name]
         checked = labels[rows].isfinite().tolist()
-    view = CandidateView(columns, ["row"], targets, checked)
+    view = CandidateView(columns, hidden, targets, checked)
     if prototype is None or not space.has(CELL_PARAMETERS):
         return view
     cells = cell_vectors(space.values(table.designs, CELL_PARAMETERS))
@@ -137,6 +145,8 @@ def run_section(run: DesignRun, picture: Path, view: CandidateView | None = None
         "Errors are those of the surrogate that localizes: they say how near to the target its prediction is, not how near a "
         f"calculation will be. Samples outside the design space: {run.outside:,}."
     )
+    sentences = (start_sentence(run.candidates), strain_sentence(run.candidates))
+    text = " ".join(filter(None, (text, *sentences)))
     return Section("Candidates", text, [figure], [Table("Designs after each stage.", heads, rows)], view)
 
 
