@@ -107,6 +107,14 @@ def warm():
 
 
 @pytest.fixture(scope="session")
+def forkserver():
+    """The server of all process pools has imported what their tasks need: the first pool decides that."""
+    from matdesinne.processes import ProcessPool
+
+    ProcessPool(1, ["matdesinne.oracles.analytic", "matdesinne.benchmark.parallel"]).shutdown()
+
+
+@pytest.fixture(scope="session")
 def prototype():
     """The atoms of monolayer MoS2."""
     from .toys import load_part

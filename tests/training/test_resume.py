@@ -43,6 +43,11 @@ def crystal(group: str):
 
 
 @cache
+def packaged() -> DesignTable:
+    return PackagedSource("mos2_gpaw").load(crystal("space"), [prop("band_gap")])
+
+
+@cache
 def needs_crystal(path) -> bool:
     try:
         tiny_module(path, box(), [prop()])
@@ -62,7 +67,7 @@ def data(path) -> DesignDataModule:
     """Four batches of training rows and a few to validate on."""
     count = 5 * BATCHES * BATCH_SIZE // 4
     if needs_crystal(path):
-        table = PackagedSource("mos2_gpaw").load(crystal("space"), [prop("band_gap")])
+        table = packaged()
         known = torch.stack([labels.energies.isfinite().all(dim=2).all(dim=1) for labels in table.bands])
         on_both, on_one = (rows.nonzero()[:, 0] for rows in (known.all(dim=0), known[0] & ~known[1]))
         table = table.take(torch.cat([on_both[: count // 4], on_one[: count - count // 4]]))
