@@ -30,8 +30,8 @@ THIRD_PARTY_WARNINGS = [
 ]
 
 
-SLOW_FIXTURES = {"warm", "built", "browser"}
-"""They start processes: whatever uses one is slow."""
+SLOW_FIXTURES = {"warm", "built", "browser", "forkserver", "learnt"}
+"""They start processes or train: whatever uses one is slow."""
 ONCE = {"all_levels", "built", "learnt", "packaged_run", "table1", "two_processes"}
 """They take long: with `--dist loadgroup` one worker runs all tests of each."""
 

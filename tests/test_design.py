@@ -37,6 +37,7 @@ def noisy(folder) -> None:
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_from_a_table_to_ten_designs_and_a_second_target(tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     noisy(tmp_path)
