@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from matdesinne.cli.config import config_folder
 
-from .toys import ROOT
+from .toys import ROOT, script_config
 from .warm import Warm, environment
 
 DOCS = ROOT / "docs"
@@ -220,9 +220,8 @@ def compose_all(command: str) -> None:
         for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
     ]
     values = [found if (ROOT / "conf" / found[0].split("=")[0]).is_dir() else found[:1] for found in values]
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        for number in range(max(map(len, values), default=1)):
-            compose(script.removesuffix(".py"), [found[number % len(found)] for found in values])
+    for number in range(max(map(len, values), default=1)):
+        script_config(script.removesuffix(".py"), ROOT, *(found[number % len(found)] for found in values))
 
 
 class Page:
