@@ -32,7 +32,7 @@ THIRD_PARTY_WARNINGS = [
 
 SLOW_FIXTURES = {"warm", "built", "browser", "forkserver", "learnt"}
 """They start processes or train: whatever uses one is slow."""
-ONCE = {"all_levels", "built", "learnt", "packaged_run", "table1", "two_processes"}
+ONCE = {"all_levels", "built", "distilled", "forkserver", "learnt", "packaged_run", "table1", "two_processes"}
 """They take long: with `--dist loadgroup` one worker runs all tests of each."""
 
 
