@@ -30,9 +30,9 @@ THIRD_PARTY_WARNINGS = [
 ]
 
 
-SLOW_FIXTURES = {"warm", "built", "browser"}
-"""They start processes: whatever uses one is slow."""
-ONCE = {"all_levels", "built", "learnt", "packaged_run", "table1", "two_processes"}
+SLOW_FIXTURES = {"warm", "built", "browser", "forkserver", "learnt"}
+"""They start processes or train: whatever uses one is slow."""
+ONCE = {"all_levels", "built", "distilled", "forkserver", "learnt", "packaged_run", "table1", "two_processes"}
 """They take long: with `--dist loadgroup` one worker runs all tests of each."""
 
 
@@ -104,6 +104,14 @@ def warm():
     made = Warm()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """The server of all process pools has imported what their tasks need: the first pool decides that."""
+    from matdesinne.processes import ProcessPool
+
+    ProcessPool(1, ["matdesinne.oracles.analytic", "matdesinne.benchmark.parallel"]).shutdown()
 
 
 @pytest.fixture(scope="session")

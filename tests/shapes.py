@@ -40,10 +40,14 @@ def agrees(value: object, hint: object) -> bool:
 def checked(function: types.FunctionType, names: dict[str, Any]) -> Callable[..., Any]:
     """The function with a check of its arguments and its result; axes of one name are of one size within a call.
 
-    A function that refuses an argument by an error of its own does so.
+    A function that refuses an argument by an error of its own does so. What a call is told depends on kinds, types and shapes
+    alone: those that agreed are not asked again.
     """
     signature = inspect.signature(function)
+    assert all(entry.kind is not entry.VAR_POSITIONAL for entry in signature.parameters.values()), function
     stated = functools.cache(lambda: annotations(function, names))
+    positions = functools.cache(lambda: [(i, name) for i, name in enumerate(signature.parameters) if name in stated()])
+    agreed: set[object] = set()
 
     def fault(name: str, value: object) -> str | None:
         if name not in stated() or agrees(value, stated()[name]):
@@ -53,16 +57,28 @@ def checked(function: types.FunctionType, names: dict[str, Any]) -> Callable[...
 
     @functools.wraps(function)
     def wrapper(*args: object, **kwargs: object) -> object:
+        given = {name: args[i] if i < len(args) else kwargs.get(name, ...) for i, name in positions()}
+        before = tuple(map(kind, given.values()))
+        result = function(*args, **kwargs)
+        key = before, kind(result) if "return" in stated() else None
+        if key in agreed:
+            return result
         with jaxtyped("context"):
-            given = signature.bind(*args, **kwargs).arguments.items()
-            faults = [text for name, value in given if (text := fault(name, value))]
-            result = function(*args, **kwargs)
-            faults += filter(None, [fault("return", result)])
+            given = {name: value for name, value in given.items() if value is not ...}
+            faults = [text for name, value in [*given.items(), ("return", result)] if (text := fault(name, value))]
         if faults:
             raise ShapeError("; ".join(faults))
+        agreed.add(key)
         return result
 
     return wrapper
+
+
+def kind(value: object) -> object:
+    """What a check looks at."""
+    if isinstance(value, tuple):
+        return tuple(map(kind, value))
+    return type(value), getattr(value, "dtype", None), tuple(getattr(value, "shape", ()))
 
 
 def annotations(function: types.FunctionType, names: dict[str, Any]) -> dict[str, object]:

@@ -180,8 +180,11 @@ def test_the_transform_lets_the_last_component_follow():
 
 @pytest.mark.parametrize(
     ("localizer", "share"),
-    [(Newton(), 0.9), (Adam(), 0.5), (GradientDescent(0.02, 200), 0.5)],
-    ids=["newton", "adam", "gradient"],
+    [
+        pytest.param(Newton(), 0.9, id="newton"),
+        pytest.param(Adam(), 0.5, id="adam", marks=pytest.mark.slow),
+        pytest.param(GradientDescent(0.04, 100), 0.5, id="gradient", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("target", [4.0, [3.9, 4.1]])
 def test_localized_candidates_are_allowed(localizer, share, target):
@@ -195,6 +198,7 @@ def test_localized_candidates_are_allowed(localizer, share, target):
     assert torch.allclose(moved.mean, surrogate.predict(moved.designs)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_second_nearest_values_are_tried():
     """Where the numbers of layers alone decide, a candidate between two goes to the one that reaches the target."""
     surrogate = Coating()

@@ -18,7 +18,8 @@ from matdesinne.candidates import Candidates
 
 from .toys import OWN, ROOT, box, script_config, write_table
 
-QUICK = "train='trainer.accelerator=cpu surrogate=gp model=mdn model.max_epochs=2 model.network.hidden=16'"
+QUICK = "trainer.accelerator=cpu surrogate=gp surrogate.optimizer.max_iter=40 model=mdn model.max_epochs=2"
+QUICK = f"train='{QUICK} model.network.hidden=16'"
 
 
 def design(folder, *words: str) -> None:
@@ -36,6 +37,7 @@ def noisy(folder) -> None:
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_from_a_table_to_ten_designs_and_a_second_target(tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     noisy(tmp_path)
@@ -87,7 +89,8 @@ def test_a_mixed_table_from_end_to_end(tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.chdir(tmp_path)
     mixed_table(tmp_path)
     with caplog.at_level(logging.INFO, "matdesinne"):
-        design(tmp_path, "target=20", "accepted_error=0.5")
+        shorter = QUICK.replace("max_iter=40", "max_iter=20").replace("max_epochs=2", "max_epochs=1")
+        design(tmp_path, "target=20", "accepted_error=0.5", shorter)
     assert "Mixture: oxide + nitride + carbide = 1" in caplog.text and "solvent out of {2-MeTHF, ethanol, water}" in caplog.text
     assert "Left out" not in caplog.text and "solvent " in capsys.readouterr().out
     kinds = {"solvent": str, "stage": str}
@@ -161,6 +164,7 @@ def test_the_training_of_a_small_table_is_short():
 def train(folder, *words: str) -> str:
     """The log of train.py on the table of `write_table`, as it is redirected into a file."""
     cheap = ["model=mdn", "model.network.hidden=16", "model.max_epochs=11", "surrogate=gp", "trainer.accelerator=cpu"]
+    cheap += ["surrogate.optimizer.max_iter=5"]
     command = [sys.executable, str(ROOT / "train.py"), *OWN, *cheap, "folder=run", "hydra.run.dir=run", *words]
     environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)

@@ -1,7 +1,6 @@
 """README and guide: every command, snippet and file works, in the order of its page; links resolve; the guide builds."""
 
 import importlib.util
-import itertools
 import re
 import shlex
 import shutil
@@ -18,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from matdesinne.cli.config import config_folder
 
-from .toys import ROOT
+from .toys import ROOT, script_config
 from .warm import Warm, environment
 
 DOCS = ROOT / "docs"
@@ -96,7 +95,7 @@ CHEAPER = {
 }
 
 SWEEPS = {
-    "matdesinne-train -m hparams_search=cvae": "",
+    "matdesinne-train -m hparams_search=cvae": "model.beta=0.1",
     "matdesinne-train -m hparams_search=optuna": "hydra.sweeper.n_trials=2",
     "matdesinne-train -m hydra/launcher=cores": "hydra.launcher.n_jobs=1",
 }
@@ -213,16 +212,16 @@ def script(root: Path, words: list[str]) -> tuple[Path | str, list[str]] | None:
 
 
 def compose_all(command: str) -> None:
-    """Compose the settings of a listed command, those of every job where it is a sweep."""
+    """Compose the settings of a listed command; of a sweep every choice of a group, and the first of other values."""
     script, *words = shlex.split(command)[1:]
     words = [re.sub(r"^where=(.*)$", r"where='\1'", re.sub(r"^(\w+)=null$", r"~\1", word)) for word in words if word != "-m"]
     values = [
         [f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()] if word.is_sweep_override() else [line]
         for line, word in zip(words, OverridesParser.create().parse_overrides(words), strict=True)
     ]
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        for job in itertools.product(*values):
-            compose(script.removesuffix(".py"), list(job))
+    values = [found if (ROOT / "conf" / found[0].split("=")[0]).is_dir() else found[:1] for found in values]
+    for number in range(max(map(len, values), default=1)):
+        script_config(script.removesuffix(".py"), ROOT, *(found[number % len(found)] for found in values))
 
 
 class Page:

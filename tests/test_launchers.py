@@ -53,7 +53,12 @@ def test_launcher(tmp_path, warm, launcher):
 @pytest.mark.parametrize(
     ("plugin", "words", "changed"),
     [
-        ("joblib_launcher", ["hydra/launcher=cores", "model=inn", "model.lambda_x=1,10"], "model.lambda_x"),
+        # a model alone, without the training of a surrogate
+        (
+            "joblib_launcher",
+            ["hydra/launcher=cores", "model=inn", "model.lambda_x=1,10", "surrogate=null", "data.synthetic=null"],
+            "model.lambda_x",
+        ),
         (
             "optuna_sweeper",
             ["hparams_search=optuna", "model=mdn", "hydra.sweeper.n_trials=2", SCORE],
@@ -65,7 +70,9 @@ def test_launcher(tmp_path, warm, launcher):
 def test_trainings(tmp_path, warm, plugin, words, changed):
     """Two, by train.py itself; each with its metrics."""
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
-    settings = [*words, *OWN, *QUICK, f"data.source.path={tmp_path}/table.csv", "model.network.hidden=8"]
+    without = tuple(word.removesuffix("=null") + "." for word in words if word.endswith("=null"))
+    quick = [word for word in QUICK if not without or not word.startswith(without)]
+    settings = [*words, *OWN, *quick, f"data.source.path={tmp_path}/table.csv", "model.network.hidden=8"]
     table = sweep(warm, write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
     assert len({row[changed] for row in table}) == 2
     scores = [float(row["val/target_mae" if "optuna" in plugin else "val/loss"]) for row in table]

@@ -101,18 +101,17 @@ def test_wheel_is_typed(installed, tmp_path):
     assert "[arg-type]" in said and "Found 1 error in 1 file" in said, said
 
 
-@pytest.mark.parametrize(
-    ("name", "words", "file"),
-    [
-        ("generate", ["run=run", "target=[null,9]", "num_samples=50"], "report.html"),
-        ("label", ["oracle=surrogate", "points=sobol", "sobol.count=4", "executor.workers=1"], "labels.parquet"),
-    ],
-    ids=["of a run", "of the weights in the wheel"],
-)
-def test_installed_command(installed, trained, tmp_path, name, words, file):
-    words = [word.replace("run=run", f"run={trained / 'run'}") for word in words]
-    command(installed, tmp_path, f"matdesinne-{name}", *words, "folder=out")
-    assert (tmp_path / "out" / file).is_file()
+def test_installed_command_has_the_weights(installed, tmp_path):
+    """Those in the wheel; a pool of processes labels."""
+    words = [
+        "oracle=surrogate",
+        "points=sobol",
+        "sobol.count=4",
+        "executor.workers=1",
+        "executor.preload=[matdesinne.cli.config]",
+    ]
+    command(installed, tmp_path, "matdesinne-label", *words, "folder=out")
+    assert (tmp_path / "out" / "labels.parquet").is_file()
 
 
 def test_installed_command_trains(trained):
@@ -120,11 +119,12 @@ def test_installed_command_trains(trained):
 
 
 def test_installed_command_sweeps_in_other_processes(installed, trained, tmp_path):
-    """The launcher sends the script's task to processes that did not start as the command."""
+    """Of a run; the launcher sends the script's task to processes that did not start as the command."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    settings = [f"run={trained / 'run'}", "target=[null,9]", "num_samples=50", "seed=1,2", "structures=false"]
+    settings = [f"run={trained / 'run'}", "target=[null,9]", "num_samples=50", "seed=1,2"]
     command(installed, tmp_path, "matdesinne-generate", "-m", "hydra/launcher=cores", *settings, "hydra.sweep.dir=out")
-    assert {path.parent.name for path in (tmp_path / "out").glob("*/summary.json")} == {"0", "1"}
+    for file in ("summary.json", "report.html", "candidates.extxyz"):
+        assert {path.parent.name for path in (tmp_path / "out").glob(f"*/{file}")} == {"0", "1"}
 
 
 @pytest.mark.parametrize("name", ["benchmark", "explore"])

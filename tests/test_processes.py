@@ -45,8 +45,11 @@ def variables() -> list[str | None]:
     return [os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
 
 
+pytestmark = pytest.mark.usefixtures("forkserver")
+
+
 @pytest.fixture(scope="module")
-def executor():
+def executor(forkserver):
     with ProcessPool(2) as executor:
         yield executor
 

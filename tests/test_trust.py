@@ -143,7 +143,7 @@ def test_data_of_a_run(package):
 
 
 @pytest.mark.slow
-def test_other_processes_trust_the_same_packages(package):
+def test_other_processes_trust_the_same_packages(package, forkserver):
     with ProcessPool(1) as pool:
         with trusting(["my_package"]):
             assert pool.submit(trusted_packages).result() == ["my_package"]

@@ -1,5 +1,7 @@
 """What the tests share: tolerances, tiny spaces and networks, exact surrogates."""
 
+import copy
+import functools
 import importlib
 import os
 import time
@@ -9,7 +11,9 @@ from types import SimpleNamespace
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
@@ -206,13 +210,31 @@ def write_table(folder: Path, change=None) -> Path:
     return folder
 
 
-def script_config(name: str, folder: Path, *overrides: str) -> DictConfig:
-    """What Hydra gives to a script's task that runs in this process with this folder."""
+@functools.cache
+def composed(name: str, *choices: str) -> DictConfig:
     with initialize_config_dir(config_folder(), version_base="1.3"):
-        config = compose(name, list(overrides), return_hydra_config=True)
+        return compose(name, list(choices), return_hydra_config=True)
+
+
+def script_config(name: str, folder: Path, *overrides: str) -> DictConfig:
+    """What Hydra gives to a script's task that runs in this process with this folder.
+
+    As Hydra does, it composes the groups, which takes a third of a second once for each choice of them, and then sets values.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [word for word in parsed if word.input_line[0].isalpha() and is_value(word.key_or_group)]
+    config = copy.deepcopy(composed(name, *(word.input_line for word in parsed if word not in values)))
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    config.hydra.overrides.task = [word.input_line for word in parsed if not word.is_hydra_override()]
+    config.hydra.runtime.cwd = os.getcwd()
     config.hydra.runtime.output_dir = str(folder)
     HydraConfig.instance().set_config(config)
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+
+
+def is_value(key: str) -> bool:
+    """Whether a word sets a value; others choose a file of a group."""
+    return "@" not in key and "/" not in key and not (CONF / key).is_dir()
 
 
 def run_train(config: DictConfig) -> float:

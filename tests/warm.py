@@ -7,6 +7,7 @@ how it ended.
 import atexit
 import contextlib
 import importlib
+import io
 import json
 import os
 import runpy
@@ -104,9 +105,22 @@ def run(job: dict) -> int:
     return 0
 
 
+LATE = ["ase.io", "bokeh.embed", "bokeh.models", "jinja2", "pandas", "pyarrow.csv", "pyarrow.parquet", "wandb"]
+"""What the package imports only where it needs it."""
+
+
+def prepare() -> None:
+    """Import what runs use, find Hydra's plugins and matplotlib's fonts."""
+    for name in [*(f"{OURS}.{name}" for name in USED), *LATE]:
+        importlib.import_module(name)
+    importlib.import_module("hydra.core.plugins").Plugins.instance()
+    figure = importlib.import_module("matplotlib.figure").Figure()
+    figure.add_subplot(title="a", xlabel="$b$").plot([0, 1])
+    figure.savefig(io.BytesIO())
+
+
 def main() -> None:
-    for name in USED:
-        importlib.import_module(f"{OURS}.{name}")
+    prepare()
     # every run imports the package itself: it may be another copy
     for name in [name for name in sys.modules if name.split(".")[0] == OURS]:
         del sys.modules[name]

@@ -9,7 +9,7 @@ import torch
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.errors import TrainingError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forkserver")]
 
 
 def write(folder, name, values):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sklearn import neural_network
 
 from matdesinne.benchmark.public_weights import checksum
 
@@ -43,7 +44,7 @@ def numbers(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
-TWO_SEEDS = [*TABLE, "trainer.max_epochs=5", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3"]
+TWO_SEEDS = [*TABLE, "trainer.max_epochs=2", "targets=[0.5,1.0]", "num_samples=60", "repeats=2", "seed=3"]
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +112,11 @@ def test_table1_is_logged(table1, before_and_after):
 def test_posterior(tmp_path):
     write_table(tmp_path)
     small = ["posterior.samples=100", "posterior.tolerance=0.05", "posterior.designs=20", "posterior.ranks=10"]
-    # long enough for a surrogate that reaches the target
-    small += ["trainer.max_epochs=40", "posterior.limit=500000", "targets=[0.2]", "posterior.levels=[0.5]", "seed=4"]
-    benchmark(tmp_path, "suite=posterior", *TABLE, *small)
+    small += ["trainer.max_epochs=2", "posterior.limit=500000", "targets=[0.2]", "posterior.levels=[0.5]", "seed=4"]
+    # a Gaussian process learns the plane of the table in a moment, so that localization reaches the target
+    gaussian = ["surrogate=gp", "surrogate.optimizer.max_iter=20"]
+    words = [word for word in TABLE if not word.startswith(("surrogate", "evaluator"))]
+    benchmark(tmp_path, "suite=posterior", *words, *gaussian, *small)
     found = content(tmp_path, "posterior.json")
     # a stage that leaves nothing has no row
     assert "MatDesINNe-MDN" in {row["method"] for row in found["rows"]} <= {"MDN", "MatDesINNe-MDN", "cVAE", "MatDesINNe-cVAE"}
@@ -123,7 +126,12 @@ def test_posterior(tmp_path):
     assert all(0 <= row["0.5"] <= 1 for row in found["expected_coverage"])
 
 
-def test_posterior_of_a_simulator(tmp_path):
+def test_posterior_of_a_simulator(tmp_path, monkeypatch):
+    """With a classifier that ends early; that of the benchmark is in test_simulated.py."""
+    plain = neural_network.MLPClassifier
+    monkeypatch.setattr(
+        neural_network, "MLPClassifier", lambda *sizes, **settings: plain(*sizes, **{**settings, "max_iter": 30})
+    )
     small = ["trainer.max_epochs=1", "data.source.count=2000", "posterior.samples=100", "posterior.observations=2", "repeats=2"]
     benchmark(tmp_path, "suite=posterior", "data=two_moons", *WORDS[:2], *small, "models=[mdn,cvae]")
     rows = content(tmp_path, "posterior.json")["rows"]
@@ -207,6 +215,7 @@ def test_speed_needs_no_training(tmp_path):
         "speed.slow_size=5",
         "speed.slow_steps=3",
         "speed.training_steps=1",
+        "speed.batch_size=32",
         "speed.paper_size=20",
         "speed.paper_steps=1",
     ]
@@ -222,7 +231,7 @@ def test_speed_needs_no_training(tmp_path):
 
 
 def test_search_needs_no_training(tmp_path):
-    benchmark(tmp_path, "suite=search", "search.count=20", "search.batch=30", "search.limit=60")
+    benchmark(tmp_path, "suite=search", "search.count=5", "search.batch=10", "search.limit=20")
     rows = content(tmp_path, "search.json")["rows"]
-    assert rows[0]["candidates"] == 20 and len(rows) == 3 * 6
-    assert "| 0.5 eV | cINN (mixture) + localization | 20 |" in (tmp_path / "out" / "search.md").read_text()
+    assert rows[0]["candidates"] == 5 and len(rows) == 3 * 6
+    assert "| 0.5 eV | cINN (mixture) + localization | 5 |" in (tmp_path / "out" / "search.md").read_text()

@@ -68,7 +68,7 @@ def test_distilled_data_keep_the_test_rows(data, distilled):
 def test_each_member_learns_from_one_teacher(data, distilled, tmp_path):
     """The students disagree where the teachers do: those of one teacher would not."""
     rows = data.with_rows(*held_out(distilled))
-    module = tiny_module(BANDS, SPACE, GAP, prototype=PROTOTYPE, kpoints=41, members=2, hidden=32, max_epochs=30)
+    module = tiny_module(BANDS, SPACE, GAP, prototype=PROTOTYPE, kpoints=41, members=2, hidden=32, max_epochs=12)
     energies = fit(module, rows, folder=tmp_path).energies(distilled.x).detach()
     students, teachers = (
         band_gap(first) - band_gap(second) for first, second in (energies, [labels.energies for labels in distilled.bands])

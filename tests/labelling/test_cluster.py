@@ -52,7 +52,7 @@ def test_death_of_a_worker_costs_one_design(tmp_path, warm):
     assert frame["total"][[0, 3]].tolist() == [0.75, 0.125]
 
 
-def test_same_table_as_on_this_machine(tmp_path, warm):
+def test_same_table_as_on_this_machine(tmp_path, warm, forkserver):
     names = ["x0", "y0", "angle", "v0"]
     x = Ballistics().sample_prior(60, torch.Generator().manual_seed(0)).double()
     x[5, 1] = -50.0

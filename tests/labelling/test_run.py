@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from ..toys import ROOT, box, line
 from ..warm import environment
 from .fragile import Fragile
 
-PRELOAD = ["matdesinne.oracles.analytic"]
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 
 def points(*designs: tuple[float, float]) -> Points:
@@ -35,11 +36,18 @@ def table(folder: Path) -> pandas.DataFrame:
 DESIGNS = [(0.5, 0.25), (-0.5, 0.5), (0.25, -0.25), (0.125, 0.0)]
 
 
-@pytest.fixture
-def labelled(tmp_path):
-    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(2, PRELOAD), tmp_path)
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory, forkserver):
+    folder = tmp_path_factory.mktemp("fresh")
+    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(2), folder)
     assert run.computed == 4
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def labelled(fresh, tmp_path):
+    """A copy, in which a test may go on."""
+    return shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.slow
@@ -70,7 +78,7 @@ def test_units_and_kpoints_travel_with_the_table(labelled):
 @pytest.mark.slow
 def test_second_start_computes_nothing(labelled):
     before = (labelled / "records.jsonl").read_bytes()
-    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(1, PRELOAD), labelled)
+    run = label_points(Fragile(box()), points(*DESIGNS), ProcessPool(1), labelled)
     assert run.computed == 0
     assert (labelled / "records.jsonl").read_bytes() == before
     assert "2 failed" in run.report()
@@ -80,20 +88,20 @@ def test_second_start_computes_nothing(labelled):
 def test_failed_designs_are_computed_again_on_request(labelled):
     oracle = Fragile(box())
     oracle.mended = True
-    run = label_points(oracle, points(*DESIGNS), ProcessPool(1, PRELOAD), labelled, retry=True)
+    run = label_points(oracle, points(*DESIGNS), ProcessPool(1), labelled, retry=True)
     assert run.computed == 2
     assert table(labelled)["total"].tolist() == [sum(design) for design in DESIGNS]
 
 
 @pytest.mark.slow
 def test_more_points_in_the_same_folder(labelled):
-    run = label_points(Fragile(box()), points((0.5, 0.25), (0.75, 0.0)), ProcessPool(1, PRELOAD), labelled)
+    run = label_points(Fragile(box()), points((0.5, 0.25), (0.75, 0.0)), ProcessPool(1), labelled)
     assert run.computed == 1
     assert len(table(labelled)) == 5
 
 
 def test_equal_designs_are_one_row(tmp_path):
-    run = label_points(Fragile(box()), points((0.5, 0.25), (0.5, 0.25)), ProcessPool(1, PRELOAD), tmp_path)
+    run = label_points(Fragile(box()), points((0.5, 0.25), (0.5, 0.25)), ProcessPool(1), tmp_path)
     assert (run.computed, len(table(tmp_path))) == (1, 1)
 
 
@@ -101,7 +109,7 @@ def test_equal_designs_are_one_row(tmp_path):
 def test_other_oracle_needs_another_folder(labelled):
     oracle = AnalyticOracle(line(4), Kinematics(), {"end_x": "1", "end_y": "1"}, chunk=10)
     with pytest.raises(ConfigError, match="another folder"):
-        label_points(oracle, Points(torch.zeros(1, 4).double(), torch.zeros(1).long()), ProcessPool(1, PRELOAD), labelled)
+        label_points(oracle, Points(torch.zeros(1, 4).double(), torch.zeros(1).long()), ProcessPool(1), labelled)
 
 
 def test_any_executor_will_do(tmp_path):
@@ -119,10 +127,11 @@ def test_any_executor_will_do(tmp_path):
 
 def test_killed_twice_and_started_again(tmp_path, warm):
     """SIGKILL at random times: every design once, none lost, none twice."""
-    x = Kinematics().sample_prior(40, torch.Generator().manual_seed(1)).double()
+    x = Kinematics().sample_prior(24, torch.Generator().manual_seed(1)).double()
     names = ["height", "angle_1", "angle_2", "angle_3"]
     pandas.DataFrame(x.numpy(), columns=names).to_csv(tmp_path / "points.csv", index=False)
     words = ["oracle=kinematics", "oracle.chunk=1", "oracle.delay=0.2", "points=points.csv", "executor.workers=2", "folder=out"]
+    words += ["executor.preload=[matdesinne.cli.config,matdesinne.oracles.analytic]"]
     run = ROOT / "label.py", words, tmp_path, environment()
     records, generator = tmp_path / "out" / "records.jsonl", random.Random(0)
     counts = [0]
@@ -131,15 +140,15 @@ def test_killed_twice_and_started_again(tmp_path, warm):
         while not records.exists() or records.read_text().count("\n") <= counts[-1] + 1:
             os.kill(process, 0)  # it has not ended
             time.sleep(0.02)
-        time.sleep(generator.uniform(0.0, 1.0))
+        time.sleep(generator.uniform(0.0, 0.6))
         os.kill(process, signal.SIGKILL)
         assert warm.wait() == -signal.SIGKILL
         counts.append(records.read_text().count("\n") - 1)
-    assert 0 < counts[1] < counts[2] < 40
+    assert 0 < counts[1] < counts[2] < 24
     status, said = warm.run(*run)
-    assert status == 0 and f"{40 - counts[2]} labelled now" in said, said
+    assert status == 0 and f"{24 - counts[2]} labelled now" in said, said
     written = [json.loads(text)["id"] for text in records.read_text().splitlines()[1:]]
-    assert len(written) == len(set(written)) == 40
+    assert len(written) == len(set(written)) == 24
     frame = pyarrow.parquet.read_table(tmp_path / "out" / "labels.parquet").to_pandas()
     assert frame[names].to_numpy().tolist() == x.tolist()
     assert frame[["end_x", "end_y"]].to_numpy().tolist() == Kinematics().forward(x).tolist()

@@ -58,6 +58,7 @@ def labelled(tables: list[Candidates], folder: Path, count: int = 10_000) -> Val
         return found
 
 
+@pytest.mark.slow
 def test_page_marks_what_was_checked(tmp_path):
     whole = drawn(0.5, 40)
     found = labelled([whole], tmp_path, count=5)

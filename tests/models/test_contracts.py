@@ -302,8 +302,7 @@ def test_units_of_properties(path, close):
 
 @pytest.mark.slow
 @y_files
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_beats_the_prior(path, seed, tmp_path):
+def test_beats_the_prior(path, tmp_path, seed=0):
     optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.01, "betas": [0.9, 0.98], "fused": True}
     settings = {"hidden": 64, "blocks": 4, "batch_size": 256, "target_noise": 0.01, "optimizer": optimizer}
     made = tiny_module(path, box(), [prop()], seed, **settings)
@@ -418,7 +417,7 @@ def test_density_integrates_to_one(path, kind, dimension):
     # integrate over the normal quantile in a box, over x itself elsewhere
     bounded = kind is box
     edge = 4.7 if bounded else 12.0
-    u = torch.linspace(-edge, edge, 4001 if dimension == 1 else 301, dtype=torch.float64)
+    u = torch.linspace(-edge, edge, 4001 if dimension == 1 else 151, dtype=torch.float64)
     x = 2 * torch.special.ndtr(u) - 1 if bounded else u
     weight = (u[1] - u[0]) * (2 * torch.exp(-0.5 * u.square()) / math.sqrt(2 * math.pi) if bounded else torch.ones_like(u))
     grid = torch.cartesian_prod(*[x] * dimension).reshape(-1, dimension)
@@ -464,7 +463,7 @@ def test_log_prob_of_samples_is_higher(path):
 def test_log_prob_is_the_density_of_the_samples(path):
     # one dimension: the histogram of the samples follows the density
     made = model(path, box(1))
-    x = made.sample(torch.zeros(40_000, 1), seeded(), truncate=False)[:, 0]
+    x = made.sample(torch.zeros(10_000, 1), seeded(), truncate=False)[:, 0]
     edges = torch.linspace(-1, 1, 21)
     counts = torch.histogram(x, edges).hist / len(x)
     fine = torch.linspace(-0.9999, 0.9999, 4000).unsqueeze(1)
@@ -531,10 +530,10 @@ def test_density_keeps_the_symmetry(path, close):
 def test_density_with_a_symmetry_is_that_of_the_samples(path, lower):
     space = swapped(lower)
     made = model(path, space, size=0.03)
-    x = made.sample(torch.zeros(60_000, 1), seeded(), truncate=False)
-    uniform = space.sample(200_000, seeded(1))
+    x = made.sample(torch.zeros(10_000, 1), seeded(), truncate=False)
+    uniform = space.sample(20_000, seeded(1))
     with torch.no_grad():
-        density = made.log_prob(uniform, torch.zeros(200_000, 1)).exp()
+        density = made.log_prob(uniform, torch.zeros(20_000, 1)).exp()
     # mass on either side of two lines, one of them the mirror
     assert float(density.mean()) * 2 * (1 - lower) == pytest.approx(1.0, abs=0.02)
     for side in (lambda x: x[:, 0] > x[:, 1], lambda x: x[:, 0] < -0.5):

@@ -23,10 +23,9 @@ GPAW = {
     "nbands": 16,
     "mixer": {"backend": "pulay", "beta": 0.25, "nmaxold": 5, "weight": 50},
     "convergence": {"density": 1e-3, "eigenstates": 1e-4, "bands": 14},
-    "symmetry": {"point_group": False},
     "txt": None,
 }
-"""The numerics of mos2_gpaw in the words that GPAW has for ASE."""
+"""The numerics of mos2_gpaw in the words that GPAW has for ASE, on the k-points that the symmetry of the cell leaves."""
 
 
 FROZEN = {"relax": False, "relax_force": 0.01, "relax_steps": 40}

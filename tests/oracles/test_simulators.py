@@ -127,6 +127,7 @@ def test_slcp_posterior_is_left_unchanged_by_metropolis_steps(seed):
         assert ((first.mean(dim=0) - second.mean(dim=0)).abs() < 4.5 * error).all()
 
 
+@pytest.mark.slow
 @tasks
 def test_posterior_over_the_prior_predictive_is_the_prior(task):
     """A design of the posterior of simulated data is distributed as the designs that they were simulated for."""

@@ -214,6 +214,9 @@ def test_structure_of_a_picked_candidate(tmp_path, browser):
         return all(document.querySelector(".structure")).filter(e => e.tagName == "CANVAS").length
     """
     assert reader.run(canvases) == 0
+    # without a graphics card each pixel of the structure costs time
+    small = {"width": 480, "height": 600, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
     reader.run("return shown()[1].querySelector('.slick-cell')").click()
     assert reader.until(canvases)
     assert reader.errors() == [] and [url for url in requests(browser) if not url.startswith(("data:", "file:", "blob:"))] == []

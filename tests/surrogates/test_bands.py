@@ -114,11 +114,12 @@ def test_one_property_only():
 @pytest.mark.slow
 def test_trains_on_the_packaged_set(space, tmp_path):
     data = DesignDataModule(PackagedSource("mos2_gpaw"), space, GAP)
-    made = tiny_module(YAML, space, GAP, hidden=32, depth=2)
+    optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.01}
+    made = tiny_module(YAML, space, GAP, hidden=32, depth=2, optimizer=optimizer)
     made.network.fit_scales(data.training_batch())
     validation = data.split.validation
     before = (made.network.predict_many(validation.x)[0] - validation.y).abs().mean()
-    runner = trainer(tmp_path, max_epochs=60)
+    runner = trainer(tmp_path, max_epochs=20)
     runner.fit(made, datamodule=data)
     runner.save_checkpoint(tmp_path / "bands.ckpt")
     again = LightningBands.load_from_checkpoint(tmp_path / "bands.ckpt", weights_only=True).network.eval()

@@ -32,8 +32,8 @@ def surrogate(seed: int = 0, **settings: object) -> DesignModule:
 
 @pytest.fixture
 def table(tmp_path):
-    """A CSV file with y = x1 + x2."""
-    x = box().sample(200, torch.Generator().manual_seed(0))
+    """A CSV file with y = x1 + x2, too long for cross-validation."""
+    x = box().sample(1200, torch.Generator().manual_seed(0))
     lines = [",".join(NAMES), *(f"{a},{b},{a + b}" for a, b in x.tolist())]
     (tmp_path / "table.csv").write_text("\n".join(lines))
     return tmp_path / "table.csv"
@@ -241,7 +241,7 @@ def trained(config, folder) -> Surrogate:
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "alone"])
 def test_trained_surrogates_are_calibrated(table, tmp_path, kept):
-    config = whole(table, tmp_path, data={"validation": 0.3})  # 60 validation rows
+    config = whole(table, tmp_path, data={"validation": 0.3})  # 360 validation rows
     data = instantiate(config.data, _convert_="all")
     made = trained_surrogate(config, data) if kept else train_surrogate(config, data, tmp_path / "run", config.surrogate, 0)
     assert (made.spread_offset > 0).all()
