@@ -66,7 +66,14 @@ def test_what_the_rest_rules_out_is_told_without_it():
     text = describe_reach(found, rules=True)
     assert found[1].empty and not found[0].empty
     assert text.startswith("Designs within the bounds and rules that keep the rest of the target reach gap from -0.44")
-    assert "no energy (energy from " in text and " without it)" in text
+    assert "no energy (energy from " in text and " without the rest of the target)" in text
+
+
+def test_what_rules_rule_out_is_told_without_them():
+    found = find_reach(linear(), box(), Target((0.5,), (0.5,)), Expression("x1 > 2").mask)
+    assert describe_reach(found, rules=True).startswith(
+        "Designs within the bounds and rules reach no y (y from -2 to 2 eV without rules)"
+    )
 
 
 def test_the_floor_is_an_end():

@@ -19,7 +19,7 @@ from matdesinne.labelling.active import ActiveLearning
 from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.run import label_points
-from matdesinne.labelling.validation import log_validation, read_validation, validate, write_validation
+from matdesinne.labelling.validation import log_validation, read_validation, validate_each, write_validation
 from matdesinne.labelling.validation_page import write_page
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
@@ -43,7 +43,8 @@ def label_table(config: DictConfig, folder: Path) -> str:
 def validate_candidates(config: DictConfig, folder: Path) -> str:
     """Label some of the candidates for each target, and compare the labels with the targets.
 
-    Without candidates an earlier validation in the folder is compared and drawn again.
+    Of several properties that were asked for, each has a folder of its name. Without candidates an earlier validation in the
+    folder is compared and drawn again.
     """
     earlier = folder / "validation.parquet"
     if config.candidates is None and earlier.is_file():
@@ -58,12 +59,17 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     tables = read_candidates(paths)
     oracle = instantiate(config.oracle, _convert_="all")
     generator = torch.Generator().manual_seed(config.seed)
-    validation = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
-    text = write_validation(validation, folder, oracle.prototype, config.outlier, config.seed)
-    write_page(validation, tables, folder, oracle.prototype, OmegaConf.to_container(config, resolve=True))
-    if config.get("logger") is not None:
-        log_validation(make_loggers(config.logger), validation, folder, config.outlier, config.seed)
-    return text
+    found = validate_each(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
+    settings, texts = OmegaConf.to_container(config, resolve=True), []
+    for name, validation in found.items():
+        place = folder if len(found) == 1 else folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        texts.append(write_validation(validation, place, oracle.prototype, config.outlier, config.seed))
+        own = [table.only(validation.chosen[0].properties) for table in tables]
+        write_page(validation, own, place, oracle.prototype, settings)
+        if config.get("logger") is not None:
+            log_validation(make_loggers(config.logger), validation, place, config.outlier, config.seed)
+    return "\n".join(texts)
 
 
 def learn_actively(config: DictConfig, folder: Path) -> str:

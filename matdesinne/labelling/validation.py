@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["TargetErrors", "Validation", "log_validation", "read_validation", "stratified", "validate", "write_validation"]
+__all__ = [
+    "TargetErrors",
+    "Validation",
+    "log_validation",
+    "read_validation",
+    "stratified",
+    "validate",
+    "validate_each",
+    "write_validation",
+]
 
 import json
 from collections.abc import Sequence
@@ -113,24 +122,47 @@ def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generat
 def validate(
     tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
 ) -> Validation:
-    """Choose candidates of each table, one for each target, and label them as `label_points` does.
+    """`validate_each` for candidates of one property.
 
     Raises:
-        ConfigError: if there are several properties, or the oracle does not compute the property or has other parameters.
+        ConfigError: if several properties were asked for, or as `validate_each`.
     """
-    if len(tables[0].properties) != 1:
-        names = [prop.name for prop in tables[0].properties]
-        raise ConfigError(f"Expected candidates for one property, got {names}: validate them one by one.")
-    name = tables[0].properties[0].name
-    oracle.check_column(name)
-    if any(table.space.names != oracle.space.names for table in tables):
-        raise ConfigError(
-            f"Expected candidates of {list(oracle.space.names)}, got {list(tables[0].space.names)}: change material."
-        )
-    chosen = [table.take(stratified(table.std[:, 0], per_target, generator)) for table in tables]
+    found = validate_each(tables, per_target, oracle, executor, folder, generator)
+    if len(found) != 1:
+        raise ConfigError(f"Expected candidates for one property, got {list(found)}: use validate_each.")
+    return next(iter(found.values()))
+
+
+def validate_each(
+    tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
+) -> dict[str, Validation]:
+    """Choose candidates of each table, one for each target, label them as `label_points` does, and compare what was asked for.
+
+    Returns:
+        A validation for each property that was asked for, by its name; they share their candidates.
+
+    Raises:
+        ConfigError: if the tables ask for different properties, or the oracle does not compute one of them or has other
+            parameters.
+    """
+    asked = [prop for prop, is_asked in zip(tables[0].properties, tables[0].target.asked, strict=True) if is_asked]
+    for prop in asked:
+        oracle.check_column(prop.name)
+    for table in tables:
+        if table.target.asked != tables[0].target.asked:
+            texts = [entry.target.format(entry.properties) for entry in (tables[0], table)]
+            raise ConfigError(f"Expected candidates for the same properties, got {texts}: validate them one by one.")
+        if table.space.names != oracle.space.names:
+            raise ConfigError(
+                f"Expected candidates of {list(oracle.space.names)}, got {list(tables[0].space.names)}: change material."
+            )
+    chosen = [table.take(stratified(table.only(asked[:1]).std[:, 0], per_target, generator)) for table in tables]
     x = torch.cat([table.designs for table in chosen]).double()
-    run = label_points(oracle, Points(x, torch.arange(len(x))), executor, folder)
-    return Validation(chosen, run.values(name).split([len(table) for table in chosen]), run)
+    run, sizes = label_points(oracle, Points(x, torch.arange(len(x))), executor, folder), [len(table) for table in chosen]
+    return {
+        prop.name: Validation([table.only([prop]) for table in chosen], run.values(prop.name).split(sizes), run)
+        for prop in asked
+    }
 
 
 def _errors(candidates: Candidates, labels: Float[Tensor, " n"], outlier: float, seed: int) -> TargetErrors:

@@ -68,9 +68,8 @@ def read_target(config: DictConfig) -> object:
     """
     names, target = property_names(config), config.target
     plain = OmegaConf.to_container(target) if OmegaConf.is_config(target) else target
-    if isinstance(plain, dict):
-        if not set(plain) <= set(names):
-            raise ConfigError(f"Expected a target for some of {names}, got one for {list(plain)}: correct target=.")
+    if isinstance(plain, dict) and not set(plain) <= set(names):
+        raise ConfigError(f"Expected a target for some of {names}, got one for {list(plain)}: correct target=.")
     return plain
 
 

@@ -12,7 +12,15 @@ from scipy import stats
 
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
-from matdesinne.labelling.validation import Validation, log_validation, read_validation, stratified, validate, write_validation
+from matdesinne.labelling.validation import (
+    Validation,
+    log_validation,
+    read_validation,
+    stratified,
+    validate,
+    validate_each,
+    write_validation,
+)
 from matdesinne.labelling.validation_page import write_page
 from matdesinne.oracles.base import Column, Oracle
 from matdesinne.reporting.palette import GREEN
@@ -55,6 +63,58 @@ def drawn(target: float, count: int = 200, seed: int = 0) -> Candidates:
 def labelled(tables: list[Candidates], folder: Path, count: int = 10_000) -> Validation:
     with ThreadPoolExecutor(1) as executor:
         return validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0))
+
+
+class SumAndDifference(Oracle):
+    """y = x1 + x2, w = x1 - x2."""
+
+    def columns(self):
+        return {"y": Column("eV"), "w": Column("eV")}
+
+    def settings(self):
+        return {"oracle": "sum and difference"}
+
+    def _label(self, x):
+        return {"y": x.sum(dim=1).tolist(), "w": (x[:, 0] - x[:, 1]).tolist()}
+
+
+def of_two(target: object, count: int = 40) -> Candidates:
+    x = box().sample(count, torch.Generator().manual_seed(0))
+    properties, y = [GAP, Property("w", "eV")], torch.stack([x.sum(dim=1), x[:, 0] - x[:, 1] + 0.1], dim=1)
+    return Candidates(box(), properties, x, Target.parse(target, properties), y, 0.1 + 0 * y, "localized")
+
+
+def checked(tables: list[Candidates], folder: Path) -> dict[str, Validation]:
+    with ThreadPoolExecutor(1) as executor:
+        return validate_each(tables, 10, SumAndDifference(box()), executor, folder, torch.Generator().manual_seed(0))
+
+
+def test_only_what_was_asked_for_is_validated(tmp_path):
+    found = checked([of_two({"w": 0.5})], tmp_path)
+    [errors] = found["w"].errors(0.1, 0)
+    [table] = found["w"].chosen
+    assert list(found) == ["w"] and errors.target == "w = 0.5 eV" and errors.labelled == 10
+    assert errors.mae == pytest.approx((table.designs[:, 0] - table.designs[:, 1] - 0.5).abs().mean().item(), abs=1e-6)
+    assert errors.prediction_mae == pytest.approx(0.1, abs=1e-6)
+
+
+def test_each_property_that_was_asked_for_is_validated(tmp_path):
+    found = checked([of_two({"y": 0.2, "w": [None, 0.5]})], tmp_path)
+    assert list(found) == ["y", "w"]
+    assert torch.equal(found["y"].chosen[0].designs, found["w"].chosen[0].designs)
+    assert [found[name].errors(0.1, 0)[0].prediction_mae for name in found] == [
+        pytest.approx(0.0, abs=1e-6),
+        pytest.approx(0.1),
+    ]
+    write_validation(found["w"], tmp_path, None, 0.1, 0)
+    assert read_validation(tmp_path / "validation.parquet", box()).chosen[0].target == Target((-math.inf,), (0.5,))
+
+
+def test_tables_ask_for_the_same(tmp_path):
+    with pytest.raises(ConfigError, match="for the same properties"):
+        checked([of_two({"y": 0.2}), of_two({"w": 0.2})], tmp_path)
+    with pytest.raises(ConfigError, match="use validate_each"), ThreadPoolExecutor(1) as executor:
+        validate([of_two([0.2, 0.2])], 1, SumAndDifference(box()), executor, tmp_path, torch.Generator())
 
 
 def test_page_marks_what_was_checked(tmp_path):
