@@ -19,7 +19,7 @@ from matdesinne.labelling.active import ActiveLearning
 from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.run import label_points
-from matdesinne.labelling.validation import log_validation, read_validation, validate_each, write_validation
+from matdesinne.labelling.validation import log_validation, read_validation, validate, write_validation
 from matdesinne.labelling.validation_page import write_page
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
@@ -59,7 +59,7 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     tables = read_candidates(paths)
     oracle = instantiate(config.oracle, _convert_="all")
     generator = torch.Generator().manual_seed(config.seed)
-    found = validate_each(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
+    found = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
     settings, texts = OmegaConf.to_container(config, resolve=True), []
     for name, validation in found.items():
         place = folder if len(found) == 1 else folder / name

@@ -9,7 +9,6 @@ __all__ = [
     "read_validation",
     "stratified",
     "validate",
-    "validate_each",
     "write_validation",
 ]
 
@@ -120,20 +119,6 @@ def stratified(spread: Float[Tensor, " n"], count: int, generator: torch.Generat
 
 
 def validate(
-    tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
-) -> Validation:
-    """`validate_each` for candidates of one property.
-
-    Raises:
-        ConfigError: if several properties were asked for, or as `validate_each`.
-    """
-    found = validate_each(tables, per_target, oracle, executor, folder, generator)
-    if len(found) != 1:
-        raise ConfigError(f"Expected candidates for one property, got {list(found)}: use validate_each.")
-    return next(iter(found.values()))
-
-
-def validate_each(
     tables: Sequence[Candidates], per_target: int, oracle: Oracle, executor: Executor, folder: Path, generator: torch.Generator
 ) -> dict[str, Validation]:
     """Choose candidates of each table, one for each target, label them as `label_points` does, and compare what was asked for.

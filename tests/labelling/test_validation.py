@@ -18,7 +18,6 @@ from matdesinne.labelling.validation import (
     read_validation,
     stratified,
     validate,
-    validate_each,
     write_validation,
 )
 from matdesinne.labelling.validation_page import write_page
@@ -62,7 +61,8 @@ def drawn(target: float, count: int = 200, seed: int = 0) -> Candidates:
 
 def labelled(tables: list[Candidates], folder: Path, count: int = 10_000) -> Validation:
     with ThreadPoolExecutor(1) as executor:
-        return validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0))
+        [found] = validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0)).values()
+        return found
 
 
 class SumAndDifference(Oracle):
@@ -86,7 +86,7 @@ def of_two(target: object, count: int = 40) -> Candidates:
 
 def checked(tables: list[Candidates], folder: Path) -> dict[str, Validation]:
     with ThreadPoolExecutor(1) as executor:
-        return validate_each(tables, 10, SumAndDifference(box()), executor, folder, torch.Generator().manual_seed(0))
+        return validate(tables, 10, SumAndDifference(box()), executor, folder, torch.Generator().manual_seed(0))
 
 
 def test_only_what_was_asked_for_is_validated(tmp_path):
@@ -113,8 +113,6 @@ def test_each_property_that_was_asked_for_is_validated(tmp_path):
 def test_tables_ask_for_the_same(tmp_path):
     with pytest.raises(ConfigError, match="for the same properties"):
         checked([of_two({"y": 0.2}), of_two({"w": 0.2})], tmp_path)
-    with pytest.raises(ConfigError, match="use validate_each"), ThreadPoolExecutor(1) as executor:
-        validate([of_two([0.2, 0.2])], 1, SumAndDifference(box()), executor, tmp_path, torch.Generator())
 
 
 def test_page_marks_what_was_checked(tmp_path):
