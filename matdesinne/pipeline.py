@@ -87,7 +87,8 @@ class InverseDesign:
             designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
         except EmptyResultError as error:
             raise EmptyResultError(f"{error} {self.refinement.reach(target, space)}".rstrip()) from error
-        run = self.refinement.refine(designs, target, time.perf_counter() - start, space)
+        drawn_for = asked_of_model.aligned(self.model.properties, self.surrogate.properties)
+        run = self.refinement.refine(designs, target, time.perf_counter() - start, space, drawn_for)
         return replace(run, outside=run.outside + drawn - len(designs))
 
     def _has_seen(self, target: Target, space: DesignSpace) -> bool:

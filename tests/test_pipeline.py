@@ -494,6 +494,23 @@ def test_two_properties_at_once():
     assert list(run.metrics())[-1] == "localized/mae_energy"
 
 
+def test_samples_far_from_what_the_model_does_not_know_are_localized():
+    """They were not drawn for it: the tolerance of the selection is that of the gap."""
+    made = with_energy()
+    made.refinement = Refinement(made.surrogate, All([Tolerance(0.5)]), Newton())
+    run = made.run({"band_gap": 0.5, "energy": 0.2}, 100, seeded())
+    near = run.stages["sampled"].error[:, 0] <= 0.5
+    assert len(run.stages["selected"]) == near.sum()
+    assert run.stages["selected"].error[:, 1].max() > 0.5 and run.candidates.error.max() < 1e-3
+
+
+def test_the_mean_objective_counts_every_start():
+    made = with_energy(minimize="(x1 - x2) ** 2 * (x1 - 0.4) ** 2")
+    run = made.run(0.5, 40, seeded())
+    objectives = run.summary()["objective"]
+    assert len(run.candidates) > 1 and objectives["minimized"] <= objectives["localized"]
+
+
 def test_a_target_for_what_the_model_does_not_know():
     run = with_energy().run({"energy": 0.3}, 50, seeded())
     assert run.candidates.error.max() < 1e-3 and run.candidates.mean[:, 0].std() > 0.05
