@@ -73,7 +73,7 @@ class InverseDesign:
         Raises:
             TargetError: if the target cannot be read, or asks for one property that no design within the bounds reaches.
             ConfigError: if `num_samples` is not positive, or a bound or fixed value lies outside the design space.
-            EmptyResultError: if no candidate is left after a stage.
+            EmptyResultError: if no candidate is left after a stage, with what designs can reach.
         """
         if num_samples < 1:
             raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
@@ -82,13 +82,13 @@ class InverseDesign:
         space = self.model.space.narrowed(bounds, fixed)
         if not self._has_seen(asked_of_model, space):
             self.refinement.check_reach(target, space)
+        drawn_for = asked_of_model.aligned(self.model.properties, self.surrogate.properties)
         start = time.perf_counter()
         try:
             designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
+            run = self.refinement.refine(designs, target, time.perf_counter() - start, space, drawn_for)
         except EmptyResultError as error:
             raise EmptyResultError(f"{error} {self.refinement.reach(target, space)}".rstrip()) from error
-        drawn_for = asked_of_model.aligned(self.model.properties, self.surrogate.properties)
-        run = self.refinement.refine(designs, target, time.perf_counter() - start, space, drawn_for)
         return replace(run, outside=run.outside + drawn - len(designs))
 
     def _has_seen(self, target: Target, space: DesignSpace) -> bool:

@@ -153,13 +153,13 @@ class Refinement:
         named = replace(candidates, properties=self.surrogate.properties)
         selected = candidates.take(rule.mask(named), stage)
         if len(selected) < _MOST_FALL * len(candidates):
-            whole = whole or candidates.target
-            target, rejections = whole.format(candidates.properties), "; ".join(rule.rejections(named))
+            target = (whole or candidates.target).format(candidates.properties)
+            rejections = "; ".join(rule.rejections(named))
             if len(selected) == 0:
                 raise EmptyResultError(
                     f"Expected candidates for {target}, got none of {len(candidates):,} after the stage {stage!r}: "
                     f"{rejections}: change the first of these or the target, or sample more (bounds and fixed values "
-                    f"cost no samples). {self.reach(whole, candidates.space)}".rstrip()
+                    "cost no samples)."
                 )
             _LOGGER.warning(
                 f"{len(selected):,} of {len(candidates):,} are left after the stage {stage!r} for {target}: {rejections}."
