@@ -7,6 +7,8 @@ __all__ = ["DesignRun"]
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from matdesinne.candidates import Candidates
 from matdesinne.minimization import Objective
 
@@ -53,9 +55,16 @@ class DesignRun:
         }
 
     def _objectives(self) -> dict[str, float]:
-        """The mean of what was minimised after each stage."""
-        named = {name: table for name, table in self.stages.items() if name != "refined"}
-        return {} if self.minimized is None else {name: self.minimized.values(t).mean().item() for name, t in named.items()}
+        """The mean of what was minimised after each stage; a minimum counts as often as designs ended there."""
+        if self.minimized is None:
+            return {}
+        means = {}
+        for name, table in self.stages.items():
+            if name != "refined":
+                values = self.minimized.values(table)
+                _, starts = table.extra.get("starts", ("1", torch.ones_like(values)))
+                means[name] = ((values * starts).sum() / starts.sum()).item()
+        return means
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of the summary by names for a logger, such as ``localized/mae_band_gap``."""

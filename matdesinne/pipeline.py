@@ -78,7 +78,7 @@ class InverseDesign:
         Raises:
             TargetError: if the target cannot be read, or asks for one property that no design within the bounds reaches.
             ConfigError: if `num_samples` is not positive, or a bound or fixed value lies outside the design space.
-            EmptyResultError: if no candidate is left after a stage.
+            EmptyResultError: if no candidate is left after a stage, with what designs can reach.
         """
         if num_samples < 1:
             raise ConfigError(f"Expected num_samples of at least 1, got {num_samples}: ask for more.")
@@ -87,16 +87,17 @@ class InverseDesign:
         space = self.model.space.narrowed(bounds, fixed)
         if not self._has_seen(asked_of_model, space):
             self.refinement.check_reach(target, space)
+        drawn_for = asked_of_model.aligned(self.model.properties, self.surrogate.properties)
+        origin = None if start is None else Start.of(self.model.space, start)
         began = time.perf_counter()
         try:
             designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
+            if origin is not None:
+                others = origin.nearest_images(designs[1:], space)
+                designs = torch.cat([self.refinement.from_start(origin, target, space), others])
+            run = self.refinement.refine(designs, target, time.perf_counter() - began, space, drawn_for, origin)
         except EmptyResultError as error:
             raise EmptyResultError(f"{error} {self.refinement.reach(target, space)}".rstrip()) from error
-        origin = None if start is None else Start.of(self.model.space, start)
-        if origin is not None:
-            others = origin.nearest_images(designs[1:], space)
-            designs = torch.cat([self.refinement.from_start(origin, target, space), others])
-        run = self.refinement.refine(designs, target, time.perf_counter() - began, space, origin)
         return replace(run, outside=run.outside + drawn - len(designs))
 
     def _has_seen(self, target: Target, space: DesignSpace) -> bool:

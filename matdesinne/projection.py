@@ -110,24 +110,24 @@ def _multipliers(
 ) -> Float[Tensor, "n dy"]:
     r"""The multipliers :math:`\lambda` of the shortest step :math:`s = J^T \lambda`, by a primal-dual active set.
 
-    A property is active where the step without its own push would leave it outside its interval. The set is updated until it
-    no longer changes; it starts as the properties that are outside.
+    It starts with the properties that are outside of their interval, pushed to the nearest edge. A push of the wrong sign, away
+    from the interval's inside, is dropped, and a property that the step leaves outside is added, until nothing changes.
 
     References:
         Hintermueller, Ito, Kunisch, The primal-dual active set strategy as a semismooth Newton method, SIAM J. Optim. 13, 865
         (2002), doi 10.1137/S1052623401383558.
     """
-    own = gram.diagonal(dim1=1, dim2=2)
-    values = lower == upper
-    force, before = torch.zeros_like(mean), torch.zeros_like(mean, dtype=torch.bool)
+    values, force = lower == upper, torch.zeros_like(mean)
+    edge = torch.full_like(mean, torch.inf)
     for _ in range(2 * mean.shape[1] + 1):
-        alone = mean + (gram @ force.unsqueeze(-1)).squeeze(-1) - own * force
-        below, above = alone < lower, alone > upper
-        active = below | above | values
-        if (active == before).all():
+        moved = mean + (gram @ force.unsqueeze(-1)).squeeze(-1)
+        outside = torch.where(moved < lower, lower, torch.where(moved > upper, upper, torch.inf))
+        pushed = torch.where((edge == lower) == (force > 0), edge, torch.inf)
+        before, edge = edge, torch.where(values, lower, torch.where(edge.isfinite(), pushed, outside))
+        if (edge == before).all():
             break
-        before = active
-        missing = torch.where(active, torch.where(above, upper, lower) - mean, 0.0)
+        active = edge.isfinite()
+        missing = torch.where(active, edge - mean, 0.0)
         both = active.unsqueeze(1) & active.unsqueeze(2)
         matrix = gram.where(both, 0.0) + torch.diag_embed((~active).double() + _JITTER)
         force = torch.linalg.solve(matrix, missing)

@@ -37,13 +37,15 @@ class Reach:
         prop: the property.
         lower: smallest value that the surrogate predicts for a design, in the unit of the property.
         upper: largest value.
-        alone: the interval without the rest of the target, where it is empty with it.
+        alone: where it is empty, the interval without the rest of the target, or without rules where that is empty, too.
+        dropped: what `alone` is without.
     """
 
     prop: Property
     lower: float
     upper: float
     alone: Reach | None = None
+    dropped: str = ""
 
     def meets(self, lower: float, upper: float) -> bool:
         """Whether the interval has a value in common with another one."""
@@ -85,9 +87,10 @@ def find_reach(
     found = []
     for j in asked:
         reach = _reach_of(j, _starts(everything, _without(target, [j]), surrogate, accepts), surrogate, accepts, within)
-        if reach.empty and len(asked) > 1:
-            starts = _starts(everything, _without(target, asked), surrogate, accepts)
-            reach = replace(reach, alone=_reach_of(j, starts, surrogate, accepts, within))
+        for rules, dropped in ((accepts, "the rest of the target"), (None, "rules")):
+            if reach.empty and (reach.alone is None or reach.alone.empty):
+                starts = _starts(everything, _without(target, asked), surrogate, rules)
+                reach = replace(reach, alone=_reach_of(j, starts, surrogate, rules, within), dropped=dropped)
         found.append(reach)
     return found
 
@@ -102,7 +105,7 @@ def describe_reach(found: Sequence[Reach], rules: bool) -> str:
 def _words(reach: Reach) -> str:
     if not reach.empty:
         return f"{reach.prop.name} from {reach.lower:.4g} to {reach.upper:.4g}{reach.prop.suffix}"
-    alone = "" if reach.alone is None or reach.alone.empty else f" ({_words(reach.alone)} without it)"
+    alone = "" if reach.alone is None or reach.alone.empty else f" ({_words(reach.alone)} without {reach.dropped})"
     return f"no {reach.prop.name}{alone}"
 
 

@@ -82,13 +82,15 @@ class Refinement:
         target: Target,
         sampling: float = 0.0,
         space: DesignSpace | None = None,
+        drawn_for: Target | None = None,
         start: Start | None = None,
     ) -> DesignRun:
         """Predict, down-select and localize designs in physical units.
 
         The candidates keep the bounds of `space`, see `DesignSpace.narrowed`, or those of the surrogate; `sampling` is the time
-        in seconds that it took to draw the designs, for the report. With a `start` the candidates are sorted by the distance
-        to it, unless they minimise something else.
+        in seconds that it took to draw the designs, for the report. The selection measures distances to `drawn_for`, the part
+        of the target that the designs were drawn for, or to all of it; localization then moves them onto the rest, too. With a
+        `start` the candidates are sorted by the distance to it, unless they minimise something else.
 
         Raises:
             EmptyResultError: if no candidate is left after a stage.
@@ -97,7 +99,8 @@ class Refinement:
         mean, std = self.surrogate.predict_many(designs)
         space = space or self.surrogate.space
         sampled = Candidates(space, self.surrogate.properties, designs, target, mean, std, "sampled", start=start)
-        candidates = self._select(sampled, self.selection, "selected")
+        candidates = self._select(replace(sampled, target=drawn_for or target), self.selection, "selected", target)
+        candidates = replace(candidates, target=target)
         stages, seconds = {"sampled": sampled, "selected": candidates}, {"sampled": sampling}
         seconds["selected"] = time.perf_counter() - began
         if self.localization is not None:
@@ -157,17 +160,18 @@ class Refinement:
                 f"{describe_reach([found], rules=False)} Ask for one of these values, or widen the bounds."
             )
 
-    def _select(self, candidates: Candidates, rule: Selection, stage: str) -> Candidates:
+    def _select(self, candidates: Candidates, rule: Selection, stage: str, whole: Target | None = None) -> Candidates:
         # a rule uses the names of the surrogate's properties, also for the better versions of the accurate surrogate
         named = replace(candidates, properties=self.surrogate.properties)
         selected = candidates.take(rule.mask(named), stage)
         if len(selected) < _MOST_FALL * len(candidates):
-            target, rejections = candidates.target.format(candidates.properties), "; ".join(rule.rejections(named))
+            target = (whole or candidates.target).format(candidates.properties)
+            rejections = "; ".join(rule.rejections(named))
             if len(selected) == 0:
                 raise EmptyResultError(
                     f"Expected candidates for {target}, got none of {len(candidates):,} after the stage {stage!r}: "
                     f"{rejections}: change the first of these or the target, or sample more (bounds and fixed values "
-                    f"cost no samples). {self.reach(candidates.target, candidates.space)}".rstrip()
+                    "cost no samples)."
                 )
             _LOGGER.warning(
                 f"{len(selected):,} of {len(candidates):,} are left after the stage {stage!r} for {target}: {rejections}."

@@ -228,9 +228,15 @@ def test_far_target_is_a_warning_with_the_range(place, design, caplog):
     assert f"{seen.min():.3g} to {seen.max():.3g} eV" in said and "y = 2.3 eV" in said
 
 
-def test_far_target_that_leaves_nothing_is_an_error_with_the_counts(fails):
-    said = fails("generate", "run=run", "target=50.0", "num_samples=30")
-    assert "none of 30 after the stage 'selected'" in said
+def test_far_target_is_an_error_with_the_values_in_reach(fails, place):
+    said = fails("generate", "run=run", "target=50.0", "num_samples=30", "folder=far")
+    assert "got y = 50 eV. Designs within the bounds reach y from " in said
+    assert not list((place / "far").glob("candidates*"))
+
+
+def test_rule_that_leaves_nothing_is_an_error_with_counts_and_values_in_reach(fails):
+    said = fails("generate", "run=run", "target=0.5", "num_samples=30", "where='x1 > 2'")
+    assert "none of " in said and "Designs within the bounds and rules reach no y (y from -" in said
 
 
 def test_near_target_is_no_warning(place, design, caplog):

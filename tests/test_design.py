@@ -114,7 +114,7 @@ def test_a_mixed_table_from_end_to_end(tmp_path, monkeypatch, capsys, caplog):
     [
         (["target=0.5", "property=z"], "property out of the columns"),
         (["target=0.5", "property=null"], "property=COLUMN"),
-        (["target={y:1,w:2}"], "a target for each of"),
+        (["target={y:1,w:2}"], "a target for some of"),
         (["target=0.5", "table=none.csv"], "no such file"),
         ([], "give target="),
     ],

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from matdesinne.errors import ConfigError
-from matdesinne.expressions import Column, Rule
+from matdesinne.expressions import Column, Formula, Rule
 
 from .toys import cases
 
@@ -248,3 +248,39 @@ def test_agrees_with_python(seed):
     expected = [eval(text, {**names, "a": a, "b": b}) for a, b in list(values)[:4]]
     columns = {name: Column(column[:4], torch.zeros(4)) for name, column in VALUES.items()}
     assert Rule(text).holds(columns).expand(4).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a", [1.0, -2.0]), ("2 * abs(a) + 1", [3.0, 5.0]), ("max(a, -a) ** 2 - a / 4", [0.75, 4.5]), ("-min(a, 0)", [0.0, 2.0])],
+)
+def test_formula(text, expected):
+    columns = {"a": Column(torch.tensor([1.0, -2.0]).double(), torch.zeros(2))}
+    assert Formula(text).value(columns).tolist() == pytest.approx(expected)
+
+
+def test_formula_is_differentiable():
+    a = torch.tensor([1.0, 3.0], requires_grad=True)
+    Formula("a ** 2 + 2 * a").value({"a": Column(a, torch.zeros(2))}).sum().backward()
+    assert a.grad.tolist() == [4.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((text, "a number") for text in ("a < 1", "a and 1", "not a")),
+        ("1 + 1", "name at least one"),
+        ("__import__('os')", "comparisons"),
+        ("a ** 99", "power"),
+        (None, "as text"),
+        ("", "fault"),
+    ],
+)
+def test_no_formula(text, words):
+    with pytest.raises(ConfigError, match=words):
+        Formula(text)
+
+
+def test_formula_needs_its_columns():
+    with pytest.raises(ConfigError, match=r"\['a'\], got 'b'"):
+        Formula("a + b").value({"a": Column(torch.zeros(1), torch.zeros(1))})

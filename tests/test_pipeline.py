@@ -12,13 +12,15 @@ from omegaconf import OmegaConf
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
 from matdesinne.localization import MeanGradientDescent, Newton
 from matdesinne.models.base import InverseModel
-from matdesinne.network import load_network, save_network
+from matdesinne.network import Batch, load_network, save_network
+from matdesinne.oracles.analytic import Kinematics
 from matdesinne.pipeline import InverseDesign, Refinement
 from matdesinne.selection import All, Expression, Tolerance
 from matdesinne.structures import enclose_volume, write_extxyz
+from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
 
-from .toys import CONF, Linear, box, linear, load_part, prop, rows, tiny_network, yaml_files
+from .toys import CONF, Linear, box, line, linear, load_part, prop, rows, tiny_network, yaml_files
 
 SPACE, GAP = box(), [prop("band_gap", floor=0.0)]
 
@@ -142,7 +144,7 @@ def test_nothing_left():
 
 @pytest.mark.slow
 def test_nothing_accepted():
-    with pytest.raises(EmptyResultError, match="'localized'"):
+    with pytest.raises(TargetError, match="reach band_gap from"):
         design(localization=Newton(), accepted_error=0.01).run(100.0, 20, seeded())
 
 
@@ -457,3 +459,161 @@ def test_cells_without_a_volume_are_dropped(tmp_path):
     flat = torch.tensor([[3.0, 3.0, 12.0, 60.0, 60.0, 130.0, 0.0]])
     kept = moved.refine(torch.cat([flat, start]), Target.parse([-1e9, 1e9], surrogate.properties)).stages["selected"]
     assert len(kept) == len(start)
+
+
+ENERGY, WIDTH = prop("energy"), prop("width")
+
+
+class Bowl(Linear):
+    """y = sum of a x^2."""
+
+    def member_predictions(self, features):
+        return (self.features.scale.inverse(features).square() @ self.matrix.T).unsqueeze(0)
+
+
+def with_energy(**settings) -> InverseDesign:
+    """A model of the gap, and a surrogate of the gap and of an energy."""
+    surrogate = CombinedSurrogate([Linear(SPACE, GAP, [[1.0, 1.0]]), Bowl(SPACE, [ENERGY], [[1.0, 1.0]])])
+    return InverseDesign(parts()[0], surrogate, All(), Newton(), **settings)
+
+
+@pytest.mark.parametrize("target", [0.5, {"band_gap": 0.5}, Target((0.5,), (0.5,)), Target((0.5, -math.inf), (0.5, math.inf))])
+def test_a_bare_number_means_the_property_of_the_model(target):
+    run = with_energy().run(target, 30, seeded())
+    assert run.candidates.target == Target((0.5, -math.inf), (0.5, math.inf))
+    assert run.summary()["target"] == "band_gap = 0.5 eV"
+    expected = run.candidates.designs.square().sum(dim=1)
+    torch.testing.assert_close(run.candidates.mean[:, 1], expected)
+    assert "energy" not in run.report() and {"energy", "energy_std", "target"} <= set(run.candidates.columns())
+
+
+def test_two_properties_at_once():
+    run = with_energy().run({"band_gap": 0.5, "energy": [None, 0.2]}, 100, seeded())
+    assert run.candidates.error.max() < 1e-3 and run.candidates.mean[:, 1].max() < 0.201
+    assert run.candidates.mean[:, 1].std() > 1e-3
+    assert list(run.metrics())[-1] == "localized/mae_energy"
+
+
+def test_samples_far_from_what_the_model_does_not_know_are_localized():
+    """They were not drawn for it: the tolerance of the selection is that of the gap."""
+    made = with_energy()
+    made.refinement = Refinement(made.surrogate, All([Tolerance(0.5)]), Newton())
+    run = made.run({"band_gap": 0.5, "energy": 0.2}, 100, seeded())
+    near = run.stages["sampled"].error[:, 0] <= 0.5
+    assert len(run.stages["selected"]) == near.sum()
+    assert run.stages["selected"].error[:, 1].max() > 0.5 and run.candidates.error.max() < 1e-3
+
+
+def test_the_mean_objective_counts_every_start():
+    made = with_energy(minimize="(x1 - x2) ** 2 * (x1 - 0.4) ** 2")
+    run = made.run(0.5, 40, seeded())
+    objectives = run.summary()["objective"]
+    assert len(run.candidates) > 1 and objectives["minimized"] <= objectives["localized"]
+
+
+def test_a_target_for_what_the_model_does_not_know():
+    run = with_energy().run({"energy": 0.3}, 50, seeded())
+    assert run.candidates.error.max() < 1e-3 and run.candidates.mean[:, 0].std() > 0.05
+
+
+@pytest.mark.parametrize("target", [{"wrong": 1.0}, {}, {"energy": "a"}, [1.0, 2.0, 3.0]])
+def test_bad_targets_of_several_properties(target):
+    with pytest.raises(TargetError):
+        with_energy().run(target, 5, seeded())
+
+
+def test_minimize_is_a_stage():
+    run = with_energy(minimize="energy").run(0.5, 40, seeded())
+    assert list(run.stages) == list(run.seconds) == ["sampled", "selected", "localized", "minimized"]
+    last, before = run.candidates, run.stages["localized"]
+    assert last.stage == "minimized" and len(last) == 1
+    assert last.designs[0].tolist() == pytest.approx([0.25, 0.25], abs=1e-3)
+    assert last.columns()["starts"] == ("1", [float(len(before))])
+    summary = run.summary()
+    assert summary["minimized"] == "energy" and summary["objective"]["minimized"] == pytest.approx(0.125, abs=1e-4)
+    assert summary["objective"]["localized"] == pytest.approx(before.mean[:, 1].mean().item())
+    assert f"minima of energy (designs that ended there): 0.125 ({len(before)})" in run.report()
+    assert run.metrics()["minimized/mean_objective"] == summary["objective"]["minimized"]
+
+
+def test_minimize_keeps_the_rules():
+    made = with_energy(minimize="energy")
+    made.refinement = Refinement(made.surrogate, All([Expression("x1 < 0.2")]), Newton(), minimize="energy")
+    found = made.run(0.5, 60, seeded()).candidates
+    assert (found.designs[:, 0] < 0.2 + 1e-6).all() and found.designs[0].tolist() == pytest.approx([0.2, 0.3], abs=0.02)
+    assert (found.mean[1:, 1] >= found.mean[:-1, 1]).all()
+
+
+def test_minimize_before_the_accurate_surrogate():
+    accurate = Linear(SPACE, [prop("band_gap_fine", floor=0.0)], [[1.25, 1.25]])
+    run = with_energy(minimize="energy", accurate_surrogate=accurate).run(0.5, 40, seeded())
+    assert list(run.stages)[-2:] == ["minimized", "refined"]
+    assert [declared.name for declared in run.candidates.properties] == ["band_gap_fine", "energy"]
+    assert run.candidates.designs[0].tolist() == pytest.approx([0.2, 0.2], abs=1e-3)
+    assert run.summary()["objective"].keys() == {"sampled", "selected", "localized", "minimized"}
+
+
+@pytest.mark.parametrize(("minimize", "words"), [("wrong", "got 'wrong'"), ("energy <", "fault"), ("energy < 1", "a number")])
+def test_bad_objectives(minimize, words):
+    with pytest.raises(ConfigError, match=words):
+        with_energy(minimize=minimize).run(0.5, 20, seeded())
+
+
+def test_minimize_needs_a_localization():
+    with pytest.raises(ConfigError, match="a localization"):
+        Refinement(linear_gap(), minimize="band_gap")
+
+
+def test_an_accurate_surrogate_of_too_many_properties():
+    other = Linear(SPACE, [prop("a"), prop("b")], [[1.0, 1.0], [1.0, 0.0]])
+    with pytest.raises(ConfigError, match=r"accurate surrogate of \['band_gap'\]"):
+        Refinement(linear_gap(), accurate_surrogate=other)
+
+
+def test_further_surrogates_lie_beside_the_first(tmp_path):
+    model, first = parts()
+    energy = tiny_network(CONF / "surrogate" / "mlp.yaml", SPACE, [ENERGY, WIDTH], seed=1)
+    accurate = tiny_network(CONF / "surrogate" / "mlp.yaml", SPACE, [prop("band_gap_fine")], seed=2)
+    batch = rows(SPACE, outputs=2)
+    energy.fit_scales(batch)
+    accurate.fit_scales(rows(SPACE))
+    made = InverseDesign(model, CombinedSurrogate([first, energy]), accurate_surrogate=accurate)
+    made.save(tmp_path)
+    stems = {path.stem for path in tmp_path.iterdir()}
+    assert stems == {"model", "surrogate", "surrogate_energy", "accurate_band_gap_fine"}
+    again = InverseDesign.load(tmp_path, refine_with="band_gap_fine")
+    assert [declared.name for declared in again.surrogate.properties] == ["band_gap", "energy", "width"]
+    assert [declared.name for declared in again.accurate_surrogate.properties] == ["band_gap_fine", "energy", "width"]
+    for found, expected in zip(again.surrogate.predict(batch.x), made.surrogate.predict(batch.x), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert [declared.name for declared in InverseDesign.load(tmp_path, further=False).surrogate.properties] == ["band_gap"]
+
+
+def test_a_surrogate_must_know_what_the_model_knows():
+    with pytest.raises(ConfigError, match="of its properties"):
+        InverseDesign(parts()[0], Linear(SPACE, [ENERGY], [[1.0, 1.0]]))
+
+
+@pytest.mark.slow
+def test_one_model_answers_any_subset_of_its_properties():
+    """A tiny model of the arm of kinematics: two properties, asked for alone and together."""
+    problem, space = Kinematics(), line(4)
+    x = problem.sample_prior(2000, seeded())
+    batch = Batch(x, problem.forward(x))
+    properties = [prop("y1"), prop("y2")]
+    model = tiny_network(CONF / "model" / "mdn.yaml", space, properties)
+    model.fit_scales(batch)
+    made = InverseDesign(model, Arm(space, properties), All(), Newton())
+    for target in ({"y1": 1.5}, {"y2": [0.2, None]}, {"y1": 1.2, "y2": [-0.1, 0.1]}, [1.0, 0.3]):
+        found = made.run(target, 60, seeded()).candidates
+        assert found.error.max() < 1e-3 and len(found) > 40
+
+
+class Arm(Linear):
+    """The exact end point of the arm."""
+
+    def __init__(self, space, properties) -> None:
+        super().__init__(space, properties, [[1.0] * 4] * 2)
+
+    def member_predictions(self, features):
+        return Kinematics().forward(self.features.scale.inverse(features)).unsqueeze(0)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["TargetErrors", "Validation", "log_validation", "read_validation", "stratified", "validate", "write_validation"]
+__all__ = [
+    "TargetErrors",
+    "Validation",
+    "log_validation",
+    "read_validation",
+    "stratified",
+    "validate",
+    "write_validation",
+]
 
 import json
 from collections.abc import Sequence

@@ -61,18 +61,15 @@ def property_names(config: DictConfig) -> list[str]:
 
 
 def read_target(config: DictConfig) -> object:
-    """The target as `Target.parse` takes it: one entry, or one for each property in order.
+    """The target as `Target.parse` takes it: one entry, one for each property in order, or entries by name.
 
     Raises:
         ConfigError: if it names other properties.
     """
     names, target = property_names(config), config.target
     plain = OmegaConf.to_container(target) if OmegaConf.is_config(target) else target
-    if isinstance(plain, dict):
-        if set(plain) != set(names):
-            raise ConfigError(f"Expected a target for each of {names}, got one for {list(plain)}: correct target=.")
-        plain = [plain[name] for name in names]
-        return plain[0] if len(plain) == 1 else plain
+    if isinstance(plain, dict) and not set(plain) <= set(names):
+        raise ConfigError(f"Expected a target for some of {names}, got one for {list(plain)}: correct target=.")
     return plain
 
 

@@ -12,7 +12,14 @@ from scipy import stats
 
 from matdesinne.candidates import Candidates, read_candidates
 from matdesinne.errors import ConfigError, DatasetError
-from matdesinne.labelling.validation import Validation, log_validation, read_validation, stratified, validate, write_validation
+from matdesinne.labelling.validation import (
+    Validation,
+    log_validation,
+    read_validation,
+    stratified,
+    validate,
+    write_validation,
+)
 from matdesinne.labelling.validation_page import write_page
 from matdesinne.oracles.base import Column, Oracle
 from matdesinne.reporting.palette import GREEN
@@ -56,6 +63,51 @@ def labelled(tables: list[Candidates], folder: Path, count: int = 10_000) -> Val
     with ThreadPoolExecutor(1) as executor:
         [found] = validate(tables, count, Sum(box()), executor, folder, torch.Generator().manual_seed(0)).values()
         return found
+
+
+class SumAndDifference(Oracle):
+    """y = x1 + x2, w = x1 - x2."""
+
+    def columns(self):
+        return {"y": Column("eV"), "w": Column("eV")}
+
+    def settings(self):
+        return {"oracle": "sum and difference"}
+
+    def _label(self, x):
+        return {"y": x.sum(dim=1).tolist(), "w": (x[:, 0] - x[:, 1]).tolist()}
+
+
+def of_two(target: object, count: int = 40) -> Candidates:
+    x = box().sample(count, torch.Generator().manual_seed(0))
+    properties, y = [GAP, Property("w", "eV")], torch.stack([x.sum(dim=1), x[:, 0] - x[:, 1] + 0.1], dim=1)
+    return Candidates(box(), properties, x, Target.parse(target, properties), y, 0.1 + 0 * y, "localized")
+
+
+def checked(tables: list[Candidates], folder: Path) -> dict[str, Validation]:
+    with ThreadPoolExecutor(1) as executor:
+        return validate(tables, 10, SumAndDifference(box()), executor, folder, torch.Generator().manual_seed(0))
+
+
+def test_only_what_was_asked_for_is_validated(tmp_path):
+    found = checked([of_two({"w": 0.5})], tmp_path)
+    [errors] = found["w"].errors(0.1, 0)
+    [table] = found["w"].chosen
+    assert list(found) == ["w"] and errors.target == "w = 0.5 eV" and errors.labelled == 10
+    assert errors.mae == pytest.approx((table.designs[:, 0] - table.designs[:, 1] - 0.5).abs().mean().item(), abs=1e-6)
+    assert errors.prediction_mae == pytest.approx(0.1, abs=1e-6)
+
+
+def test_each_property_that_was_asked_for_is_validated(tmp_path):
+    found = checked([of_two({"y": 0.2, "w": [None, 0.5]})], tmp_path)
+    assert list(found) == ["y", "w"]
+    assert torch.equal(found["y"].chosen[0].designs, found["w"].chosen[0].designs)
+    assert [found[name].errors(0.1, 0)[0].prediction_mae for name in found] == [
+        pytest.approx(0.0, abs=1e-6),
+        pytest.approx(0.1),
+    ]
+    write_validation(found["w"], tmp_path, None, 0.1, 0)
+    assert read_validation(tmp_path / "validation.parquet", box()).chosen[0].target == Target((-math.inf,), (0.5,))
 
 
 @pytest.mark.slow
@@ -235,16 +287,6 @@ def test_oracle_of_another_property(tmp_path):
 def test_oracle_of_other_designs(tmp_path):
     with pytest.raises(ConfigError, match="x3"), ThreadPoolExecutor(1) as executor:
         validate([drawn(0.5, 5)], 5, Sum(box(3)), executor, tmp_path, torch.Generator())
-
-
-class SumAndDifference(Sum):
-    """Two properties at once."""
-
-    def columns(self):
-        return {"y": Column("eV"), "w": Column("eV")}
-
-    def _label(self, x):
-        return {"y": x.sum(dim=1).tolist(), "w": (x[:, 0] - x[:, 1]).tolist()}
 
 
 def test_every_property_that_is_asked_for_is_compared(tmp_path):
