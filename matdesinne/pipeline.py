@@ -174,8 +174,8 @@ class InverseDesign:
             localization: Newton's projection when omitted.
             accepted_error: largest distance of a candidate to its target.
             refine_with: property of the accurate surrogate to use in the end; none when omitted.
-            further: properties whose surrogates ``surrogate_PROPERTY`` are used, too, where the folder has them: of the
-                packaged weights ``strain_energy``.
+            further: properties whose surrogates ``surrogate_*`` are used, too, where the folder has them: of the packaged
+                weights ``strain_energy``.
             minimize: see `Refinement`.
 
         Raises:
@@ -185,11 +185,17 @@ class InverseDesign:
         _check_surrogates(path, refine_with)
         model = load_network(InverseModel, path, "model")
         surrogate = load_network(Surrogate, path, "surrogate")
-        names = [name for name in sorted(further) if (path / f"surrogate_{name}.json").is_file()]
-        parts = [load_network(Surrogate, path, f"surrogate_{name}") for name in names]
+        parts = _further_surrogates(path, further)
         surrogate = CombinedSurrogate([surrogate, *parts]).eval() if parts else surrogate
         accurate_surrogate = None if refine_with is None else load_network(Surrogate, path, f"accurate_{refine_with}")
         return cls(model, surrogate, selection, localization or Newton(), accepted_error, accurate_surrogate, minimize)
+
+
+def _further_surrogates(folder: Path, properties: Collection[str]) -> list[Surrogate]:
+    """The further surrogates of a folder that predict one of some properties."""
+    files = sorted(folder.glob("surrogate_*.json")) if properties else []
+    found = [load_network(Surrogate, folder, file.stem) for file in files]
+    return [network for network in found if any(prop.name in properties for prop in network.properties)]
 
 
 def _separate(surrogate: Surrogate) -> list[Surrogate]:

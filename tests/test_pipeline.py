@@ -196,7 +196,7 @@ def test_the_accurate_surrogate_is_saved_too(tmp_path):
     _, accurate = parts(properties=[prop("band_gap_fine", floor=0.0)])
     made = design(accurate_surrogate=accurate)
     made.save(tmp_path)
-    again = InverseDesign.load(tmp_path, refine_with="band_gap_fine")
+    again = InverseDesign.load(tmp_path, refine_with="band_gap_fine", further=["width"])
     x = rows(SPACE, 20).x
     assert torch.equal(again.accurate_surrogate.predict_many(x)[0], made.accurate_surrogate.predict_many(x)[0])
     assert InverseDesign.load(tmp_path).accurate_surrogate is None
@@ -581,12 +581,12 @@ def test_further_surrogates_lie_beside_the_first(tmp_path):
     made.save(tmp_path)
     stems = {path.stem for path in tmp_path.iterdir()}
     assert stems == {"model", "surrogate", "surrogate_energy", "accurate_band_gap_fine"}
-    again = InverseDesign.load(tmp_path, refine_with="band_gap_fine")
+    again = InverseDesign.load(tmp_path, refine_with="band_gap_fine", further=["width"])
     assert [declared.name for declared in again.surrogate.properties] == ["band_gap", "energy", "width"]
     assert [declared.name for declared in again.accurate_surrogate.properties] == ["band_gap_fine", "energy", "width"]
     for found, expected in zip(again.surrogate.predict(batch.x), made.surrogate.predict(batch.x), strict=True):
         torch.testing.assert_close(found, expected)
-    assert [declared.name for declared in InverseDesign.load(tmp_path, further=False).surrogate.properties] == ["band_gap"]
+    assert [declared.name for declared in InverseDesign.load(tmp_path).surrogate.properties] == ["band_gap"]
 
 
 def test_a_surrogate_must_know_what_the_model_knows():
