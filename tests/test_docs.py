@@ -65,6 +65,7 @@ CHEAPER = {
     "matdesinne-generate": "num_samples=60 structures=false",
     "matdesinne-generate target=1.0 num_samples=10000": "num_samples=200",
     "matdesinne-generate target=1.0 --cfg job": "",
+    "matdesinne-generate target=1.0 'where=strain_energy": "num_samples=1000 structures=false",
     "matdesinne-generate run=runs": "num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
     # free electrons have gaps from 2.4 to 2.8 eV
     "matdesinne-generate run=runs/mose2": "target=2.6 num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
@@ -77,10 +78,13 @@ CHEAPER = {
     "matdesinne-label oracle=ase": COMPOSE,
     "matdesinne-label --config-dir=my oracle=free_electrons": "executor.workers=2",
     "matdesinne-label task=validate": SURROGATE,
+    "matdesinne-label task=validate material=tmd_strain": COMPOSE,
+    "matdesinne-label material=tmd_strain": COMPOSE,
     "matdesinne-label task=active": COMPOSE,
     "matdesinne-label material=mose2": FREE,
     "matdesinne-label --config-dir=my material=hbn": COMPOSE,
     "matdesinne-train": TRAIN,
+    "matdesinne-train data=tmd_strain": re.sub(r"surrogate\.\S+ ", "", TRAIN),
     "matdesinne-train surrogate=distilled/bands": COMPOSE,
     "matdesinne-train --config-dir=my data=mose2": f"{TRAIN} surrogate=mlp",  # free electrons give no bands
     "matdesinne-train --config-dir=my data=conductivity ~model": TRAIN.replace("model.max_epochs=1", ""),

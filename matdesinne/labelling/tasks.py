@@ -46,12 +46,9 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     Where the targets ask for several properties, each has its files in a folder of its name. Without candidates an earlier
     validation in the folder is compared and drawn again.
     """
-    earlier = sorted(path for path in (folder, *folder.iterdir()) if (path / "validation.parquet").is_file())
-    if config.candidates is None and earlier:
-        oracle = instantiate(config.oracle, _convert_="all")
-        read = [(path, read_validation(path / "validation.parquet", oracle.space)) for path in earlier]
-        return "\n".join(write_validation(each, path, oracle.prototype, config.outlier, config.seed) for path, each in read)
     if config.candidates is None:
+        if texts := _validated_before(config, folder):
+            return "\n".join(texts)
         raise ConfigError(
             "Expected candidates to validate, got none: add candidates=FOLDER, a folder of generate.py or a list of such."
         )
@@ -70,6 +67,16 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
         if config.get("logger") is not None:
             log_validation(make_loggers(config.logger), validation, own, config.outlier, config.seed)
     return "\n".join(texts)
+
+
+def _validated_before(config: DictConfig, folder: Path) -> list[str]:
+    """Compare and draw the validations that a folder and those in it have again; returns the text of each."""
+    places = sorted(path.parent for pattern in ("", "*/") for path in folder.glob(f"{pattern}validation.parquet"))
+    if not places:
+        return []
+    oracle = instantiate(config.oracle, _convert_="all")
+    read = [(place, read_validation(place / "validation.parquet", oracle.space)) for place in places]
+    return [write_validation(found, place, oracle.prototype, config.outlier, config.seed) for place, found in read]
 
 
 def learn_actively(config: DictConfig, folder: Path) -> str:

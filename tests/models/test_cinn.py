@@ -28,7 +28,7 @@ def test_whole_numbers_are_learnt_as_such(tmp_path, generator, bounds):
         trainer(tmp_path, max_epochs=20, gradient_clip_val=10.0).fit(LightningCINN(made), datamodule=data)
     sampled = made.eval().sample(torch.full((2000, 1), 1.0), generator)[:, 0]
     beside = (sampled - sampled.round()).abs() > 0.05
-    assert beside.float().mean() < 0.2
+    assert beside.float().mean() < 0.3
     # layers + strain = 5, so that each number is as likely as its strain; of a short training
     share = torch.stack([(sampled.round() == number).float().mean() for number in range(1, 10)])
     expected = torch.softmax(-0.5 * (5 - torch.arange(1.0, 10.0)).square(), dim=0)
