@@ -617,3 +617,13 @@ class Arm(Linear):
 
     def member_predictions(self, features):
         return Kinematics().forward(self.features.scale.inverse(features)).unsqueeze(0)
+
+
+def test_packaged_strain_energy():
+    """It is read where it is asked for, and knows that the unstrained cell costs nothing."""
+    assert [known.name for known in InverseDesign.load().surrogate.properties] == ["band_gap"]
+    design = InverseDesign.load(further=["strain_energy"])
+    mean, _ = design.surrogate.predict_many(design.surrogate.space.reference.unsqueeze(0))
+    assert abs(mean[0, 1].item()) < 0.01
+    run = design.run({"band_gap": 1.0, "strain_energy": [None, 2.0]}, 50, seeded())
+    assert (run.candidates.mean[:, 1] <= 2.0 + 1e-3).all() and (run.candidates.error[:, 0] < 0.01).all()

@@ -56,7 +56,12 @@ def by_name(config: DictConfig, name: str) -> dict[str, Any]:
 
 
 def names_in(*settings: object) -> set[str]:
-    """The names that occur in some settings; that of the spread of a property counts as the property's."""
+    """The names that occur in some settings; that of the spread of a property counts as the property's.
+
+    Example:
+        >>> sorted(names_in({"band_gap": 1.0}, "strain_energy_std < 0.1", None))
+        ['None', 'band_gap', 'strain_energy']
+    """
     return {name.removesuffix("_std") for name in re.findall(r"[^\W\d]\w*", " ".join(map(str, settings)))}
 
 
