@@ -15,7 +15,7 @@ from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.expressions import Formula
 from matdesinne.projection import Region, step_onto
-from matdesinne.selection import _columns
+from matdesinne.selection import named_columns
 from matdesinne.surrogates.base import Surrogate
 
 _APART = 0.02
@@ -71,7 +71,7 @@ class Objective:
 
     def _value(self, candidates: Candidates) -> Float[Tensor, " n"]:
         spreads = [f"{prop.name}_std" for prop in candidates.properties]  # their slopes are not known
-        columns = {name: column for name, column in _columns(candidates).items() if name not in spreads}
+        columns = {name: column for name, column in named_columns(candidates).items() if name not in spreads}
         return self.formula.value(columns).expand(len(candidates))
 
 

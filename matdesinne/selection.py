@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["All", "EnclosesVolume", "Expression", "InsideSpace", "Selection", "Spread", "Tolerance"]
+__all__ = ["All", "EnclosesVolume", "Expression", "InsideSpace", "Selection", "Spread", "Tolerance", "named_columns"]
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -174,7 +174,7 @@ class Expression(Selection):
         Raises:
             ConfigError: if the rule uses a name that is no column.
         """
-        return self.rule.holds(_columns(candidates)).expand(len(candidates))
+        return self.rule.holds(named_columns(candidates)).expand(len(candidates))
 
     def rules_after_localization(self) -> Sequence[Selection]:
         """Return the rule itself: localization may move a design so that the rule no longer holds."""
@@ -182,7 +182,7 @@ class Expression(Selection):
 
     def describe(self, candidates: Candidates) -> str:
         """Name the rule, and the range of each of its columns."""
-        values = {name: column.values for name, column in _columns(candidates).items() if name in self.rule.names}
+        values = {name: column.values for name, column in named_columns(candidates).items() if name in self.rule.names}
         ranges = ", ".join(f"{name} from {column.min():.4g} to {column.max():.4g}" for name, column in values.items())
         return f"the rule where={self.rule.text} ({ranges or 'no column'})"
 
@@ -209,7 +209,8 @@ class All(Selection):
         return [part for rule in self.rules for part in rule.parts()]
 
 
-def _columns(candidates: Candidates) -> Columns:
+def named_columns(candidates: Candidates) -> Columns:
+    """The columns that rules and formulas may name, see `Expression`, with the rounding of each."""
     columns: dict[str, Column] = {}
     for j, prop in enumerate(candidates.properties):
         for name, values in ((prop.name, candidates.mean[:, j]), (f"{prop.name}_std", candidates.std[:, j])):
