@@ -6,7 +6,7 @@ __all__ = ["CELL_PARAMETERS", "AtomicResponse", "Prototype", "cell_vectors", "en
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,10 @@ class Prototype:
         """Read a response from plain containers."""
         if isinstance(self.response, Mapping):
             object.__setattr__(self, "response", AtomicResponse(**self.response))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain containers, without a response where there is none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def fractional(self, cells: Float[Tensor, "n 6"]) -> Float[Tensor, "n a 3"]:
         """Fractional coordinates in cells of the lattice parameters in the order of `CELL_PARAMETERS`."""

@@ -80,7 +80,7 @@ class ASEOracle(Oracle):
         """Atoms and the calculator's keywords; a relaxation that is off is left out."""
         names = ("calculator", "valence_bands", "field_keyword", "field_factor")
         relaxation = {} if self.relaxation is None else {"relaxation": asdict(self.relaxation)}
-        return {"oracle": "ase", "prototype": asdict(self.prototype), **{n: getattr(self, n) for n in names}, **relaxation}
+        return {"oracle": "ase", "prototype": self.prototype.to_dict(), **{n: getattr(self, n) for n in names}, **relaxation}
 
     def check(self) -> None:
         """Check that the calculator can be imported."""

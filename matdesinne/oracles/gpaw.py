@@ -121,7 +121,7 @@ class GPAWOracle(Oracle):
         numerics = {name: getattr(self, name) for name in names}
         options = {name: getattr(self, name) for name in ("soc", "hybrid", "reference_energy") if getattr(self, name)}
         options |= {} if self.relaxation is None else {"relaxation": asdict(self.relaxation)}
-        return {"oracle": "gpaw", "prototype": asdict(self.prototype), **numerics, "mixing": list(self.mixing), **options}
+        return {"oracle": "gpaw", "prototype": self.prototype.to_dict(), **numerics, "mixing": list(self.mixing), **options}
 
     def kpoints(self) -> dict[str, list[list[float]]]:
         """The grid of each level, rounded as in the packaged set."""

@@ -182,6 +182,7 @@ def test_settings_without_options_are_those_of_earlier_folders():
     """A folder that was started before there were options is continued."""
     assert set(oracle().settings()).isdisjoint({"soc", "hybrid", "reference_energy", "relaxation"})
     assert oracle(relax_force=0.1).settings() == oracle().settings()
+    assert set(oracle().settings()["prototype"]) == {"symbols", "positions"}
 
 
 @pytest.mark.slow
