@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Batch", "DesignNetwork", "check_at_least", "load_network", "network_from_config", "run_folder", "save_network"]
+__all__ = [
+    "Batch",
+    "DesignNetwork",
+    "check_at_least",
+    "described_properties",
+    "load_network",
+    "network_from_config",
+    "run_folder",
+    "save_network",
+]
 
 import hashlib
 import importlib
@@ -131,6 +140,21 @@ def save_network(network: DesignNetwork, folder: str | Path, name: str) -> None:
 def run_folder(name: str | Path) -> Path:
     """The folder of a run of ``train.py``, or of the weights that come with the package for the name ``"pretrained"``."""
     return Path(__file__).parent / "pretrained" if str(name) == "pretrained" else Path(name)
+
+
+def described_properties(folder: str | Path, name: str) -> set[str]:
+    """The names of the properties of a network that `save_network` wrote, from its description alone.
+
+    Raises:
+        CheckpointError: if the description is missing or damaged.
+    """
+    path = Path(folder) / f"{name}.json"
+    try:
+        return {entry["name"] for entry in json.loads(path.read_text(encoding="utf-8"))["settings"]["properties"]}
+    except Exception as error:  # a damaged description can hold anything
+        raise CheckpointError(
+            f"Expected the description of a network in {path}, got {type(error).__name__} ({error}): train again."
+        ) from error
 
 
 def load_network(kind: Callable[..., N], folder: str | Path, name: str) -> N:

@@ -17,7 +17,7 @@ from matdesinne.design_run import DesignRun
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError
 from matdesinne.localization import Localizer, Newton
 from matdesinne.models.base import InverseModel
-from matdesinne.network import load_network, run_folder, save_network
+from matdesinne.network import described_properties, load_network, run_folder, save_network
 from matdesinne.refinement import AcceptedError, Refinement
 from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
@@ -193,9 +193,9 @@ class InverseDesign:
 
 def _further_surrogates(folder: Path, properties: Collection[str]) -> list[Surrogate]:
     """The further surrogates of a folder that predict one of some properties."""
-    files = sorted(folder.glob("surrogate_*.json")) if properties else []
-    found = [load_network(Surrogate, folder, file.stem) for file in files]
-    return [network for network in found if any(prop.name in properties for prop in network.properties)]
+    names = sorted(file.stem for file in folder.glob("surrogate_*.json")) if properties else []
+    needed = [name for name in names if not described_properties(folder, name).isdisjoint(properties)]
+    return [load_network(Surrogate, folder, name) for name in needed]
 
 
 def _separate(surrogate: Surrogate) -> list[Surrogate]:
