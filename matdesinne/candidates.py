@@ -114,16 +114,18 @@ class Candidates:
 
     def mean_errors(self) -> dict[Property, float]:
         """Mean distance of the predictions to the target, in its unit, for each property that is asked for."""
-        columns = zip(self.properties, self.error.mean(dim=0).tolist(), self.target.asked, strict=True)
-        return {prop: error for prop, error, asked in columns if asked}
+        errors = self.error.mean(dim=0).tolist()
+        return {self.properties[j]: errors[j] for j in self.target.asked_columns}
+
+    @property
+    def asked(self) -> list[Property]:
+        """The properties that the target asks for."""
+        return [self.properties[j] for j in self.target.asked_columns]
 
     def _target_columns(self) -> list[str]:
-        asked = self._asked()
-        suffixes = [""] if len(asked) == 1 else [f"_{self.properties[j].name}" for j in asked]
+        asked = self.asked
+        suffixes = [""] if len(asked) == 1 else [f"_{prop.name}" for prop in asked]
         return [f"{name}{suffix}" for suffix in suffixes for name in ("target", "target_lower", "target_upper")]
-
-    def _asked(self) -> list[int]:
-        return [j for j, asked in enumerate(self.target.asked) if asked]
 
     def columns(self) -> dict[str, tuple[str, list[float] | list[str]]]:
         """Return the table as ``{name: (unit, values)}``, in the order of the columns in files.
@@ -133,7 +135,7 @@ class Candidates:
         """
         table, names = self.space.to_columns(self.designs), iter(self._target_columns())
         for j, prop in enumerate(self.properties):
-            if j in self._asked():
+            if self.target.asked[j]:
                 for value in (self.target.values[j], self.target.lower[j], self.target.upper[j]):
                     table[next(names)] = (prop.unit, [value] * len(self))
             table[prop.name] = (prop.unit, self.mean[:, j].tolist())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
-from matdesinne.projection import Region, step_onto
+from matdesinne.projection import Region, check_search, step_onto
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.surrogates.combined import CombinedSurrogate
 from matdesinne.targets import Target
@@ -113,10 +113,7 @@ class Newton(Localizer):
     """
 
     def __init__(self, tolerance: float = 1e-5, steps: int = 40, longest_step: float = 0.3) -> None:
-        if not (tolerance > 0 and steps >= 1 and longest_step > 0):
-            raise ConfigError(
-                f"Expected tolerance > 0, steps >= 1 and longest_step > 0, got {tolerance}, {steps} and {longest_step}."
-            )
+        check_search(tolerance, longest_step, steps=steps)
         self.tolerance, self.steps, self.longest_step = tolerance, steps, longest_step
 
     def _localize(self, x: Float[Tensor, "n dx"], region: Region, target: Target, surrogate: Surrogate) -> LocalizedDesigns:

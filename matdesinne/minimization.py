@@ -12,9 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.errors import ConfigError
 from matdesinne.expressions import Formula
-from matdesinne.projection import Region, step_onto
+from matdesinne.projection import Region, check_search, step_onto
 from matdesinne.selection import named_columns
 from matdesinne.surrogates.base import Surrogate
 
@@ -96,11 +95,7 @@ class Descent:
     """
 
     def __init__(self, tolerance: float = 1e-5, evaluations: int = 200, longest_step: float = 0.3) -> None:
-        if not (tolerance > 0 and evaluations >= 1 and longest_step > 0):
-            raise ConfigError(
-                f"Expected tolerance > 0, evaluations >= 1 and longest_step > 0, got {tolerance}, {evaluations} and "
-                f"{longest_step}: correct them."
-            )
+        check_search(tolerance, longest_step, evaluations=evaluations)
         self.tolerance, self.evaluations, self.longest_step = tolerance, evaluations, longest_step
 
     def descend(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Region", "step_onto"]
+__all__ = ["Region", "check_search", "step_onto"]
 
 from typing import NamedTuple
 
@@ -11,11 +11,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.constraints import Constraints
+from matdesinne.errors import ConfigError
 from matdesinne.space import DesignSpace
 from matdesinne.targets import Target
 
 _JITTER = 1e-10
 """Squared slope below which a surrogate is taken as flat, in squared units of the property per half-width of the box."""
+
+
+def check_search(tolerance: float, longest_step: float, **most: int) -> None:
+    """Raise a ConfigError if a setting of a search along a surrogate is out of range; `most` is its largest number of steps."""
+    [(name, count)] = most.items()
+    if not (tolerance > 0 and count >= 1 and longest_step > 0):
+        raise ConfigError(
+            f"Expected tolerance > 0, {name} >= 1 and longest_step > 0, got {tolerance}, {count} and {longest_step}: "
+            "correct them."
+        )
 
 
 class Region(NamedTuple):
@@ -60,7 +71,7 @@ def step_onto(
         region: bounds, and half-widths of the box.
         wish: the step w in half-widths of the box; none when omitted.
     """
-    columns = [j for j, asked in enumerate(target.asked) if asked]
+    columns = target.asked_columns
     lower, upper = (mean.new_tensor([edge[j] for j in columns]) for edge in (target.lower, target.upper))
     if len(columns) < len(target.asked):
         mean, jacobian = mean[:, columns], jacobian[:, columns]

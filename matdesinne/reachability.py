@@ -83,7 +83,7 @@ def find_reach(
     designs = space.sample(_DRAWN, torch.Generator())
     mean, std = surrogate.predict_many(designs)
     everything = Candidates(space, surrogate.properties, designs, target, mean, std, "sampled")
-    asked = [j for j, is_asked in enumerate(target.asked) if is_asked]
+    asked = target.asked_columns
     found = []
     for j in asked:
         reach = _reach_of(j, _starts(everything, _without(target, [j]), surrogate, accepts), surrogate, accepts, within)

@@ -148,7 +148,7 @@ class Refinement:
         Raises:
             TargetError: with the interval that designs reach.
         """
-        asked = [j for j, is_asked in enumerate(target.asked) if is_asked]
+        asked = target.asked_columns
         if len(asked) != 1 or not space.bounded or self.localization is None or self.accepted_error is None:
             return
         slack = Tolerance(self.accepted_error).distances(self.surrogate.properties, target)[asked[0]]

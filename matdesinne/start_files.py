@@ -60,9 +60,8 @@ def read_start(
     _check_sites(atoms, prototype, path)
     _check_constants(cell, space, path)
     narrow = space.narrowed(bounds, fixed)
-    reference = dict(zip(space.names, space.reference.tolist(), strict=True))
     stored = {name: float(atoms.info[name]) for name in space.names if isinstance(atoms.info.get(name), int | float)}
-    values = {**reference, **stored, **cell}
+    values = {**space.design(space.reference.tolist()), **stored, **cell}
     design = torch.tensor([values[name] for name in space.names], dtype=torch.get_default_dtype())
     design = torch.where(narrow.lower == narrow.upper, narrow.lower, design)
     _check_bounds(design, narrow, path)

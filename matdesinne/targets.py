@@ -137,6 +137,11 @@ class Target:
         return tuple(math.isfinite(low) or math.isfinite(high) for low, high in zip(self.lower, self.upper, strict=True))
 
     @property
+    def asked_columns(self) -> list[int]:
+        """The numbers of the properties that are asked for."""
+        return [column for column, asked in enumerate(self.asked) if asked]
+
+    @property
     def values(self) -> tuple[float, ...]:
         """One number for each property: the value, the finite edge, or the middle of the interval; NaN where it is open."""
         return tuple(map(_representative, self.lower, self.upper))

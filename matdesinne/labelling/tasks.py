@@ -62,7 +62,7 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
         own = folder if len(found) == 1 else folder / name
         texts.append(write_validation(validation, own, oracle.prototype, config.outlier, config.seed))
         prop = validation.chosen[0].properties[0]
-        asking = [table.only([prop]) for table in tables if table.target.asked[list(table.properties).index(prop)]]
+        asking = [table.only([prop]) for table in tables if prop in table.asked]
         write_page(validation, asking, own, oracle.prototype, OmegaConf.to_container(config, resolve=True))
         if config.get("logger") is not None:
             log_validation(make_loggers(config.logger), validation, own, config.outlier, config.seed)

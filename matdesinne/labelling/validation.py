@@ -129,22 +129,20 @@ def validate(
     Raises:
         ConfigError: if the oracle does not compute one of these properties, or has other parameters.
     """
-    asked = [[prop for prop, wanted in zip(table.properties, table.target.asked, strict=True) if wanted] for table in tables]
-    properties = list(dict.fromkeys(prop for some in asked for prop in some))
+    properties = list(dict.fromkeys(prop for table in tables for prop in table.asked))
     for prop in properties:
         oracle.check_column(prop.name)
     if any(table.space.names != oracle.space.names for table in tables):
         raise ConfigError(
             f"Expected candidates of {list(oracle.space.names)}, got {list(tables[0].space.names)}: change material."
         )
-    spreads = [table.only(some[:1]).std[:, 0] for table, some in zip(tables, asked, strict=True)]
-    chosen = [table.take(stratified(spread, per_target, generator)) for table, spread in zip(tables, spreads, strict=True)]
+    chosen = [table.take(stratified(table.only(table.asked[:1]).std[:, 0], per_target, generator)) for table in tables]
     x = torch.cat([table.designs for table in chosen]).double()
     run = label_points(oracle, Points(x, torch.arange(len(x))), executor, folder)
     parts = torch.arange(len(x)).split([len(table) for table in chosen])
     found = {}
     for prop in properties:
-        own = [number for number, some in enumerate(asked) if prop in some]
+        own = [number for number, table in enumerate(tables) if prop in table.asked]
         labels = [run.values(prop.name)[parts[number]] for number in own]
         rows = [run.rows[row] for number in own for row in parts[number].tolist()]
         found[prop.name] = Validation([chosen[number].only([prop]) for number in own], labels, replace(run, rows=rows))

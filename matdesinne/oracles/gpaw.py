@@ -154,9 +154,9 @@ class GPAWOracle(Oracle):
         atoms = self.prototype.atoms(design)
         atoms.calc = calculator
         labels: dict[str, Value] = {} if self.relaxation is None else self.relaxation.run(atoms)
-        labels["energy"] = float(atoms.get_potential_energy())
+        labels["energy"] = energy = float(atoms.get_potential_energy())
         if self.reference_energy is not None:
-            labels["strain_energy"] = float(atoms.get_potential_energy()) - self.reference_energy
+            labels["strain_energy"] = energy - self.reference_energy
         labels["fermi_level"] = float(calculator.get_fermi_level())
         labels["iterations"] = int(calculator.get_number_of_iterations())
         for ending, bands in self._bands(calculator):

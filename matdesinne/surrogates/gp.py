@@ -5,8 +5,8 @@ from __future__ import annotations
 __all__ = ["GPSurrogate"]
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Self, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from gpytorch.constraints import GreaterThan, Positive
@@ -20,6 +20,7 @@ from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.surrogates.shared_gp import KeepsRows
 from matdesinne.targets import Property
 
 _SMALLEST_NOISE = 1e-6
@@ -42,7 +43,7 @@ class _Posterior(NamedTuple):
     weights: Float[Tensor, "dy n 1"]
 
 
-class GPSurrogate(Surrogate):
+class GPSurrogate(KeepsRows, Surrogate):
     r"""Gaussian process with a length for each feature and learnt noise, :math:`y \sim N(m + f(x), \sigma^2)`.
 
     One process for each property, on standardised outputs, in double precision. The spread is that of one more measurement:
@@ -56,9 +57,6 @@ class GPSurrogate(Surrogate):
     Args:
         kernel: ``"matern"``, which is twice differentiable (nu = 5/2), or ``"rbf"``, for smooth properties.
     """
-
-    inputs: Tensor
-    outputs: Tensor
 
     def __init__(
         self,
@@ -90,7 +88,6 @@ class GPSurrogate(Surrogate):
         self.correlation.double()
         self.register_buffer("inputs", torch.empty(0, size, dtype=torch.float64))
         self.register_buffer("outputs", torch.empty(count, 0, dtype=torch.float64))
-        self._known: _Posterior | None = None
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales, and keep the rows: predictions are conditioned on them.
@@ -143,11 +140,6 @@ class GPSurrogate(Surrogate):
         scale = self.target_scale.std
         return torch.stack([self.target_scale.inverse(mean.T.to(features)), variance.sqrt().T.to(features) * scale])
 
-    def train(self, mode: bool = True) -> Self:
-        """Forget what follows from the parameters, which may have changed."""
-        self._known = None
-        return super().train(mode)
-
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         mean, std = self.mean_and_std(self.features(x))
         return mean, std
@@ -190,15 +182,3 @@ class GPSurrogate(Surrogate):
             error = (self.outputs - self.constant.unsqueeze(1)).unsqueeze(2)
             self._known = _Posterior(factor, torch.cholesky_solve(error, factor))
         return self._known
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._known = None  # on another device, or of another precision
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        """Make room for the rows, whose number only the file knows."""
-        for name in ("inputs", "outputs"):
-            if (kept := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(kept, device=self.device))
-        self._known = None
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["SharedGP"]
+__all__ = ["KeepsRows", "SharedGP"]
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,32 @@ class _Posterior(NamedTuple):
     scale: Float[Tensor, " o"]
 
 
-class SharedGP(nn.Module):
+class KeepsRows(nn.Module):
+    """Predicts given rows, the buffers `inputs` and `outputs`; what follows from them is computed once, as `_known`."""
+
+    inputs: Tensor
+    outputs: Tensor
+    _known: Any = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Forget what follows from the parameters, which may have changed."""
+        self._known = None
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._known = None  # on another device, or of another precision
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        """Make room for the rows, whose number only the file knows."""
+        for name in ("inputs", "outputs"):
+            if (kept := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, torch.empty_like(kept, device=getattr(self, name).device))
+        self._known = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class SharedGP(KeepsRows):
     r"""Gaussian process :math:`y_o \sim N(m_o, s_o^2 (C + \epsilon))` whose outputs share the correlation C.
 
     The lengths of C and the share :math:`\epsilon` of the noise maximise the marginal likelihood, averaged over the outputs and
@@ -45,9 +70,6 @@ class SharedGP(nn.Module):
         smooth: a squared exponential correlation; else Matern's with nu = 5/2, for outputs with kinks.
     """
 
-    inputs: Tensor
-    outputs: Tensor
-
     def __init__(self, features: int, smooth: bool) -> None:
         super().__init__()
         self.smooth = smooth
@@ -55,7 +77,6 @@ class SharedGP(nn.Module):
         self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
         self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
         self.register_buffer("outputs", torch.empty(0, 0, dtype=torch.float64))
-        self._known: _Posterior | None = None
 
     def keep(self, inputs: Float[Tensor, "r f"], outputs: Float[Tensor, "r o"]) -> None:
         """Take the rows that predictions are conditioned on."""
@@ -101,11 +122,6 @@ class SharedGP(nn.Module):
         """Variance of the noise in shares of that of the process."""
         return self.log_noise.exp() + _SMALLEST_NOISE
 
-    def train(self, mode: bool = True) -> Self:
-        """Forget what follows from the parameters, which may have changed."""
-        self._known = None
-        return super().train(mode)
-
     def _covariance(self) -> Float[Tensor, "r r"]:
         identity = torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
         return self._correlation(self.inputs, self.inputs) + self.noise * identity
@@ -133,15 +149,3 @@ class SharedGP(nn.Module):
             weights = torch.cholesky_solve(self.outputs - self.outputs.mean(dim=0), factor)
             self._known = _Posterior(factor, weights, self._scale(factor))
         return self._known
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._known = None  # on another device
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        """Make room for the rows, whose number only the file knows."""
-        for name in ("inputs", "outputs"):
-            if (kept := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(kept, device=self.inputs.device))
-        self._known = None
-        super()._load_from_state_dict(state_dict, prefix, *args)
