@@ -11,6 +11,7 @@ __all__ = [
     "gap_level",
     "own_grids",
     "relative_energies",
+    "scalar_level",
 ]
 
 from collections.abc import Sequence
@@ -89,6 +90,11 @@ def gap_level(name: str) -> str | None:
         if name == kind or name.startswith(f"{kind}_"):
             return f"band_gap{name.removeprefix(kind)}"
     return None
+
+
+def scalar_level(level: str) -> str:
+    """The level without spin-orbit coupling or hybrid functional on the grid of k-points of a level."""
+    return "band_gap_fine" if "_fine" in level else "band_gap"
 
 
 def check_one_gap(names: Sequence[str], surrogate: str) -> None:

@@ -42,11 +42,15 @@ N = TypeVar("N", bound="DesignNetwork")
 
 
 class Batch(NamedTuple):
-    """Rows of a data set in physical units; `bands` holds auxiliary labels where the data carry them, see `DesignTable`."""
+    """Rows of a data set in physical units; `bands` holds auxiliary labels where the data carry them, see `DesignTable`.
+
+    `relatives` holds rows of similar materials, each material's own batch, as designs of this one's space.
+    """
 
     x: Float[Tensor, "n dx"]
     y: Float[Tensor, "n dy"]
     bands: tuple[BandLabels, ...] = ()
+    relatives: tuple[Batch, ...] = ()
 
 
 class DesignNetwork(nn.Module, ABC):

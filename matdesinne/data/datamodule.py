@@ -6,10 +6,11 @@ __all__ = ["DesignDataModule"]
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import pytorch_lightning as pl
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.data.batches import TensorBatches
+from matdesinne.data.relatives import Relative
 from matdesinne.data.sources import LabelSource, Source, TableSource
 from matdesinne.data.synthetic import SyntheticDesigns
 from matdesinne.data.table import DesignTable, Split, check_table
@@ -58,6 +60,7 @@ class DesignDataModule(pl.LightningDataModule):
         added: tables of ``label.py`` whose designs join the training rows; validation rows stay what they are.
         tested: tables of ``label.py`` whose designs join the test rows, and no others.
         calibration: tables of ``label.py`` with designs that localization has found: `calibration_rows`.
+        relatives: similar materials by name, of which surrogate=gp_bands learns, too; the one of this source is left out.
         replicates: ``"first"`` keeps the first of the rows of one design, ``"mean"`` a row with the mean of their properties.
     """
 
@@ -78,6 +81,7 @@ class DesignDataModule(pl.LightningDataModule):
         added: Sequence[str] = (),
         tested: Sequence[str] = (),
         calibration: Sequence[str] = (),
+        relatives: Mapping[str, Relative] = MappingProxyType({}),
         replicates: Replicates = "first",
     ) -> None:
         super().__init__()
@@ -95,6 +99,7 @@ class DesignDataModule(pl.LightningDataModule):
         self.added, self.tested, self.calibration = (
             tuple(LabelSource(path) for path in paths) for paths in (added, tested, calibration)
         )
+        self.relatives = tuple(relatives.values())
         self.replicates, self.duplicates = replicates, 0
         self.augments = True
         self._split: Split | None = None
@@ -223,8 +228,14 @@ class DesignDataModule(pl.LightningDataModule):
 
     def training_batch(self) -> Batch:
         """All training rows at once, to learn scales from."""
-        rows = self.training_rows
-        return Batch(rows.x, rows.y, rows.bands)
+        rows, relatives = self.training_rows, self.relative_rows()
+        return Batch(rows.x, rows.y, rows.bands, tuple(Batch(other.x, other.y, other.bands) for other in relatives))
+
+    def relative_rows(self) -> list[DesignTable]:
+        """Rows of similar materials, as designs of this space, but for those at the strain of a validation or test row."""
+        held_out = torch.cat([self.split.validation.x, self.split.test.x])
+        others = [relative for relative in self.relatives if relative.source.name != self.source.name]
+        return [relative.rows(self.space, self.properties, held_out) for relative in others]
 
     def train_dataloader(self) -> TensorBatches:
         """Shuffled batches; symmetry operations augment the table's rows."""

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from matdesinne.bands import BandLabels, gap_level
+from matdesinne.bands import BandLabels, gap_level, scalar_level
 from matdesinne.data.table import DesignTable, read_numbers, to_numbers
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.space import DesignSpace
@@ -137,7 +137,10 @@ def _labelled(table: pyarrow.Table, space: DesignSpace, properties: Sequence[Pro
         return BandLabels(edges.reshape(2, len(table), len(kpoints)).transpose(0, 1), kpoints, f"band_gap{ending}")
 
     levels = [level for prop in properties if (level := gap_level(prop.name)) is not None]
-    endings = [level.removeprefix("band_gap") for level in dict.fromkeys([*levels, *map(_other_grid, levels)])]
+    endings = [
+        level.removeprefix("band_gap")
+        for level in dict.fromkeys([*levels, *map(_other_grid, levels), *map(scalar_level, levels)])
+    ]
     grids = [bands(ending) for ending in endings if f"kpoints{ending}".encode() in (table.schema.metadata or {})]
     return DesignTable(stack(space.names), stack([prop.name for prop in properties]), ids, tuple(grids))
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from matdesinne.bands import gap_level, relative_energies
+from matdesinne.bands import gap_level, relative_energies, scalar_level
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
@@ -31,16 +30,23 @@ class _Moments(NamedTuple):
     mean: Float[Tensor, "n o"]
     std: Float[Tensor, "n o"]
 
+    def plus(self, other: _Moments) -> _Moments:
+        """Those of the sum of two independent processes."""
+        return _Moments(self.mean + other.mean, torch.hypot(self.std, other.std))
+
 
 class BandGPSurrogate(Surrogate):
     r"""Gaussian processes on the band energies at fixed k-points, and on each property that is no gap.
 
     The extremum in :math:`E_g = \min_k E_c(k) - \max_k E_v(k)` jumps between k-points, so the gap has kinks, while the energies
     at fixed fractional k-points are smooth but for crossings: a few dozen designs determine them. Each level of theory is a
-    `SharedGP` over the energies of both bands at all k-points, relative to the mean valence energy of a design. The properties
-    ``band_gap*`` and ``direct_gap*`` are those of the mean energies of the level with the same ending; every other property,
-    such as ``strain_energy`` or ``thickness``, has a process of its own. A design without energies of a level does not take
-    part in its process.
+    `SharedGP` over the energies of both bands at all k-points, relative to the mean valence energy of a design; those with
+    spin-orbit coupling or a hybrid functional are learnt as corrections of the energies without, which a few dozen labels
+    determine. The properties ``band_gap*`` and ``direct_gap*`` are those of the mean energies of the level with the same
+    ending; every other property, such as ``strain_energy`` or ``thickness``, has a process of its own. A design without
+    energies of a level does not take part in its process.
+
+    Rows of similar materials, `Batch.relatives`, help where this material has few: see `SharedGP`.
 
     Each row is learnt with its images under the symmetries of the space. The spread is that of the process at the edges of the
     gap; without rows for calibration it is calibrated by leaving out one design after another.
@@ -56,7 +62,8 @@ class BandGPSurrogate(Surrogate):
         self.processes = nn.ModuleDict()
         for prop in self.properties:
             level = gap_level(prop.name)
-            self.processes[level or prop.name] = SharedGP(self.features.size, smooth=level is None)
+            for name in (prop.name,) if level is None else (scalar_level(level), level):
+                self.processes[name] = SharedGP(self.features.size, smooth=level is None)
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales, and keep the rows and their images: predictions are conditioned on them.
@@ -64,19 +71,25 @@ class BandGPSurrogate(Surrogate):
         Raises:
             ConfigError: if there are too many rows, or the data carry no band energies of a level.
         """
-        group = self.space.group()
-        if len(batch.x) * len(group) > _MOST_ROWS:
+        parts = [batch, *batch.relatives]
+        images, rows = len(self.space.group()), sum(len(part.x) for part in parts)
+        if rows * images > _MOST_ROWS:
             raise ConfigError(
-                f"Expected at most {_MOST_ROWS // len(group):,} rows for surrogate=gp_bands, got {len(batch.x):,}: use "
+                f"Expected at most {_MOST_ROWS // images:,} rows for surrogate=gp_bands, got {rows:,}: use "
                 "surrogate=bands or surrogate=tight_binding."
             )
         super().fit_scales(batch)
         with torch.no_grad():
-            images = self.features(torch.stack([element(batch.x) for element in group], dim=1).flatten(end_dim=1))
+            inputs = torch.cat([self._images(part.x) for part in parts])
+            materials = torch.cat([torch.full((len(part.x) * images,), i) for i, part in enumerate(parts)]).to(inputs.device)
             for name, process in self._processes():
-                outputs = self._outputs(name, batch)
-                known = outputs.isfinite().all(dim=1)
-                process.keep(images[known], outputs[known])
+                outputs = torch.cat([self._outputs(name, part) for part in parts])
+                known = outputs.isfinite().all(dim=1).nonzero()[:, 0]
+                process.keep(inputs[known], outputs[known], materials[known], known)
+
+    def _images(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "r f"]:
+        """Features of designs and their images, image by image of each design."""
+        return self.features(torch.stack([element(x) for element in self.space.group()], dim=1).flatten(end_dim=1))
 
     def negative_log_density(self, batch: Batch) -> Float[Tensor, ""]:
         """Negative logarithm of the marginal likelihood of the kept rows times the priors, the mean over the processes."""
@@ -102,12 +115,24 @@ class BandGPSurrogate(Surrogate):
 
     @torch.no_grad()
     def leave_one_out(self) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
-        """Mean, standard deviation before calibration, and label of each training design, predicted from all others."""
+        """Mean, standard deviation before calibration, and label of each training design, predicted from all others.
+
+        They are NaN where a design lacks the property.
+        """
         size = len(self.space.group())
-        found = {name: _Moments(*process.without_own_block(size)) for name, process in self._processes()}
-        labels = {name: _Moments(process.outputs, process.outputs) for name, process in self._processes()}
-        mean, std = (part[::size].float() for part in self._properties(found))
-        return mean, std, self._properties(labels)[0][::size].float()
+        count = max(int(process.own_rows.max()) for _, process in self._processes()) + 1
+
+        def aligned(process: SharedGP, values: Float[Tensor, "r o"]) -> Float[Tensor, "n o"]:
+            every = values.new_full((count, values.shape[1]), torch.nan)
+            return every.index_copy(0, process.own_rows, values)[::size]
+
+        found, labels = {}, {}
+        for name, process in self._processes():
+            found[name] = _Moments(*(aligned(process, part) for part in process.without_own_block(size)))
+            known = aligned(process, process.own_outputs)
+            labels[name] = _Moments(known, known)
+        mean, std = self._properties(found)
+        return mean.float(), std.float(), self._properties(labels)[0].float()
 
     def _processes(self) -> list[tuple[str, SharedGP]]:
         return [(name, process) for name, process in self.processes.items() if isinstance(process, SharedGP)]
@@ -118,23 +143,28 @@ class BandGPSurrogate(Surrogate):
         if gap_level(name) is None:
             column = [prop.name for prop in self.properties].index(name)
             return batch.y[:, column, None].repeat_interleave(len(group), dim=0)
-        found = [labels for labels in batch.bands if labels.name == name]
-        if not found:
-            raise ConfigError(f"Expected band energies of {name} for surrogate=gp_bands, got none: use surrogate=gp.")
+        bands, base = ({labels.name: labels for labels in batch.bands}.get(level) for level in (name, scalar_level(name)))
+        if bands is None or base is None:
+            missing = name if bands is None else scalar_level(name)
+            raise ConfigError(f"Expected band energies of {missing} for surrogate=gp_bands, got none: use surrogate=gp.")
         # the image of a design has at the image of k what the design has at k
-        orders = [found[0].permutation(element.reciprocal.cpu()).argsort() for element in group]
-        energies = relative_energies(found[0].energies)
+        orders = [bands.permutation(element.reciprocal.cpu()).argsort() for element in group]
+        energies = relative_energies(bands.energies)
+        energies = energies if bands is base else energies - relative_energies(base.energies)
         return torch.stack([energies[..., order] for order in orders], dim=1).flatten(end_dim=1).flatten(start_dim=1)
 
     def _properties(self, found: Mapping[str, _Moments]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
-        """The properties from what the processes gave; NaN in rows that one of them lacks."""
-        columns = [
-            found[prop.name] if (level := gap_level(prop.name)) is None else _gap(found[level], level == prop.name)
-            for prop in self.properties
-        ]
-        rows = max(len(moments.mean) for moments in columns)
-        padded = [[pad(part, (0, 0, 0, rows - len(part)), value=torch.nan) for part in moments] for moments in columns]
-        mean, std = (torch.cat(parts, dim=1) for parts in zip(*padded, strict=True))
+        """The properties from what the processes gave."""
+        columns = []
+        for prop in self.properties:
+            level = gap_level(prop.name)
+            if level is None:
+                columns.append(found[prop.name])
+                continue
+            energies, base = found[level], scalar_level(level)
+            energies = energies if level == base else energies.plus(found[base])
+            columns.append(_gap(energies, level == prop.name))
+        mean, std = (torch.cat(parts, dim=1) for parts in zip(*columns, strict=True))
         return mean, std
 
     def _mean_and_spread(self, x: Float[Tensor, "n dx"]) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 _SMALLEST_NOISE = 1e-9
@@ -17,6 +17,10 @@ _SMALLEST_NOISE = 1e-9
 _START_NOISE = 1e-5
 _START_LENGTH = 3.0
 """Of the correlation, in standardised features."""
+_FREE_MEAN = 100.0
+"""Variance of the mean of a material in shares of that of the process: the rows alone determine it."""
+_START_RADIUS = 0.5
+"""Of the circle on which the places of the materials start."""
 _PRIOR_LENGTH, _PRIOR_WIDTH = math.sqrt(2) + math.log(2), math.sqrt(3)
 """Mean and width of the normal prior over the logarithm of a length, less half that of the number of features."""
 
@@ -47,9 +51,9 @@ class KeepsRows(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         """Make room for the rows, whose number only the file knows."""
-        for name in ("inputs", "outputs"):
+        for name in ("inputs", "outputs", "materials", "rows", "places"):
             if (kept := state_dict.get(prefix + name)) is not None:
-                setattr(self, name, torch.empty_like(kept, device=getattr(self, name).device))
+                getattr(self, name).data = torch.empty_like(kept, device=getattr(self, name).device)
         self._known = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -60,8 +64,13 @@ class SharedGP(KeepsRows):
     The lengths of C and the share :math:`\epsilon` of the noise maximise the marginal likelihood, averaged over the outputs and
     with the best scale :math:`s_o` of each, times a prior of the lengths. It works in double precision.
 
+    Rows may belong to several materials. A material m is a place z of two coordinates that is learnt, too: the correlation of
+    rows of two materials is multiplied by :math:`\exp(-|z_m - z_{m'}|^2 / 2)`, and each material has a mean of its own.
+    Predictions are those of the material 0.
+
     References:
         Rasmussen and Williams, Gaussian processes for machine learning, 2006, sections 2.2 and 5.4.
+        Bonilla, Chai, Williams, Multi-task Gaussian process prediction, NIPS 2007 (the correlation of materials).
         Hvarfner, Hellsten, Nardi, Vanilla Bayesian optimization performs great in high dimensions, 2024, arXiv 2402.02229 (the
         prior of the lengths).
 
@@ -73,14 +82,35 @@ class SharedGP(KeepsRows):
     def __init__(self, features: int, smooth: bool) -> None:
         super().__init__()
         self.smooth = smooth
+        self.places = nn.Parameter(torch.empty(0, 2, dtype=torch.float64))  # of several materials
         self.log_lengths = nn.Parameter(torch.full((features,), math.log(_START_LENGTH), dtype=torch.float64))
         self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
         self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
         self.register_buffer("outputs", torch.empty(0, 0, dtype=torch.float64))
+        self.register_buffer("materials", torch.empty(0, dtype=torch.long))
+        self.register_buffer("rows", torch.empty(0, dtype=torch.long))
 
-    def keep(self, inputs: Float[Tensor, "r f"], outputs: Float[Tensor, "r o"]) -> None:
-        """Take the rows that predictions are conditioned on."""
-        self.inputs, self.outputs = inputs.double(), outputs.double()
+    def keep(
+        self,
+        inputs: Float[Tensor, "r f"],
+        outputs: Float[Tensor, "r o"],
+        materials: Int[Tensor, " r"] | None = None,
+        rows: Int[Tensor, " r"] | None = None,
+    ) -> None:
+        """Take the rows that predictions are conditioned on.
+
+        Args:
+            inputs: features.
+            outputs: what they have.
+            materials: number of the material of each row, those of 0 first; ``None``: all are of it.
+            rows: number of each row in its table; ``None``: they are counted.
+        """
+        count = torch.arange(len(inputs), device=inputs.device)
+        self.inputs, self.outputs, self.rows = inputs.double(), outputs.double(), count if rows is None else rows
+        self.materials = torch.zeros_like(count) if materials is None else materials
+        if last := int(self.materials.max()):
+            angle = 2 * math.pi * torch.arange(last + 1, dtype=torch.float64) / (last + 1)
+            self.places.data = _START_RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1).to(self.places)
         self._known = None
 
     def negative_log_density(self) -> Float[Tensor, ""]:
@@ -88,34 +118,49 @@ class SharedGP(KeepsRows):
         rows, features = self.inputs.shape
         factor = torch.linalg.cholesky(self._covariance())
         scale = self._scale(factor)
-        prior = (self.log_lengths - _PRIOR_LENGTH - math.log(features) / 2).square().sum() / (2 * _PRIOR_WIDTH**2)
+        lengths = (self.log_lengths - _PRIOR_LENGTH - math.log(features) / 2).square().sum() / (2 * _PRIOR_WIDTH**2)
+        prior = lengths + self.places.square().sum() / 2
         return scale.log().mean() + (factor.diagonal().log().sum() + prior) / rows
 
     def mean(self, inputs: Float[Tensor, "n f"]) -> Float[Tensor, "n o"]:
         """Mean of the outputs."""
-        return self.outputs.mean(dim=0) + self._correlation(inputs.double(), self.inputs) @ self._posterior().weights
+        return self._own_mean() + self._correlation(inputs.double(), None) @ self._posterior().weights
 
     def mean_and_std(self, inputs: Float[Tensor, "n f"]) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n o"]]:
         """Mean and standard deviation of the outputs."""
         known = self._posterior()
-        cross = self._correlation(inputs.double(), self.inputs)
+        cross = self._correlation(inputs.double(), None)
         explained = torch.linalg.solve_triangular(known.factor, cross.T, upper=False).square().sum(dim=0)
-        share = (1 - explained).clamp_min(0.0) + self.noise
-        return self.outputs.mean(dim=0) + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
+        prior = 1.0 + _FREE_MEAN if len(self.places) else 1.0
+        share = (prior - explained).clamp_min(0.0) + self.noise
+        return self._own_mean() + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
 
     def without_own_block(self, size: int) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r o"]]:
-        """Mean and standard deviation at every row, given the rows of other blocks; blocks are `size` rows, one after another.
+        """Mean and standard deviation at every row of the material 0, given the rows of other blocks.
+
+        Blocks are `size` rows, one after another.
 
         References:
             Rasmussen and Williams 2006, equations 5.12, for blocks.
         """
         known = self._posterior()
         precision = torch.cholesky_inverse(known.factor).unflatten(1, (-1, size)).unflatten(0, (-1, size))
-        own = torch.stack([precision[block, :, block] for block in range(len(precision))])
+        blocks = len(self.own_outputs) // size
+        own = torch.stack([precision[block, :, block] for block in range(blocks)])
         covariance = torch.linalg.inv(own)
-        error = covariance @ known.weights.unflatten(0, (-1, size))
+        error = covariance @ known.weights.unflatten(0, (-1, size))[:blocks]
         share = covariance.diagonal(dim1=1, dim2=2).flatten().clamp_min(0.0).sqrt()
-        return self.outputs - error.flatten(end_dim=1), share.unsqueeze(1) * known.scale
+        return self.own_outputs - error.flatten(end_dim=1), share.unsqueeze(1) * known.scale
+
+    @property
+    def own_outputs(self) -> Float[Tensor, "r o"]:
+        """The outputs of the rows of the material 0."""
+        return self.outputs[self.materials == 0]
+
+    @property
+    def own_rows(self) -> Int[Tensor, " r"]:
+        """The numbers of these rows in their table."""
+        return self.rows[self.materials == 0]
 
     @property
     def noise(self) -> Float[Tensor, ""]:
@@ -124,9 +169,22 @@ class SharedGP(KeepsRows):
 
     def _covariance(self) -> Float[Tensor, "r r"]:
         identity = torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
-        return self._correlation(self.inputs, self.inputs) + self.noise * identity
+        return self._correlation(self.inputs, self.materials) + self.noise * identity
 
-    def _correlation(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
+    def _own_mean(self) -> Float[Tensor, " o"]:
+        return self.own_outputs.mean(dim=0)
+
+    def _correlation(self, inputs: Float[Tensor, "n f"], materials: Int[Tensor, " n"] | None) -> Float[Tensor, "n r"]:
+        """Correlation of rows of these materials, or of the material 0, with the rows that are kept."""
+        shape = self._shape(inputs, self.inputs)
+        if len(self.places) == 0:
+            return shape
+        materials = self.materials.new_zeros(len(inputs)) if materials is None else materials
+        alike = (-(self.places.unsqueeze(1) - self.places).square().sum(dim=2) / 2).exp()
+        same = materials.unsqueeze(1) == self.materials
+        return shape * alike[materials][:, self.materials] + _FREE_MEAN * same
+
+    def _shape(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
         lengths = self.log_lengths.exp()
         # of the squares, since the root has no slope at zero
         square = ((first / lengths).unsqueeze(1) - (second / lengths).unsqueeze(0)).square().sum(dim=2)
@@ -137,7 +195,7 @@ class SharedGP(KeepsRows):
 
     def _scale(self, factor: Float[Tensor, "r r"]) -> Float[Tensor, " o"]:
         """The scale of each output that makes the rows most likely."""
-        error = torch.linalg.solve_triangular(factor, self.outputs - self.outputs.mean(dim=0), upper=False)
+        error = torch.linalg.solve_triangular(factor, self.outputs - self._own_mean(), upper=False)
         return error.square().mean(dim=0).sqrt().clamp_min(1e-12)
 
     def _posterior(self) -> _Posterior:
@@ -146,6 +204,6 @@ class SharedGP(KeepsRows):
             return self._known
         with torch.no_grad():
             factor = torch.linalg.cholesky(self._covariance())
-            weights = torch.cholesky_solve(self.outputs - self.outputs.mean(dim=0), factor)
+            weights = torch.cholesky_solve(self.outputs - self._own_mean(), factor)
             self._known = _Posterior(factor, weights, self._scale(factor))
         return self._known

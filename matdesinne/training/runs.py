@@ -57,7 +57,7 @@ from matdesinne.training.progress import EpochLines
 from matdesinne.training.surrogates import SurrogateModule
 
 _LOGGER = logging.getLogger(__name__)
-_ROWS = ("added", "tested", "calibration", "synthetic")
+_ROWS = ("added", "tested", "calibration", "relatives", "synthetic")
 """Settings of the data that say what rows there are; the rows themselves are hashed."""
 _FEW_STEPS = 100
 """Training steps below which samples are hardly better than draws from the prior."""
@@ -114,8 +114,10 @@ def trained_surrogate(
 def describe_training(config: DictConfig, data: DesignDataModule, settings: DictConfig, seed: int) -> dict[str, object]:
     """Everything that the weights of a surrogate or a model depend on, as plain containers."""
     calibration = {"calibration": hash_of_rows(data.calibration_rows)} if data.calibration else {}
+    relatives = {"relatives": [hash_of_rows(rows) for rows in data.relative_rows()]} if data.relatives else {}
     return {
         **calibration,
+        **relatives,
         "version": matdesinne.__version__,
         "data": {key: value for key, value in _plain(config.data).items() if key not in _ROWS},
         "surrogate": _plain(settings),

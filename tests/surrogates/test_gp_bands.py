@@ -97,8 +97,56 @@ def test_rows_without_a_level_are_left_out_of_its_process(trained, table):
     assert found[:, 2].isfinite().sum() == 10 and labels[:, 0].isfinite().all()
 
 
+def batch(table, first, last):
+    some = table.take(torch.arange(first, last))
+    return Batch(some.x, some.y, some.bands)
+
+
+def similar(part):
+    """Rows of a material whose energies, bands and thickness are those of a batch in proportion, with other offsets."""
+    bands = tuple(labels._replace(energies=1.1 * labels.energies) for labels in part.bands)
+    return Batch(part.x, 1.1 * part.y + 0.5, bands)
+
+
+def test_a_similar_material_helps_where_rows_are_few(trained, table):
+    alone, helped = (BandGPSurrogate(trained.space, PROPERTIES) for _ in range(2))
+    alone.fit_scales(batch(table, 0, 8))
+    helped.fit_scales(batch(table, 0, 8)._replace(relatives=(similar(batch(table, 8, 30)),)))
+    error = [(surrogate.eval().predict_many(table.x[30:])[0] - table.y[30:]).abs().mean(dim=0) for surrogate in (alone, helped)]
+    assert (error[1] < 0.9 * error[0]).all()
+
+
+def test_the_mean_of_a_similar_material_is_its_own(trained, table):
+    means = []
+    for offset in (0.0, 100.0):
+        other = similar(batch(table, 8, 30))
+        surrogate = BandGPSurrogate(trained.space, PROPERTIES)
+        surrogate.fit_scales(batch(table, 0, 8)._replace(relatives=(other._replace(y=other.y + offset),)))
+        surrogate.processes["strain_energy"].log_noise.data.fill_(-12.0)
+        means.append(surrogate.eval().predict_many(table.x[30:])[0][:, 3:])
+    torch.testing.assert_close(*means, rtol=0, atol=0.02)
+
+
+def test_leaving_out_knows_the_similar_material(trained, table):
+    surrogate = BandGPSurrogate(trained.space, PROPERTIES)
+    surrogate.fit_scales(batch(table, 0, 10)._replace(relatives=(similar(batch(table, 10, 30)),)))
+    mean, _, labels = surrogate.eval().leave_one_out()
+    torch.testing.assert_close(labels, table.y[:10], rtol=1e-4, atol=1e-5)
+    assert mean.shape == labels.shape and (mean - labels).abs()[:, 3].mean() < 0.05
+
+
+def test_a_similar_material_survives_saving(trained, table, tmp_path):
+    surrogate = BandGPSurrogate(trained.space, PROPERTIES)
+    surrogate.fit_scales(batch(table, 0, 10)._replace(relatives=(similar(batch(table, 10, 30)),)))
+    save_network(surrogate.eval(), tmp_path, "surrogate")
+    loaded = load_network(BandGPSurrogate, tmp_path, "surrogate")
+    for mine, theirs in zip(surrogate.predict_many(table.x), loaded.predict_many(table.x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert loaded.leave_one_out()[0].shape == (10, 5)
+
+
 def test_gaps_are_those_of_the_energies(table):
-    for labels, column in zip(table.bands, (0, 2), strict=False):
+    for labels, column in zip(table.bands, (0, 2), strict=False):  # other levels follow
         torch.testing.assert_close(band_gap(labels.energies)[:, 0], table.y[:, column], atol=1e-5, rtol=0)
 
 
