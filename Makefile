@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+LAYERS := mos2 mose2 ws2 wse2
 MUTATED ?= localization selection targets transforms
 
 .PHONY: demo check fast test fuzz oldest lint docs weights mutants gpaw browser clean
@@ -52,6 +53,14 @@ weights: $(INSTALLED)
 	$(BIN)/python train.py surrogate=distilled/bands 'data.calibration=[mos2_gpaw_calibration]' folder=outputs/weights \
 		surrogate@accurate_surrogate=tight_binding accurate_surrogate.max_epochs=840
 	cd outputs/weights && cp accuracy.json model.* surrogate.* accurate_*.* $(CURDIR)/matdesinne/pretrained
+	$(MAKE) $(LAYERS:%=matdesinne/pretrained/%)
+
+# relaxed layers, some five minutes each on one core
+matdesinne/pretrained/%: matdesinne/datasets/tmd_strain_%.parquet $(INSTALLED)
+	$(BIN)/python train.py data=tmd_strain/$* folder=outputs/weights/$* logger=csv
+	mkdir -p $@
+	cd outputs/weights/$* && cp accuracy.json model.* surrogate.* $(CURDIR)/$@
+	$(BIN)/python -c "from omegaconf import OmegaConf as O; O.save({'data': O.load('outputs/weights/$*/config.yaml').data}, '$@/config.yaml')"
 
 mutants: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MUTATED)

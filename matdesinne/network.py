@@ -142,8 +142,11 @@ def save_network(network: DesignNetwork, folder: str | Path, name: str) -> None:
 
 
 def run_folder(name: str | Path) -> Path:
-    """The folder of a run of ``train.py``, or of the weights that come with the package for the name ``"pretrained"``."""
-    return Path(__file__).parent / "pretrained" if str(name) == "pretrained" else Path(name)
+    """The folder of a run of ``train.py``, or of weights that come with the package.
+
+    These are ``"pretrained"`` and, for relaxed layers, ``"pretrained/mos2"`` and the like.
+    """
+    return Path(__file__).parent / name if Path(name).parts[:1] == ("pretrained",) else Path(name)
 
 
 def described_properties(folder: str | Path, name: str) -> set[str]:

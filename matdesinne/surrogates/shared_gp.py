@@ -53,7 +53,8 @@ class KeepsRows(nn.Module):
         """Make room for the rows, whose number only the file knows."""
         for name in ("inputs", "outputs", "materials", "rows", "places"):
             if (kept := state_dict.get(prefix + name)) is not None:
-                getattr(self, name).data = torch.empty_like(kept, device=getattr(self, name).device)
+                own = getattr(self, name)
+                own.data = torch.empty_like(kept, dtype=own.dtype, device=own.device)
         self._known = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -89,6 +90,12 @@ class SharedGP(KeepsRows):
         self.register_buffer("outputs", torch.empty(0, 0, dtype=torch.float64))
         self.register_buffer("materials", torch.empty(0, dtype=torch.long))
         self.register_buffer("rows", torch.empty(0, dtype=torch.long))
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        """Write the rows in single precision, which they came in."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in ("inputs", "outputs"):
+            destination[prefix + name] = destination[prefix + name].float()
 
     def keep(
         self,
