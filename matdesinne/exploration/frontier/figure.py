@@ -34,8 +34,8 @@ def draw_frontier(frontier: Frontier, surrogate: Surrogate, checked: CheckedDesi
         _draw_strains(axes[1], frontier)
     axes[-1].set_xlabel(axis_label(frontier.prop))
     caption = (
-        f"The least {printed_name(frontier.objective.text)} of each {printed_name(frontier.prop.name)} (blue), as the surrogate "
-        "predicts it, with the predicted spread of the property as bars."
+        f"The least {printed_name(frontier.objective.text)} of each {printed_name(frontier.prop.name)} (blue), as the "
+        "surrogate predicts it, with the predicted spread of the property as bars."
     )
     if layer is not None:
         caption += (
