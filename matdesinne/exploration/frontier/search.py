@@ -15,7 +15,8 @@ from torch import Tensor
 from matdesinne.candidates import Candidates
 from matdesinne.errors import ConfigError
 from matdesinne.localization import Newton
-from matdesinne.minimization import Descent, Objective
+from matdesinne.minimization import Descent
+from matdesinne.objective import Objective
 from matdesinne.reachability import find_reach
 from matdesinne.selection import All, EnclosesVolume, InsideSpace
 from matdesinne.surrogates.base import Surrogate
@@ -115,7 +116,7 @@ class FrontierSearch:
         if len(known) == 0:
             raise ConfigError(f"Expected frontier.minimize with a value, got {objective.text} without: correct it.")
         gain = _LEAST_GAIN * float(known.max() - known.min())
-        [reach] = find_reach(surrogate, space, _wanted(0.0, prop, surrogate), possible.mask)
+        [reach] = find_reach(surrogate, space, _wanted(0.0, prop, surrogate), possible)
         values, best, before = [], [], drawn.take(torch.empty(0, dtype=torch.long))
         for value in _round_values(reach.lower, reach.upper, self.points):
             wanted = _wanted(value, prop, surrogate)
@@ -156,7 +157,7 @@ def _least(starts: Candidates, surrogate: Surrogate, objective: Objective, gain:
         seen.append(float(objective.values(candidates).min()))
         return len(seen) > _PATIENCE and not seen[-1 - _PATIENCE] - seen[-1] > gain
 
-    found = Descent(evaluations=_EVALUATIONS).descend(starts, surrogate, objective, _possible(surrogate).mask, settled)
+    found = Descent(evaluations=_EVALUATIONS).descend(starts, surrogate, objective, _possible(surrogate), settled)
     return found.take(objective.values(found).argmin().unsqueeze(0))
 
 
