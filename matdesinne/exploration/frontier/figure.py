@@ -60,9 +60,8 @@ def _draw_costs(axis: Axes, frontier: Frontier, surrogate: Surrogate, checked: C
         cost = frontier.objective.values(table)
         axis.plot(mean[:, column], cost, color=color, linewidth=1, linestyle="--", zorder=4, label=strain.name)
     if checked is not None:
-        axis.scatter(
-            *checked.labels.T, s=45, facecolors="none", edgecolors="black", linewidths=1.2, zorder=5, label="calculated"
-        )
+        x, y = checked.labels.T
+        axis.scatter(x, y, s=45, facecolors="none", edgecolors="black", linewidths=1.2, zorder=5, label="calculated")
         highest = max(highest, checked.labels[:, 1].max().item())
     slack = 0.04 * (highest - lowest)
     axis.set_ylim(lowest - slack, lowest + _ROOM * (highest - lowest) + slack)
