@@ -20,8 +20,10 @@ from matdesinne.targets import Property, Target
 
 _DRAWN = 2048
 """Uniform designs among which the starts are chosen."""
-_LOCALIZED = 256
-"""Of these, those nearest to the rest of the target are moved onto it."""
+_LOCALIZED = 128
+"""Of these, so many nearest to the rest of the target are moved onto it, and as many with the lowest and highest values."""
+_NEAR = 1024
+"""The lowest and highest values are those among so many nearest to the rest."""
 _STARTS = 16
 """Starts for each end of an interval."""
 _EVALUATIONS = 60
@@ -68,9 +70,9 @@ def find_reach(
 ) -> list[Reach]:
     """Find the lowest and the highest value of each property asked for that designs reach with the rest of the target held.
 
-    From 2,048 uniform designs the 256 nearest to the rest of the target are moved onto it, and the lowest and highest 16 of
-    these start a `Descent` of the property, downwards and upwards. It is deterministic. The true interval is at least as wide.
-    An end beyond the floor of a property is the floor.
+    Of 2,048 uniform designs the nearest to the rest of the target, and those of the lowest and highest values among the nearer
+    half, are moved onto it, 256 in all, and the lowest and highest 16 of these start a `Descent` of the property, downwards and
+    upwards. It is deterministic. The true interval is at least as wide. An end beyond the floor of a property is the floor.
 
     Args:
         surrogate: predicts the properties.
@@ -88,10 +90,10 @@ def find_reach(
     asked = target.asked_columns
     found = []
     for j in asked:
-        reach = _reach_of(j, _starts(everything, _without(target, [j]), surrogate, rules), surrogate, rules, within)
+        reach = _reach_of(j, _starts(j, everything, _without(target, [j]), surrogate, rules), surrogate, rules, within)
         for kept, dropped in ((rules, "the rest of the target"), (None, "rules")):
             if reach.empty and (reach.alone is None or reach.alone.empty):
-                starts = _starts(everything, _without(target, asked), surrogate, kept)
+                starts = _starts(j, everything, _without(target, asked), surrogate, kept)
                 reach = replace(reach, alone=_reach_of(j, starts, surrogate, kept, within), dropped=dropped)
         found.append(reach)
     return found
@@ -149,13 +151,16 @@ def _end(column: int, starts: Candidates, surrogate: Surrogate, rules: Selection
     return best[-1] if sign else -best[-1]
 
 
-def _starts(designs: Candidates, rest: Target, surrogate: Surrogate, rules: Selection | None) -> Candidates:
+def _starts(column: int, designs: Candidates, rest: Target, surrogate: Surrogate, rules: Selection | None) -> Candidates:
     """Designs on the rest of the target that keep the rules."""
     designs = replace(designs, target=rest)
     if any(rest.asked):
         scale = designs.mean.std(dim=0).clamp_min(torch.finfo(designs.mean.dtype).tiny)
         distance = (designs.error / scale).square().sum(dim=1)
-        designs = Newton().localize(designs.take(distance.argsort()[:_LOCALIZED]), surrogate)
+        near = distance.argsort()[:_NEAR]
+        order = near[designs.mean[near, column].argsort()]
+        chosen = torch.cat([near[:_LOCALIZED], order[: _LOCALIZED // 2], order[-_LOCALIZED // 2 :]]).unique()
+        designs = Newton().localize(designs.take(chosen), surrogate)
         designs = designs.take((designs.error <= _SLACK).all(dim=1))
     designs = designs.take(designs.mean.isfinite().all(dim=1))
     return designs if rules is None or len(designs) == 0 else designs.take(rules.mask(designs))
