@@ -5,10 +5,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from matdesinne.cli.arguments import check_keys
+from matdesinne.cli.arguments import check_keys, verbatim
 from matdesinne.cli.config import config_folder, entry_point
 
 
+@verbatim("frontier.minimize")
 @check_keys("explore")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="explore")
 @entry_point
@@ -16,6 +17,7 @@ def main(config: DictConfig) -> None:
     """Gather designs, draw the figures and write the tables of every section, and write the report."""
     from matdesinne.exploration.design_space import design_space_section
     from matdesinne.exploration.designs import gather
+    from matdesinne.exploration.frontier.section import frontier_section
     from matdesinne.exploration.rules import design_rules_section
     from matdesinne.exploration.strain import strain_section
     from matdesinne.exploration.transitions.close_pairs import close_pairs_section
@@ -31,6 +33,7 @@ def main(config: DictConfig) -> None:
         strain_section(exploration, config.window),
         close_pairs_section(exploration),
         design_rules_section(exploration, config.design),
+        *filter(None, [frontier_section(exploration, config)]),
     ]
     transitions = find_transitions(exploration, config)
     sections.append(transitions_section(exploration, transitions))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from matdesinne.candidates import Candidates
-from matdesinne.minimization import Objective
+from matdesinne.objective import Objective
 
 _ROUNDING = 1e-5
 """An error smaller than this share of that of the samples is a rounding error of float32, and is printed as 0."""

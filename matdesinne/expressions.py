@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["Column", "Formula", "Rule"]
+__all__ = ["Formula", "Rule"]
 
 import ast
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from matdesinne.comparisons import COMPARISONS, Column, Columns, Number, Statement, all_of, comparison, opposite
 from matdesinne.errors import ConfigError
 
 _LONGEST = 1000
@@ -26,36 +26,11 @@ _TOKEN = re.compile(r"(?>\d+\.?\d*|\.\d+)(?>[eE][+-]?\d+)?(?![\w.])|[^\W\d]\w*|\
 _GRAMMAR = "comparisons of names and numbers by + - * / **, abs, sqrt, min, max, joined by and, or, not"
 
 
-class Column(NamedTuple):
-    """The float64 values that a name stands for, and the largest difference of two that counts as rounding, in their unit."""
-
-    values: Float[Tensor, " n"]
-    rounding: Float[Tensor, " n"]
-
-
-class _Truth(NamedTuple):
-    """Rows for which a statement is true, and those for which it is false; for the others it is undefined, such as 0/0 < 1."""
-
-    yes: Bool[Tensor, "*n"]
-    no: Bool[Tensor, "*n"]
-
-
-Columns = Mapping[str, Column]
-_Number = Callable[[Columns], Tensor]
-_Statement = Callable[[Columns], _Truth]
 _Binary = Callable[[Tensor, Tensor], Tensor]
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {"abs": torch.abs, "sqrt": torch.sqrt}
 _EXTREMA: dict[str, _Binary] = {"min": torch.minimum, "max": torch.maximum}
 _OPERATORS: dict[type[ast.AST], _Binary] = {ast.Add: torch.add, ast.Sub: torch.sub, ast.Mult: torch.mul, ast.Div: torch.div}
-_COMPARISONS: dict[type[ast.AST], _Binary] = {
-    ast.Lt: lambda difference, rounding: difference < -rounding,
-    ast.LtE: lambda difference, rounding: difference <= rounding,
-    ast.Gt: lambda difference, rounding: difference > rounding,
-    ast.GtE: lambda difference, rounding: difference >= -rounding,
-    ast.Eq: lambda difference, rounding: difference.abs() <= rounding,
-    ast.NotEq: lambda difference, rounding: difference.abs() > rounding,
-}
 
 
 class _Expression:
@@ -73,7 +48,7 @@ class _Expression:
             raise ConfigError(f"Expected names out of {sorted(columns)}, got {unknown[0]!r} in {self.text!r}: correct it.")
         return {name: columns[name] for name in self.names}
 
-    def _compiled_number(self, node: ast.AST, depth: int) -> _Number:
+    def _compiled_number(self, node: ast.AST, depth: int) -> Number:
         self._check_depth(node, depth)
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
@@ -154,7 +129,10 @@ class Rule(_Expression):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, "a rule such as 'abs(strain_a) < 0.05'")
-        self._statement = self._compiled_statement(_parse(self.text), 1)
+        tree = _parse(self.text)
+        joined = isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And)
+        parts = tree.values if isinstance(tree, ast.BoolOp) and joined else [tree]
+        self._parts = [self._compiled_statement(part, 2 if joined else 1) for part in parts]
 
     def holds(self, columns: Columns) -> Bool[Tensor, "*n"]:
         """Return a mask of the rows for which the rule is true.
@@ -165,24 +143,39 @@ class Rule(_Expression):
         used = self._checked(columns)
         with torch.enable_grad():
             leaves = {name: Column(c.values.detach().double().requires_grad_(), c.rounding) for name, c in used.items()}
-            return self._statement(leaves).yes
+            return all_of(self._parts)(leaves).yes
 
-    def _compiled_statement(self, node: ast.AST, depth: int) -> _Statement:
+    def margins(self, columns: Columns) -> list[Float[Tensor, "*n"]]:
+        """Return by how much each of the statements that ``and`` joins is true, on the graph of the columns.
+
+        A comparison is true by the difference of its sides, ``or`` by its truest part, and what is false by less than 0.
+
+        Raises:
+            ConfigError: if a name has no column.
+        """
+        with torch.enable_grad():
+            used = {
+                name: column if column.values.requires_grad else column._replace(values=column.values.clone().requires_grad_())
+                for name, column in self._checked(columns).items()
+            }
+            return [part(used).margin for part in self._parts]
+
+    def _compiled_statement(self, node: ast.AST, depth: int) -> Statement:
         self._check_depth(node, depth)
         match node:
             case ast.BoolOp(op=ast.And(), values=values):
-                return _all([self._compiled_statement(value, depth + 1) for value in values])
+                return all_of([self._compiled_statement(value, depth + 1) for value in values])
             case ast.BoolOp(op=ast.Or(), values=values):
-                opposites = [_opposite(self._compiled_statement(value, depth + 1)) for value in values]
-                return _opposite(_all(opposites))
+                opposites = [opposite(self._compiled_statement(value, depth + 1)) for value in values]
+                return opposite(all_of(opposites))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return _opposite(self._compiled_statement(operand, depth + 1))
+                return opposite(self._compiled_statement(operand, depth + 1))
             case ast.Compare(left=left, ops=operators, comparators=others):
                 sides = [self._compiled_number(side, depth + 1) for side in (left, *others)]
-                if not all(type(operator) in _COMPARISONS for operator in operators):
+                if not all(type(operator) in COMPARISONS for operator in operators):
                     raise self._error(node)
                 pairs = zip(sides[:-1], operators, sides[1:], strict=True)
-                return _all([_comparison(first, _COMPARISONS[type(o)], second) for first, o, second in pairs])
+                return all_of([comparison(first, type(operator), second) for first, operator, second in pairs])
         raise self._error(node, "a comparison")
 
 
@@ -239,40 +232,3 @@ def _parse(text: str) -> ast.AST:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}...")
-
-
-def _all(statements: list[_Statement]) -> _Statement:
-    def evaluate(columns: Columns) -> _Truth:
-        yes, no = zip(*(statement(columns) for statement in statements), strict=True)
-        return _Truth(functools.reduce(torch.logical_and, yes), functools.reduce(torch.logical_or, no))
-
-    return evaluate
-
-
-def _opposite(statement: _Statement) -> _Statement:
-    return lambda columns: _Truth(*reversed(statement(columns)))
-
-
-def _comparison(first: _Number, compare: _Binary, second: _Number) -> _Statement:
-    def evaluate(columns: Columns) -> _Truth:
-        left, right = first(columns), second(columns)
-        difference = left - right
-        # the difference of equal infinities is not a number, but they are equal
-        difference = torch.where(left == right, 0.0 * difference.nan_to_num(), difference)
-        defined, holds = ~difference.isnan(), compare(difference, _rounding(difference, columns))
-        return _Truth(holds & defined, ~holds & defined)
-
-    return evaluate
-
-
-def _rounding(difference: Float[Tensor, "*n"], columns: Columns) -> Float[Tensor, "*n"]:
-    """Propagate the rounding of the columns to a function of them by its derivatives."""
-    total = torch.zeros_like(difference)
-    if not difference.requires_grad:
-        return total
-    leaves = [column.values for column in columns.values()]
-    slopes = torch.autograd.grad(difference.sum(), leaves, allow_unused=True, retain_graph=True)
-    for slope, column in zip(slopes, columns.values(), strict=True):
-        if slope is not None:
-            total = total + (slope.abs() * column.rounding).nan_to_num(0.0, 0.0)
-    return total.detach()

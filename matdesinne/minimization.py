@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["Descent", "Objective", "merge_minima"]
+__all__ = ["Descent", "merge_minima"]
 
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.expressions import Formula
+from matdesinne.objective import Objective, RuleEdges
 from matdesinne.projection import Region, check_search, step_onto
-from matdesinne.selection import named_columns
+from matdesinne.selection import All, Selection
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Target
 
 _APART = 0.02
 """Distance in half-widths of the box below which two designs are one minimum."""
@@ -25,63 +26,19 @@ _SHORTEST = 2e-4
 _CORRECTIONS = 3
 """Steps back onto the target before a trial is given up."""
 _MOST_GROWTH = 10.0
-
-Accepts = Callable[[Candidates], Bool[Tensor, " n"]]
-
-
-class Objective:
-    """What a design costs: a property, or a formula of parameters, strains and properties, see `Formula`.
-
-    Raises:
-        ConfigError: if the text is no formula.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.formula = Formula(text)
-
-    @property
-    def text(self) -> str:
-        """The formula."""
-        return self.formula.text
-
-    def values(self, candidates: Candidates) -> Float[Tensor, " n"]:
-        """The objective of each candidate in float64; infinite where it is undefined.
-
-        Raises:
-            ConfigError: if the formula uses a name that is no column.
-        """
-        return self._value(candidates).detach().nan_to_num(nan=torch.inf)
-
-    def slopes(
-        self, candidates: Candidates, jacobian: Float[Tensor, "n dy dx"]
-    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n dx"]]:
-        """The values, and their derivatives with respect to the designs, through the properties, too.
-
-        Args:
-            candidates: with predictions at the designs.
-            jacobian: of the predictions, in physical units.
-        """
-        with torch.enable_grad():
-            x, mean = (values.detach().requires_grad_() for values in (candidates.designs, candidates.mean))
-            value = self._value(replace(candidates, designs=x, mean=mean))
-            direct, through = torch.autograd.grad(value.sum(), (x, mean), allow_unused=True, materialize_grads=True)
-        gradient = direct + (through.unsqueeze(1) @ jacobian).squeeze(1)
-        return value.detach().nan_to_num(nan=torch.inf), gradient.nan_to_num(0.0, 0.0, 0.0)
-
-    def _value(self, candidates: Candidates) -> Float[Tensor, " n"]:
-        spreads = [f"{prop.name}_std" for prop in candidates.properties]  # their slopes are not known
-        columns = {name: column for name, column in named_columns(candidates).items() if name not in spreads}
-        return self.formula.value(columns).expand(len(candidates))
+_INSIDE = 1e-4
+"""Distance in half-widths of the box that a step keeps from the edge of a rule, more than rounding."""
 
 
 class Descent:
     r"""Minimises an objective g of every candidate while it keeps its target.
 
     A step is the projection of :math:`-t \nabla g` onto the designs that keep the target to first order, see `step_onto`:
-    onto the tangent space of the values, of the intervals that a step would leave, and of the faces of the box. Newton's steps
-    bring the trial back onto the level set. A trial is accepted only if the objective falls, the target holds as well as
-    before, and the rules do; otherwise t is divided by four. After a step, t is that of Barzilai and Borwein for each row.
-    Discrete parameters keep their values. The result is a local minimum; a row that meets a rule ends there.
+    onto the tangent space of the values, of the intervals and rules that a step would leave, and of the faces of the box, so
+    that a row that meets a rule slides along its edge. Newton's steps bring the trial back onto the level set. A trial is
+    accepted only if the objective falls, the target holds as well as before, and the rules do; otherwise t is divided by four.
+    After a step, t is that of Barzilai and Borwein for each row. Discrete parameters keep their values. The result is a local
+    minimum. A row ends where it meets a rule without a slope in the design, such as one of a spread or one with ``==``.
 
     References:
         Rosen, The gradient projection method for nonlinear programming II, J. SIAM 9, 514 (1961), doi 10.1137/0109044.
@@ -103,7 +60,7 @@ class Descent:
         candidates: Candidates,
         surrogate: Surrogate,
         objective: Objective,
-        accepts: Accepts | None = None,
+        rules: Selection | None = None,
         enough: Callable[[Candidates], bool] | None = None,
     ) -> Candidates:
         """Return the candidates at the lowest objective that each reached, in the same order.
@@ -112,7 +69,7 @@ class Descent:
             candidates: on their target.
             surrogate: predicts their properties.
             objective: what to minimise.
-            accepts: rules that every step keeps; all designs are kept when omitted.
+            rules: that every step keeps; all designs are kept when omitted.
             enough: the search ends as soon as this holds, asked after each evaluation.
 
         Raises:
@@ -120,9 +77,9 @@ class Descent:
         """
         if len(candidates) == 0:
             return candidates
-        rows = _Rows(candidates, surrogate, objective, self)
+        rows = _Rows(candidates, surrogate, objective, rules or All(), self)
         while len(rows.active) and rows.evaluations < self.evaluations:
-            rows.advance(accepts)
+            rows.advance()
             if enough is not None and enough(rows.best):
                 break
         return rows.best
@@ -131,8 +88,10 @@ class Descent:
 class _Rows:
     """The state of a descent: for each candidate the best design, what is known there, and the trial of its next step."""
 
-    def __init__(self, candidates: Candidates, surrogate: Surrogate, objective: Objective, settings: Descent) -> None:
-        self.best, self.surrogate, self.objective, self.settings = candidates, surrogate, objective, settings
+    def __init__(
+        self, candidates: Candidates, surrogate: Surrogate, objective: Objective, rules: Selection, settings: Descent
+    ) -> None:
+        self.best, self.surrogate, self.objective, self.rules, self.settings = candidates, surrogate, objective, rules, settings
         free = candidates.space.constraints.free()
         self.region = Region.of(candidates.space, surrogate.scale.std.to(candidates.designs) * free, candidates.designs)
         x = candidates.designs
@@ -140,13 +99,14 @@ class _Rows:
         self.value = torch.full((len(x),), torch.inf, dtype=torch.float64)
         self.jacobian = x.new_zeros(len(x), len(candidates.properties), x.shape[1])
         self.gradient, self.step = torch.zeros_like(x), torch.zeros_like(x)
+        self.edges = RuleEdges.of(rules, candidates, self.jacobian, self.region.unit)
         self.rate = x.new_zeros(len(x))
         self.corrections = torch.zeros(len(x), dtype=torch.long)
         self.active = torch.arange(len(x))
         self.trial = x.clone()
         self.evaluations = 0
 
-    def advance(self, accepts: Accepts | None) -> None:
+    def advance(self) -> None:
         """Evaluate the trials, accept or correct them, and make new ones."""
         rows = self.active
         found = self.surrogate.linearize(self.trial[rows].to(self.surrogate.device))
@@ -154,18 +114,21 @@ class _Rows:
         self.evaluations += 1
         tried = replace(self.best.take(rows), designs=self.trial[rows], mean=mean, std=std)
         value, gradient = self.objective.slopes(tried, jacobian)
-        jacobian = jacobian * self.region.unit
-        gradient = gradient * self.region.unit
+        edges = RuleEdges.of(self.rules, tried, jacobian, self.region.unit)
+        jacobian, gradient = jacobian * self.region.unit, gradient * self.region.unit
         started = self.value[rows].isfinite()
         near = tried.error.amax(dim=1) <= self.allowed[rows]
         better = near & (value < self.value[rows])
-        if accepts is not None and better.any():
-            better[better.clone()] &= accepts(tried.take(better))
+        if better.any():
+            better[better.clone()] &= self.rules.mask(tried.take(better))
         better |= ~started
-        correct = ~near & ~better & (self.corrections[rows] < _CORRECTIONS)
+        off = ~near | (edges.distance < 0).any(dim=1)
+        correct = off & ~better & (self.corrections[rows] < _CORRECTIONS)
+        for column, own in zip(edges, self.edges, strict=True):
+            own[rows[better]] = column[better]
         self._accept(rows[better], tried.take(better), value[better], gradient[better], jacobian[better])
         self._reject(rows[~better & ~correct])
-        self._correct(rows[correct], tried.take(correct), jacobian[correct])
+        self._correct(rows[correct], tried.take(correct), jacobian[correct], edges.take(correct))
         self._drop()
 
     def _accept(
@@ -197,9 +160,11 @@ class _Rows:
         self.rate[rows] *= 0.25
         self._make_trials(rows)
 
-    def _correct(self, rows: Int[Tensor, " m"], tried: Candidates, jacobian: Float[Tensor, "m dy dx"]) -> None:
+    def _correct(
+        self, rows: Int[Tensor, " m"], tried: Candidates, jacobian: Float[Tensor, "m dy dx"], edges: RuleEdges
+    ) -> None:
         self.corrections[rows] += 1
-        self.trial[rows] = self._moved(tried.designs, self._onto(tried, jacobian, None))
+        self.trial[rows] = self._moved(tried.designs, self._onto(tried, jacobian, edges, None))
 
     def _make_trials(self, rows: Int[Tensor, " m"]) -> None:
         self.corrections[rows] = 0
@@ -212,12 +177,17 @@ class _Rows:
         self.trial[rows] = self._moved(self.best.designs[rows], self.step[rows])
 
     def _wished_step(self, rows: Int[Tensor, " m"]) -> Float[Tensor, "m dx"]:
-        return self._onto(self.best.take(rows), self.jacobian[rows], -self.rate[rows].unsqueeze(1) * self.gradient[rows])
+        wish = -self.rate[rows].unsqueeze(1) * self.gradient[rows]
+        return self._onto(self.best.take(rows), self.jacobian[rows], self.edges.take(rows), wish)
 
     def _onto(
-        self, at: Candidates, jacobian: Float[Tensor, "m dy dx"], wish: Float[Tensor, "m dx"] | None
+        self, at: Candidates, jacobian: Float[Tensor, "m dy dx"], edges: RuleEdges, wish: Float[Tensor, "m dx"] | None
     ) -> Float[Tensor, "m dx"]:
-        return step_onto(at.target, at.designs, at.mean, jacobian, self.region, wish)
+        # rules are intervals of further quantities
+        count, target = edges.distance.shape[1], at.target
+        target = Target((*target.lower, *(_INSIDE,) * count), (*target.upper, *(torch.inf,) * count))
+        mean, jacobian = torch.cat([at.mean, edges.distance], dim=1), torch.cat([jacobian, edges.slopes], dim=1)
+        return step_onto(target, at.designs, mean, jacobian, self.region, wish)
 
     def _moved(self, x: Float[Tensor, "m dx"], step: Float[Tensor, "m dx"]) -> Float[Tensor, "m dx"]:
         return self.region.clamp(x + self.region.unit * step)

@@ -11,15 +11,19 @@ import torch
 
 from matdesinne.candidates import Candidates
 from matdesinne.localization import Newton
-from matdesinne.minimization import Accepts, Descent, Objective
+from matdesinne.minimization import Descent
+from matdesinne.objective import Objective
+from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
 
 _DRAWN = 2048
 """Uniform designs among which the starts are chosen."""
-_LOCALIZED = 256
-"""Of these, those nearest to the rest of the target are moved onto it."""
+_LOCALIZED = 128
+"""Of these, so many nearest to the rest of the target are moved onto it, and as many with the lowest and highest values."""
+_NEAR = 1024
+"""The lowest and highest values are those among so many nearest to the rest."""
 _STARTS = 16
 """Starts for each end of an interval."""
 _EVALUATIONS = 60
@@ -61,20 +65,20 @@ def find_reach(
     surrogate: Surrogate,
     space: DesignSpace,
     target: Target,
-    accepts: Accepts | None = None,
+    rules: Selection | None = None,
     within: tuple[float, float] | None = None,
 ) -> list[Reach]:
     """Find the lowest and the highest value of each property asked for that designs reach with the rest of the target held.
 
-    From 2,048 uniform designs the 256 nearest to the rest of the target are moved onto it, and the lowest and highest 16 of
-    these start a `Descent` of the property, downwards and upwards. It is deterministic. The true interval is at least as wide.
-    An end beyond the floor of a property is the floor.
+    Of 2,048 uniform designs the nearest to the rest of the target, and those of the lowest and highest values among the nearer
+    half, are moved onto it, 256 in all, and the lowest and highest 16 of these start a `Descent` of the property, downwards and
+    upwards. It is deterministic. The true interval is at least as wide. An end beyond the floor of a property is the floor.
 
     Args:
         surrogate: predicts the properties.
         space: bounded designs.
         target: of the surrogate's properties.
-        accepts: rules that designs keep.
+        rules: that designs keep.
         within: leave the ends as the starts have them where these lie on both sides of this interval, so that it is reached.
 
     Raises:
@@ -86,11 +90,11 @@ def find_reach(
     asked = target.asked_columns
     found = []
     for j in asked:
-        reach = _reach_of(j, _starts(everything, _without(target, [j]), surrogate, accepts), surrogate, accepts, within)
-        for rules, dropped in ((accepts, "the rest of the target"), (None, "rules")):
+        reach = _reach_of(j, _starts(j, everything, _without(target, [j]), surrogate, rules), surrogate, rules, within)
+        for kept, dropped in ((rules, "the rest of the target"), (None, "rules")):
             if reach.empty and (reach.alone is None or reach.alone.empty):
-                starts = _starts(everything, _without(target, asked), surrogate, rules)
-                reach = replace(reach, alone=_reach_of(j, starts, surrogate, rules, within), dropped=dropped)
+                starts = _starts(j, everything, _without(target, asked), surrogate, kept)
+                reach = replace(reach, alone=_reach_of(j, starts, surrogate, kept, within), dropped=dropped)
         found.append(reach)
     return found
 
@@ -117,7 +121,7 @@ def _without(target: Target, columns: Sequence[int]) -> Target:
 
 
 def _reach_of(
-    column: int, starts: Candidates, surrogate: Surrogate, accepts: Accepts | None, edges: tuple[float, float] | None
+    column: int, starts: Candidates, surrogate: Surrogate, rules: Selection | None, edges: tuple[float, float] | None
 ) -> Reach:
     """The interval of a property; an end is left as the starts have it where these lie on both sides of some edges."""
     prop = surrogate.properties[column]
@@ -129,12 +133,12 @@ def _reach_of(
         return Reach(prop, lower, upper)
     floor = -torch.inf if prop.floor is None else prop.floor
     if lower > floor:
-        lower = _end(column, starts.take(order[:_STARTS]), surrogate, accepts, "")
-    upper = _end(column, starts.take(order.flip(0)[:_STARTS]), surrogate, accepts, "-")
+        lower = _end(column, starts.take(order[:_STARTS]), surrogate, rules, "")
+    upper = _end(column, starts.take(order.flip(0)[:_STARTS]), surrogate, rules, "-")
     return Reach(prop, max(lower, floor), max(upper, floor))
 
 
-def _end(column: int, starts: Candidates, surrogate: Surrogate, accepts: Accepts | None, sign: str) -> float:
+def _end(column: int, starts: Candidates, surrogate: Surrogate, rules: Selection | None, sign: str) -> float:
     """The lowest value of a property, or with a sign the highest one."""
     best, gain = [], _LEAST_GAIN * float(starts.mean[:, column].max() - starts.mean[:, column].min())
 
@@ -143,17 +147,20 @@ def _end(column: int, starts: Candidates, surrogate: Surrogate, accepts: Accepts
         return len(best) > _PATIENCE and best[-1] - best[-1 - _PATIENCE] <= gain
 
     objective = Objective(f"{sign}{surrogate.properties[column].name}")
-    Descent(evaluations=_EVALUATIONS).descend(starts, surrogate, objective, accepts, settled)
+    Descent(evaluations=_EVALUATIONS).descend(starts, surrogate, objective, rules, settled)
     return best[-1] if sign else -best[-1]
 
 
-def _starts(designs: Candidates, rest: Target, surrogate: Surrogate, accepts: Accepts | None) -> Candidates:
+def _starts(column: int, designs: Candidates, rest: Target, surrogate: Surrogate, rules: Selection | None) -> Candidates:
     """Designs on the rest of the target that keep the rules."""
     designs = replace(designs, target=rest)
     if any(rest.asked):
         scale = designs.mean.std(dim=0).clamp_min(torch.finfo(designs.mean.dtype).tiny)
         distance = (designs.error / scale).square().sum(dim=1)
-        designs = Newton().localize(designs.take(distance.argsort()[:_LOCALIZED]), surrogate)
+        near = distance.argsort()[:_NEAR]
+        order = near[designs.mean[near, column].argsort()]
+        chosen = torch.cat([near[:_LOCALIZED], order[: _LOCALIZED // 2], order[-_LOCALIZED // 2 :]]).unique()
+        designs = Newton().localize(designs.take(chosen), surrogate)
         designs = designs.take((designs.error <= _SLACK).all(dim=1))
     designs = designs.take(designs.mean.isfinite().all(dim=1))
-    return designs if accepts is None or len(designs) == 0 else designs.take(accepts(designs))
+    return designs if rules is None or len(designs) == 0 else designs.take(rules.mask(designs))

@@ -17,7 +17,8 @@ from matdesinne.candidates import Candidates
 from matdesinne.design_run import DesignRun
 from matdesinne.errors import ConfigError, EmptyResultError, TargetError
 from matdesinne.localization import Localizer, Newton
-from matdesinne.minimization import Descent, Objective, merge_minima
+from matdesinne.minimization import Descent, merge_minima
+from matdesinne.objective import Objective
 from matdesinne.reachability import describe_reach, find_reach
 from matdesinne.selection import All, EnclosesVolume, InsideSpace, Selection, Tolerance
 from matdesinne.space import DesignSpace
@@ -131,7 +132,7 @@ class Refinement:
         return (self.localization or Newton()).localize(found, self.surrogate).designs
 
     def _minimized(self, candidates: Candidates, objective: Objective) -> Candidates:
-        found = Descent().descend(candidates, self.surrogate, objective, self.accepted.mask)
+        found = Descent().descend(candidates, self.surrogate, objective, self.accepted)
         return replace(merge_minima(found, objective.values(found)), stage="minimized")
 
     def reach(self, target: Target, space: DesignSpace) -> str:
@@ -139,7 +140,7 @@ class Refinement:
         if not space.bounded:
             return ""
         again = self.selection.rules_after_localization()
-        found = find_reach(self.surrogate, space, target, All([self.possible, *again]).mask)
+        found = find_reach(self.surrogate, space, target, All([self.possible, *again]))
         return describe_reach(found, rules=len(again) > 0)
 
     def check_reach(self, target: Target, space: DesignSpace) -> None:
@@ -153,7 +154,7 @@ class Refinement:
             return
         slack = Tolerance(self.accepted_error).distances(self.surrogate.properties, target)[asked[0]]
         within = (target.lower[asked[0]] - slack, target.upper[asked[0]] + slack)
-        [found] = find_reach(self.surrogate, space, target, self.possible.mask, within)
+        [found] = find_reach(self.surrogate, space, target, self.possible, within)
         if not found.empty and not found.meets(*within):
             raise TargetError(
                 f"Expected a target that designs can reach, got {target.format(self.surrogate.properties)}. "

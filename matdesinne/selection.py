@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
+from matdesinne.comparisons import Column, Columns
 from matdesinne.errors import ConfigError
-from matdesinne.expressions import Column, Columns, Rule
+from matdesinne.expressions import Rule
 from matdesinne.structures import CELL_PARAMETERS, enclose_volume
 from matdesinne.targets import Property, Target
 
@@ -30,6 +31,13 @@ class Selection(ABC):
 
     def rules_after_localization(self) -> Sequence[Selection]:
         """Return the rules that are applied again after localization; none by default."""
+        return ()
+
+    def margins(self, candidates: Candidates) -> Sequence[Float[Tensor, " n"]]:
+        """Return by how much conditions of the rule hold, on the graph of designs and predictions; none by default.
+
+        A margin is below 0 where its condition is broken. Conditions without a slope, such as allowed values, have none.
+        """
         return ()
 
     def parts(self) -> Sequence[Selection]:
@@ -52,6 +60,16 @@ class InsideSpace(Selection):
     def mask(self, candidates: Candidates) -> Bool[Tensor, " n"]:
         """Return true where the space allows the design."""
         return candidates.space.allows(candidates.designs)
+
+    def margins(self, candidates: Candidates) -> Sequence[Float[Tensor, " n"]]:
+        """Return the distances to the bounds of the strains of a layer; those of parameters are faces of the box."""
+        space = candidates.space
+        if space.layer is None or not space.strain_bounds:
+            return ()
+        strains = space.layer(candidates.designs)
+        bounds = [(strains[name], edges) for name, edges in space.strain_bounds.items() if name != "strain_angle"]
+        sides = [(values - lower, upper - values) for values, (lower, upper) in bounds]
+        return [side for pair in sides for side in pair if bool(side.isfinite().any())]
 
     def describe(self, candidates: Candidates) -> str:
         """Name the rule."""
@@ -176,6 +194,10 @@ class Expression(Selection):
         """
         return self.rule.holds(named_columns(candidates)).expand(len(candidates))
 
+    def margins(self, candidates: Candidates) -> Sequence[Float[Tensor, " n"]]:
+        """Return those of the statements that ``and`` joins, see `Rule.margins`."""
+        return [margin.expand(len(candidates)) for margin in self.rule.margins(named_columns(candidates))]
+
     def rules_after_localization(self) -> Sequence[Selection]:
         """Return the rule itself: localization may move a design so that the rule no longer holds."""
         return (self,)
@@ -199,6 +221,10 @@ class All(Selection):
         for rule in self.rules:
             keep &= rule.mask(candidates)
         return keep
+
+    def margins(self, candidates: Candidates) -> Sequence[Float[Tensor, " n"]]:
+        """Return those of all rules."""
+        return [margin for rule in self.rules for margin in rule.margins(candidates)]
 
     def rules_after_localization(self) -> Sequence[Selection]:
         """Return those of the rules that are applied again after localization."""

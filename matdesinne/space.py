@@ -5,9 +5,8 @@ from __future__ import annotations
 __all__ = ["Category", "DesignSpace", "Mixture", "Parameter", "Symmetry"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import isfinite
 from typing import Any
 
 import torch
@@ -15,13 +14,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.constraints import Constraints
+from matdesinne.design_columns import category_labels, column_names, design_columns, designs_of_columns, plain_space
 from matdesinne.errors import ConfigError
-from matdesinne.parameters import Category, Mixture, Parameter, read_edges
+from matdesinne.narrowing import narrowed_parameters
+from matdesinne.parameters import Category, Mixture, Parameter
 from matdesinne.strain import LayerStrain, StrainBounds
-from matdesinne.symmetry import GroupElement, Symmetry, generate_group
+from matdesinne.symmetry import GroupElement, Symmetry, chosen_image, generate_group, largest_image
 
-_EQUAL = 2e-6
-"""Two values of a parameter are equal when they differ by less than this many half-widths of the box."""
 _MOST_ROUNDS = 200
 """How often designs whose strains are outside their bounds are drawn again at most."""
 
@@ -69,16 +68,11 @@ class DesignSpace:
         object.__setattr__(self, "mixtures", tuple(self.mixtures))
         if not self.parameters:
             raise ConfigError("Expected at least one parameter, got none: list the columns of a design.")
-        names = [*self.names, *self.constraints.categories]
-        names += self.constants
+        names = [*self.names, *self.constraints.categories, *self.constants]
         if len(set(names)) != len(names):
             raise ConfigError(f"Expected distinct names of parameters and constants, got {names}: rename the repeated one.")
         for symmetry in self.symmetries:
-            for name, (_, source, _) in symmetry.substitutions.items():
-                if name not in self.names or source not in self.names:
-                    raise ConfigError(
-                        f"Expected a symmetry over {list(self.names)}, got {name!r} from {source!r}: correct the name."
-                    )
+            symmetry.check(self.names)
 
     @cached_property
     def constraints(self) -> Constraints:
@@ -139,13 +133,7 @@ class DesignSpace:
         return (x - self.center.to(x)) / self.half_width.to(x)
 
     def strains(self, x: Float[Tensor, "n dx"], names: Sequence[str]) -> Float[Tensor, "n s"]:
-        """Strains of some parameters whose references are not 0, one column for each name; see `Parameter.strain`.
-
-        Example:
-            >>> space = DesignSpace([Parameter("a", "angstrom", reference=2.0), Parameter("b", "angstrom", reference=4.0)])
-            >>> space.strains(torch.tensor([[2.5, 4.0]]), ["b", "a"]).tolist()
-            [[0.0, 0.25]]
-        """
+        """Strains of some parameters whose references are not 0, one column for each name; see `Parameter.strain`."""
         columns = [self.index(name) for name in names]
         return torch.stack([self.parameters[i].strain(x[:, i]) for i in columns], dim=1)
 
@@ -221,39 +209,8 @@ class DesignSpace:
         Raises:
             ConfigError: if a name is unknown or in both, or a bound or value lies outside the space.
         """
-        parameters = list(self.parameters)
-        bounds, strains = self._without_strains(bounds or {})
-        for name, edges in read_edges(*self._without_categories(bounds, fixed or {})).items():
-            column = self.index(name)
-            parameters[column] = parameters[column].narrowed(*edges)
-        implied = zip(self.layer.columns, self.layer.implied(strains), strict=True) if self.layer and strains else ()
-        for column, (lower, upper) in implied:
-            kept = parameters[column]
-            parameters[column] = kept.narrowed(max(kept.lower, lower), min(kept.upper, upper))
+        parameters, strains = narrowed_parameters(self.parameters, self.layer, self.strain_bounds, bounds or {}, fixed or {})
         return replace(self, parameters=parameters, strain_bounds=strains)
-
-    def _without_strains(
-        self, bounds: Mapping[str, Sequence[float | None]]
-    ) -> tuple[dict[str, Sequence[float | None]], StrainBounds]:
-        """Take the bounds of strains out of those of parameters."""
-        if self.layer is None:
-            return dict(bounds), {}
-        strains = {name: edges for name, edges in bounds.items() if name not in self.names and name.startswith("strain_")}
-        kept = {name: edges for name, edges in bounds.items() if name not in strains}
-        return kept, {**self.strain_bounds, **self.layer.read_bounds(read_edges(strains, {}))}
-
-    def _without_categories(
-        self, bounds: Mapping[str, Sequence[float | None]], fixed: Mapping[str, float | str]
-    ) -> tuple[dict[str, Sequence[float | None]], dict[str, float | str]]:
-        """Fix the columns of a category where a label is given for it."""
-        columns: dict[str, float] = {}
-        for name, numbers in self.constraints.categories.items():
-            if name in bounds or name in fixed:
-                labels = {self.parameters[i].label: self.parameters[i].name for i in numbers}
-                if str(fixed.get(name)) not in labels:
-                    raise ConfigError(f"Expected one of {list(labels)}, got another: use fixed={{{name}: LABEL}}.")
-                columns |= {column: float(label == str(fixed[name])) for label, column in labels.items()}
-        return dict(bounds), {**{name: value for name, value in fixed.items() if name not in self.labels}, **columns}
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dx"]:
         """Draw allowed designs in physical units, all equally likely.
@@ -304,63 +261,34 @@ class DesignSpace:
 
         It is the largest of the images inside the bounds: the one with the larger value of the first parameter that differs.
         """
-        half_width = self.half_width.to(x)
-        best = x
-        for element in self.group()[1:]:
-            image = element(x)
-            ahead = (image - best) / half_width
-            first = (ahead.abs() > _EQUAL).int().argmax(dim=1, keepdim=True)
-            better = (ahead.gather(1, first).squeeze(1) > _EQUAL) & self.contains(image)
-            best = torch.where(better.unsqueeze(1), image, best)
-        return best
+        return largest_image(x, self.group(), self.half_width, self.contains)
 
     def random_images(self, x: Float[Tensor, "n dx"], level: Float[Tensor, " n"]) -> Float[Tensor, "n dx"]:
         """Choose one image of each design inside the bounds, all equally likely, by a uniform `level` in [0, 1)."""
         images = self.images(x)
-        inside = self.contains(images)
-        inside[:, 0] = True
-        number = (level * inside.sum(dim=1)).long().unsqueeze(1)
-        chosen = (inside.cumsum(dim=1) > number).int().argmax(dim=1)
-        return images[torch.arange(len(x)), chosen]
+        return chosen_image(images, self.contains(images), level)
 
     @property
     def labels(self) -> dict[str, list[str]]:
         """The labels of each category, by its name."""
-        return {name: [self.parameters[i].label for i in columns] for name, columns in self.constraints.categories.items()}
+        return category_labels(self.parameters)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of a table of designs, in which a category is one column."""
-        return tuple(dict.fromkeys(parameter.category or parameter.name for parameter in self.parameters))
+        return column_names(self.parameters)
 
     def to_columns(self, x: Float[Tensor, "n dx"]) -> dict[str, tuple[str, list[float] | list[str]]]:
         """Return designs as ``{name: (unit, values)}``: categories as text, allowed values and sums in double precision."""
-        exact = self.snap(x.double()) if self.constraints else x
-        table: dict[str, tuple[str, list[float] | list[str]]] = {}
-        for name, numbers in self.constraints.categories.items():
-            chosen = exact[:, numbers].argmax(dim=1).tolist()
-            table[name] = ("", [self.labels[name][i] for i in chosen])
-        for i, parameter in enumerate(self.parameters):
-            if not parameter.category:
-                table[parameter.name] = (parameter.unit, exact[:, i].tolist())
-        return {name: table[name] for name in self.columns}
+        return design_columns(self.parameters, self.snap(x.double()) if self.constraints else x)
 
     def from_columns(self, table: Mapping[str, Sequence[float] | Sequence[str]]) -> Float[Tensor, "n dx"]:
         """Read what `to_columns` gave, without the units."""
-        found = ([e == p.label for e in table[p.category]] if p.category else list(table[p.name]) for p in self.parameters)
-        return torch.stack([torch.tensor(column, dtype=torch.get_default_dtype()) for column in found], dim=-1)
+        return designs_of_columns(self.parameters, table)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain containers for checkpoints and JSON; infinite bounds and empty fields are left out."""
-        plain: dict[str, object] = {
-            "parameters": [parameter.to_dict() for parameter in self.parameters],
-            "symmetries": [asdict(symmetry) for symmetry in self.symmetries],
-            "order": list(self.order),
-        }
-        plain |= {"mixtures": [asdict(mixture) for mixture in self.mixtures]} if self.mixtures else {}
-        plain |= {"constants": dict(self.constants)} if self.constants else {}
-        finite = {name: [edge if isfinite(edge) else None for edge in edges] for name, edges in self.strain_bounds.items()}
-        return plain | ({"strain_bounds": finite} if finite else {})
+        return plain_space(self.parameters, self.symmetries, self.order, self.mixtures, self.constants, self.strain_bounds)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DesignSpace:

@@ -113,6 +113,22 @@ class LayerStrain:
             [(xx.square() + determinant) / root, (xy.square() + yy.square() + determinant) / root, xx * xy / root]
         )
 
+    def cells(self, stretch: Float[Tensor, "components ..."]) -> Float[Tensor, "... 3"]:
+        """Compute a, b and gamma, in this order, of the layer with a right stretch tensor; the inverse of `stretch`.
+
+        Example:
+            >>> layer = LayerStrain((0, 1, 2), (3.16, 3.16, 120.0))
+            >>> layer.cells(torch.tensor([1.02, 1.02, 0.0], dtype=torch.float64))
+            tensor([  3.2232,   3.2232, 120.0000], dtype=torch.float64)
+        """
+        xx, yy, xy = stretch
+        a0, b0, gamma0 = self.reference
+        x0, y0 = b0 * math.cos(math.radians(gamma0)), b0 * math.sin(math.radians(gamma0))
+        first, second = (a0 * xx, a0 * xy), (x0 * xx + y0 * xy, x0 * xy + y0 * yy)
+        a, b = (torch.hypot(*vector) for vector in (first, second))
+        cross, dot = first[0] * second[1] - first[1] * second[0], first[0] * second[0] + first[1] * second[1]
+        return torch.stack([a, b, torch.rad2deg(torch.atan2(cross, dot))], dim=-1)
+
     def rounding(self, x: Float[Tensor, "n dx"], rounding: Float[Tensor, "n dx"]) -> dict[str, Float[Tensor, " n"]]:
         """Propagate the largest rounding of the parameters to the strains, to first order; an upper bound, by name."""
         with torch.enable_grad():

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["GroupElement", "Symmetry", "generate_group"]
+__all__ = ["GroupElement", "Symmetry", "chosen_image", "generate_group", "largest_image"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from matdesinne.errors import ConfigError
 
 _LARGEST_GROUP = 200
+_EQUAL = 2e-6
+"""Two values of a parameter are equal when they differ by less than this many half-widths of the box."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Symmetry:
                 )
         object.__setattr__(self, "substitutions", {name: tuple(rule) for name, rule in self.substitutions.items()})
         object.__setattr__(self, "reciprocal", tuple(tuple(row) for row in self.reciprocal))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Check that all parameters of the operation are among some names.
+
+        Raises:
+            ConfigError: if one is not.
+        """
+        for name, (_, source, _) in self.substitutions.items():
+            if name not in names or source not in names:
+                raise ConfigError(f"Expected a symmetry over {list(names)}, got {name!r} from {source!r}: correct the name.")
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,34 @@ def generate_group(names: Sequence[str], symmetries: Sequence[Symmetry]) -> tupl
         if len(elements) > _LARGEST_GROUP:
             raise ConfigError(f"Expected symmetries of a finite group, got over {_LARGEST_GROUP} operations: correct them.")
     return tuple(elements)
+
+
+def largest_image(
+    x: Float[Tensor, "n dx"],
+    group: Sequence[GroupElement],
+    half_width: Float[Tensor, " dx"],
+    contains: Callable[[Float[Tensor, "n dx"]], Bool[Tensor, " n"]],
+) -> Float[Tensor, "n dx"]:
+    """Choose of the images inside the bounds the one with the larger value of the first parameter that differs."""
+    best, half_width = x, half_width.to(x)
+    for element in group[1:]:
+        image = element(x)
+        ahead = (image - best) / half_width
+        first = (ahead.abs() > _EQUAL).int().argmax(dim=1, keepdim=True)
+        better = (ahead.gather(1, first).squeeze(1) > _EQUAL) & contains(image)
+        best = torch.where(better.unsqueeze(1), image, best)
+    return best
+
+
+def chosen_image(
+    images: Float[Tensor, "n g dx"], inside: Bool[Tensor, "n g"], level: Float[Tensor, " n"]
+) -> Float[Tensor, "n dx"]:
+    """Choose one of the images inside the bounds, or the first, all equally likely, by a uniform `level` in [0, 1)."""
+    inside = inside.clone()
+    inside[:, 0] = True
+    number = (level * inside.sum(dim=1)).long().unsqueeze(1)
+    chosen = (inside.cumsum(dim=1) > number).int().argmax(dim=1)
+    return images[torch.arange(len(images)), chosen]
 
 
 def _element(names: Sequence[str], symmetry: Symmetry) -> GroupElement:

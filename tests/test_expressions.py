@@ -11,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from matdesinne.comparisons import Column
 from matdesinne.errors import ConfigError
-from matdesinne.expressions import Column, Formula, Rule
+from matdesinne.expressions import Formula, Rule
 
 from .toys import cases
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from matdesinne.errors import ConfigError
 from matdesinne.localization import Newton
-from matdesinne.minimization import Descent, Objective, merge_minima
-from matdesinne.selection import Expression, Tolerance
+from matdesinne.minimization import Descent, merge_minima
+from matdesinne.objective import Objective
+from matdesinne.selection import Expression, InsideSpace, Tolerance
 from matdesinne.space import DesignSpace, Mixture, Parameter, Symmetry
 from matdesinne.surrogates.combined import CombinedSurrogate
 
-from .toys import Linear, box, candidates, cases, prop, rows
+from .toys import Linear, box, candidates, cases, load_part, prop, rows
 
 
 class Bowl(Linear):
@@ -114,10 +115,41 @@ def test_rules_hold_on_the_way():
     start = on_target(surrogate, {"gap": 0.4})
     rule = Expression("x1 > 0.25")
     start = start.take(rule.mask(start))
-    found = Descent().descend(start, surrogate, Objective("energy"), rule.mask)
+    found = Descent().descend(start, surrogate, Objective("energy"), rule)
     assert rule.mask(found).all()
     assert (found.mean[:, 1] <= start.mean[:, 1]).all()
     assert found.designs[:, 0].max() < 0.27
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "exact"),
+    [
+        ("x1 > 0.4", "energy", (0.4, 0.1, 0.1)),
+        ("x1 > 0.4 and not x2 <= 0.15", "energy", (0.4, 0.15, 0.05)),
+        ("max(x1, -9) > 0.4 or gap > 5", "energy", (0.4, 0.1, 0.1)),
+        # x1 = x2 = t with 2 t + x3 = 0.6 on the sphere
+        ("energy < 0.5", "x3", (0.451656, 0.451656, -0.303311)),
+    ],
+)
+def test_a_row_slides_along_a_rule(rule, text, exact):
+    surrogate = problem([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    start = on_target(surrogate, {"gap": 0.6}, 400)
+    kept = Expression(rule)
+    start = start.take(kept.mask(start)).take(torch.arange(12))
+    found = Descent().descend(start, surrogate, Objective(text), kept)
+    assert kept.mask(found).all() and (found.error <= 1e-5).all()
+    torch.testing.assert_close(found.designs, torch.tensor([exact]).expand_as(found.designs), rtol=0, atol=5e-3)
+
+
+def test_a_row_slides_along_the_bounds_of_strains():
+    """The angle is largest where its bisector is a principal direction, with both strains at their bounds."""
+    space = load_part("space", "tmd_strain/mos2").narrowed({"strain_1": [None, 0.02], "strain_2": [-0.02, None]})
+    surrogate = Linear(space, [prop()], [[1.0, 1.0, 0.0]]).eval()
+    start = candidates(surrogate, space.sample(8, torch.Generator().manual_seed(0)), [-99.0, 99.0])
+    found = Descent().descend(start, surrogate, Objective("-gamma"), InsideSpace())
+    largest = 2 * math.degrees(math.atan(1.02 / 0.98 * math.tan(math.radians(60))))
+    assert space.contains(found.designs).all()
+    assert found.designs[:, 2].tolist() == pytest.approx([largest] * 8, abs=0.02)
 
 
 def test_no_candidate_costs_more_than_before():

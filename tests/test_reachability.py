@@ -55,7 +55,7 @@ def test_an_interval_is_held_as_an_inequality():
 
 def test_rules_are_kept():
     rule = Expression("x1 < 0.5 and x2 < 0.25")
-    found = reach(linear(), 99.0, accepts=rule.mask)
+    found = reach(linear(), 99.0, rules=rule)
     assert found["y"] == pytest.approx((-2.0, 0.75), abs=0.05)
     assert found["y"][1] <= 0.75
 
@@ -70,7 +70,7 @@ def test_what_the_rest_rules_out_is_told_without_it():
 
 
 def test_what_rules_rule_out_is_told_without_them():
-    found = find_reach(linear(), box(), Target((0.5,), (0.5,)), Expression("x1 > 2").mask)
+    found = find_reach(linear(), box(), Target((0.5,), (0.5,)), Expression("x1 > 2"))
     assert describe_reach(found, rules=True).startswith(
         "Designs within the bounds and rules reach no y (y from -2 to 2 eV without rules)"
     )

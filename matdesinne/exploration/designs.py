@@ -122,13 +122,15 @@ def _limits(config: DictConfig) -> tuple[Selection, list[float] | float]:
 
 
 def default_targets(design: InverseDesign) -> list[object]:
-    """Three targets within the range that the model has seen: quarters of it, the first at the floor where there is one."""
+    """Three values of the first property within the range that the model has seen; further properties stay open.
+
+    They are quarters of that range, the first at the floor where there is one.
+    """
     lowest, highest = design.model.target_range.cpu()
-    rows = []
-    for prop, low, high in zip(design.model.properties, lowest.tolist(), highest.tolist(), strict=True):
-        start, first = (low, 1) if prop.floor is None else (prop.floor, 0)
-        rows.append([float(f"{start + (first + k) * (high - start) / 4:.2g}") for k in range(3)])
-    return list(rows[0]) if len(rows) == 1 else [list(entry) for entry in zip(*rows, strict=True)]
+    prop, low, high = design.model.properties[0], lowest[0].item(), highest[0].item()
+    start, first = (low, 1) if prop.floor is None else (prop.floor, 0)
+    values = [float(f"{start + (first + k) * (high - start) / 4:.2g}") for k in range(3)]
+    return list(values) if len(design.model.properties) == 1 else [{prop.name: value} for value in values]
 
 
 def data_settings(run: str) -> DictConfig | None:

@@ -29,6 +29,8 @@ from matdesinne.targets import Property
 
 _MOST = 2000
 """Largest number of candidates in a view, which then takes a few MB and tens of milliseconds a brush."""
+_DECIMALS = 6
+"""Of fractional coordinates."""
 _SAMPLED, _FINAL, _TARGET = GREY, BLUE, VERMILLION
 
 
@@ -125,8 +127,12 @@ def candidate_view(
     view = CandidateView(columns, hidden, targets, checked)
     if prototype is None or not space.has(CELL_PARAMETERS):
         return view
-    cells = cell_vectors(space.values(table.designs, CELL_PARAMETERS))
-    return replace(view, symbols=prototype.symbols, positions=prototype.positions, cells=cells.flatten(start_dim=1).tolist())
+    lattice = space.values(table.designs.double(), CELL_PARAMETERS)
+    positions = prototype.fractional(lattice if prototype.response is not None else lattice[:1])
+    cells = cell_vectors(lattice).flatten(start_dim=1).float()
+    return replace(
+        view, symbols=prototype.symbols, positions=positions.round(decimals=_DECIMALS).tolist(), cells=cells.tolist()
+    )
 
 
 def run_section(run: DesignRun, picture: Path, view: CandidateView | None = None) -> Section:

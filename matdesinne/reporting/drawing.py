@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _RESOLUTION = 300
 """Dots for an inch of a PNG file, as journals ask for."""
 _SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ"}
+_LEVELS = {"_fine": " (fine grid)", "_hse_soc": " (HSE06 + SOC)", "_hse": " (HSE06)", "_soc": " (SOC)"}
+"""Endings of the names of properties that are computed in several ways."""
 _UNITS = {"degree": "°"}
 
 
@@ -29,10 +31,11 @@ def printed_name(name: str) -> str:
     """Returns the name of a parameter or property as papers print it.
 
     Example:
-        >>> printed_name("alpha"), printed_name("band_gap")
-        ('α', 'band gap')
+        >>> printed_name("alpha"), printed_name("band_gap"), printed_name("band_gap_hse_soc")
+        ('α', 'band gap', 'band gap (HSE06 + SOC)')
     """
-    return _SYMBOLS.get(name, name.replace("_", " "))
+    ending = next((ending for ending in _LEVELS if name.endswith(ending)), "")
+    return _SYMBOLS.get(name, name.removesuffix(ending).replace("_", " ") + _LEVELS.get(ending, ""))
 
 
 def printed_unit(unit: str) -> str:

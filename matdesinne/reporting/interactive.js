@@ -40,9 +40,9 @@ async function start(holder) {
 
 function startViewer(place, {symbols, positions, cells}) {
   const loadStructure = (_, {data}) => {
-    const cell = cells[data];
+    const cell = cells[data], atoms = positions[Math.min(data, positions.length - 1)];
     const [x, y, z] = [0, 1, 2].map((k) =>
-      positions.map((p) => p[0] * cell[k] + p[1] * cell[3 + k] + p[2] * cell[6 + k]));
+      atoms.map((p) => p[0] * cell[k] + p[1] * cell[3 + k] + p[2] * cell[6 + k]));
     return {size: symbols.length, names: symbols, x, y, z, cell};
   };
   const [meta, info] = [0, 0].map(() => document.createElement("div"));

@@ -43,7 +43,7 @@ class CandidateView:
         targets: lower and upper edge of what was asked for, by the name of a column; infinite where open.
         checked: rows to draw in another colour.
         symbols: chemical symbols of the atoms, where candidates are crystals.
-        positions: fractional coordinates of the atoms.
+        positions: fractional coordinates of the atoms of each candidate, or of all candidates as a single entry.
         cells: the nine components of the cell vectors of each candidate in angstrom.
     """
 
@@ -52,7 +52,7 @@ class CandidateView:
     targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     checked: Sequence[bool] = ()
     symbols: Sequence[str] = ()
-    positions: Sequence[Sequence[float]] = ()
+    positions: Sequence[Sequence[Sequence[float]]] = ()
     cells: Sequence[Sequence[float]] = ()
 
     @property

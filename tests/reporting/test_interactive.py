@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from matdesinne.candidates import Candidates
 from matdesinne.data.table import DesignTable
 from matdesinne.reporting.candidates import candidate_view
 from matdesinne.reporting.interactive import CandidateView
 from matdesinne.reporting.report import Section, write_report
 from matdesinne.space import DesignSpace, Parameter
+from matdesinne.structures import CELL_PARAMETERS, Prototype, cell_vectors
 
 from ..toys import box, candidates, load_part, quadratic, rows
 from .conftest import requests
@@ -64,6 +66,42 @@ def test_structures_of_crystals_only():
     assert np.asarray(candidate_view(table, prototype).cells).shape == (3, 9)
     assert not candidate_view(table).shows_structures
     assert not candidate_view(candidates(quadratic(), rows(box(), 3).x, 0.5), prototype).shows_structures
+
+
+def relaxed_layers() -> tuple[Candidates, Prototype]:
+    """Three strained layers, and atoms that rise with a."""
+    space, prototype = load_part("space", "tmd_strain/mos2"), load_part("prototype", "tmd_strain/mos2")
+    table = replace(candidates(quadratic(), rows(box(), 3).x, 0.5), space=space, designs=space.sample(3, None))
+    cells = space.values(space.sample(20, None), CELL_PARAMETERS)
+    moved = torch.tensor(prototype.positions).expand(20, -1, -1) @ cell_vectors(cells)
+    moved[:, 1:, 2] += 5 * (cells[:, :1] / 3.184 - 1)
+    return table, prototype.relaxed(space, space.from_columns(dict(zip(CELL_PARAMETERS, cells.T, strict=True))), moved)
+
+
+def test_atoms_are_where_they_relax_to():
+    table, prototype = relaxed_layers()
+    view = candidate_view(table, prototype)
+    for design, positions in zip(table.designs.tolist(), view.positions, strict=True):
+        atoms = prototype.atoms(table.space.design(design))
+        np.testing.assert_allclose(positions, atoms.get_scaled_positions(wrap=False), atol=2e-6)
+    assert np.ptp(np.asarray(view.positions)[:, 1, 2]) > 1e-3
+    rigid = candidate_view(table, replace(prototype, response=None))
+    assert np.asarray(rigid.positions).shape == (1, 3, 3)
+
+
+def test_drawn_atoms_are_those_of_the_structure(tmp_path, browser):
+    pytest.importorskip("chemiscope")
+    table, prototype = relaxed_layers()
+    reader = Reader(browser, written(tmp_path, candidate_view(table, prototype)))
+    reader.run("""Chemiscope.StructureVisualizer.load = async ({loadStructure}, {structures}) => {
+        window.drawn = structures.map((structure, row) => loadStructure(row, structure));
+        return {select() {}};
+    }""")
+    reader.run("return shown()[1].querySelector('.slick-cell')").click()
+    drawn = reader.until("return window.drawn")
+    for design, found in zip(table.designs.tolist(), drawn, strict=True):
+        atoms = prototype.atoms(table.space.design(design))
+        np.testing.assert_allclose(np.array([found[axis] for axis in "xyz"]).T, atoms.positions, atol=1e-4)
 
 
 def test_policy_names_each_script(tmp_path):

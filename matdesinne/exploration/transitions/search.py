@@ -128,7 +128,7 @@ def move_to_levels(surrogate: Surrogate, designs: Float[Tensor, "n dx"], levels:
     arrived = [designs[:0]]
     for rows, level in ((~upper, levels.low), (upper, levels.high)):
         if rows.any():
-            target = Target((level,), (level,))
+            target = Target((level,), (level,)).aligned(surrogate.properties[:1], surrogate.properties)
             start = Candidates(surrogate.space, surrogate.properties, designs[rows], target, mean[rows], std[rows], "sampled")
             moved = Newton(ON_LEVEL / 10).localize(start, surrogate)
             arrived.append(moved.designs[moved.error[:, 0] <= ON_LEVEL])

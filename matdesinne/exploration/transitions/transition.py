@@ -112,7 +112,10 @@ class Transitions:
         rises = value[:, 1:] > value[:, :1]
         is_upper = torch.cat([~rises, rises], dim=1)
         margin = torch.where(is_upper, value - levels.threshold, levels.threshold - value)
-        coverage = torch.cat([surrogate.coverage(std[:, [k]], margin[:, [k]].abs()) for k in range(2)], dim=1)
+        # the calibration has a column for each property of the surrogate
+        wide = (-1, len(surrogate.properties))
+        ends = ((std[:, [k]].expand(wide), margin[:, [k]].abs().expand(wide)) for k in range(2))
+        coverage = torch.stack([surrogate.coverage(spread, size)[:, 0] for spread, size in ends], dim=1)
         on_its_side = 0.5 + 0.5 * coverage * margin.sign()
         probability = (on_its_side.sum(dim=1) - 1).clamp_min(0.0)
         prop, width = surrogate.properties[0], half_widths(surrogate)
