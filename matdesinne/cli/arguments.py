@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["by_name", "check_keys", "check_numbers", "names_in", "null_groups", "positional", "verbatim"]
+__all__ = ["by_name", "check_keys", "check_numbers", "names_in", "null_groups", "other_settings", "positional", "verbatim"]
 
 import difflib
 import functools
@@ -10,7 +10,7 @@ import math
 import numbers
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,36 @@ def positional(key: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
     def named(word: str) -> str:
         if "=" in word or word.startswith(("-", "~")):
             return word
-        escaped = word.replace("'", "\\'")
-        return f"{key}='{escaped}'"
+        return _named(key, word)
 
     return _rewritten(named)
+
+
+def other_settings(name: str, key: str, endings: Sequence[str]) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets a first word that names a file of some endings choose another configuration, in which it is the value of a setting.
+
+    Args:
+        name: of the configuration.
+        key: of the setting.
+        endings: of names of files in lower case, or whole names.
+    """
+
+    def decorate(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(*config: DictConfig) -> None:
+            word = sys.argv[1] if len(sys.argv) > 1 else ""
+            if not config and "=" not in word and word.lower().endswith(tuple(endings)):
+                sys.argv[1:2] = [f"--config-name={name}", _named(key, word)]
+            return main(*config)
+
+        return run
+
+    return decorate
+
+
+def _named(key: str, word: str) -> str:
+    escaped = word.replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def check_keys(command: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -111,7 +137,8 @@ def check_keys(command: str) -> Callable[[Callable[[], None]], Callable[[], None
         @functools.wraps(main)
         def run(*config: DictConfig) -> None:
             if not config:
-                known = _known_keys(command)
+                chosen = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--config-name=")]
+                known = _known_keys(chosen[0] if chosen else command)
                 for key in (word.partition("=")[0] for word in sys.argv[1:] if "=" in word):
                     if re.fullmatch(r"[a-z_]+", key) and key not in known:
                         close = difflib.get_close_matches(key, known, 1)
