@@ -66,13 +66,13 @@ def from_structure(config: DictConfig, folder: Path) -> None:
     start = time.monotonic()
     check_numbers(config, {"labels": 2, "batch": 1, "checked": 1, "workers": 1, "accuracy": 0.0, "cell_cutoff": 1.0})
     reference = prepare_reference(config, folder)
-    properties, target = read_properties(config, reference.oracle)
+    properties, target = read_properties(config, reference)
     print(reference.sentence())
     words = ["data=layer", "logger=csv", f"seed={config.seed}", *shlex.split(config.train or "")]
     found = learn(config, composed("train", words), reference, properties, target, folder)
     run, place, text = _design(config, found.settings, target, found.data, found.surrogate, found.accuracy)
     print(report.curve_table(found.batches, found.asked), run.report(), text, sep="\n")
-    checks = check_candidates(config, reference.oracle, found.data.prototype, run.candidates, place / "checked")
+    checks = check_candidates(config, found, run.candidates, place / "checked")
     minutes = (time.monotonic() - start) / 60
     print(report.closing_text(reference, found.batches, found.asked, checks, minutes), list_folder(place), sep="\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Learning", "Result"]
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
@@ -41,14 +42,23 @@ class _Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """The last surrogate, what it was trained with, its errors on the last batch, all batches and all labels."""
+    """What was learned.
 
+    Args:
+        oracle: its relaxations start where all labels predict the atoms.
+        settings: of the training of `surrogate`, with the rows `data`.
+        accuracy: errors of the surrogate before it on the last batch.
+        batches: all of them.
+        asked: the property whose error ended the labelling.
+    """
+
+    oracle: GPAWOracle
     settings: DictConfig
     data: DesignDataModule
     surrogate: Surrogate
     accuracy: Sequence[Accuracy]
     batches: Sequence[Batch]
-    run: LabelRun
+    asked: Property
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Learning:
         oracle: computes the labels.
         points: designs in the order of labelling; `index` counts them from 0.
         executor: returns a new executor, which runs the calculations.
-        folder: of the labels, the surrogates, and ``learning_curve.csv`` and ``.png``.
+        folder: of the labels, the surrogates, and ``learning_curve.csv``, ``.png`` and ``.pdf``.
         properties: what the surrogate learns.
         asked: the property whose error ends the labelling.
         batch: number of labels in a batch.
@@ -81,7 +91,7 @@ class Learning:
         """Check that there are two batches, since the first one has no error."""
         if len(self.points) < 2 * self.batch:
             raise ConfigError(
-                f"Expected labels of at least two batches of {self.batch}, got {len(self.points)}: raise labels= or lower batch=."
+                f"Expected labels of at least two batches of {self.batch}, got {len(self.points)}: raise labels=, lower batch=."
             )
 
     def run(self) -> Result:
@@ -107,18 +117,22 @@ class Learning:
             if batches[-1].within(self.accuracy):
                 break
             before = now
-        return Result(now.settings, now.data, now.surrogate, accuracy, batches, run)
+        return Result(self._predicting(now.data), now.settings, now.data, now.surrogate, accuracy, batches, self.asked)
 
     def _label(self, count: int, before: int) -> LabelRun:
         """Label the first points, the later ones from predicted atoms where enough are relaxed before them."""
         for end in sorted({min(count, _RESPONSE), count}):
-            oracle, points = self.oracle, Points(self.points.x[:end], self.points.index[:end])
-            if end > _RESPONSE and oracle.relaxation is not None:
-                data = self._data(self._settings_of(max(_RESPONSE, before)))
-                if len(data.split.train) >= _RESPONSE and data.prototype is not None:
-                    oracle = oracle.starting_from(data.prototype)
+            oracle = self.oracle
+            if end > _RESPONSE:
+                oracle = self._predicting(self._data(self._settings_of(max(_RESPONSE, before))))
+            points = Points(self.points.x[:end], self.points.index[:end])
             run = label_points(oracle, points, self.executor(), self.folder / "labels")
         return run
+
+    def _predicting(self, data: DesignDataModule) -> GPAWOracle:
+        """The oracle that starts relaxations at the atoms that these rows predict, where they are enough."""
+        enough = self.oracle.relaxation is not None and len(data.split.train) >= _RESPONSE and data.prototype is not None
+        return self.oracle.starting_from(data.prototype) if enough else self.oracle
 
     def _train(self, count: int, run: LabelRun) -> _Trained:
         settings = self._settings_of(count)
@@ -136,7 +150,7 @@ class Learning:
         mean, label = (values[:, column] for values in now.surrogate.leave_one_out()[::2])
         if self.asked.floor is not None:
             mean, label = (values.clamp_min(self.asked.floor - self.asked.margin) for values in (mean, label))
-        seconds = sum(float(row["seconds"]) for row in run.rows)  # type: ignore[arg-type]
+        seconds = math.fsum(float(str(row["seconds"])) for row in run.rows)
         batch = Batch(len(run.rows), len(run.failed), new, (mean - label).abs().nanmean().item(), seconds / 60)
         most = (len(self.points) - batch.labels) * batch.minutes / batch.labels
         _LOGGER.info(f"{batch.sentence(self.asked)} At most {most:.0f} min of calculations remain.")

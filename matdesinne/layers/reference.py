@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from matdesinne.errors import ConfigError, LabellingError
 from matdesinne.files import atomic_path, read_json, write_json
 from matdesinne.labelling.points import Points
-from matdesinne.labelling.run import LabelRun, label_points
-from matdesinne.layers.structure import Layer, complete_oracle, layer_space, read_layer
+from matdesinne.labelling.run import label_points
+from matdesinne.layers.structure import Layer, complete_oracle, cutoffs, layer_space, read_layer
 from matdesinne.oracles.gpaw import GPAWOracle
 from matdesinne.oracles.relaxation import Relaxation, relax_layer
 from matdesinne.space import DesignSpace
@@ -41,18 +41,21 @@ class Reference:
     Args:
         oracle: labels its strained cells; its prototype are the relaxed atoms.
         gap: in eV, on the finest grid of k-points.
-        run: the calculation.
+        thickness: largest distance of two atoms along the normal in angstrom.
     """
 
     oracle: GPAWOracle
     gap: float
-    run: LabelRun
+    thickness: float
 
     def sentence(self) -> str:
         """Say its cell and its gap."""
         values = {parameter.name: parameter.reference for parameter in self.oracle.space.parameters}
         a, b, gamma = (values[name] for name in ("a", "b", "gamma"))
-        return f"The relaxed layer has a = {a:.4f} and b = {b:.4f} angstrom, gamma = {gamma:.2f} degree and a gap of {self.gap:.3f} eV."
+        return (
+            f"The relaxed layer has a = {a:.4f} and b = {b:.4f} angstrom, gamma = {gamma:.2f} degree and a gap of "
+            f"{self.gap:.3f} eV."
+        )
 
 
 def prepare_reference(config: DictConfig, folder: Path) -> Reference:
@@ -71,7 +74,7 @@ def prepare_reference(config: DictConfig, folder: Path) -> Reference:
     oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
     oracle.check()
     if config.relax_cell:
-        layer = _relax_cell(oracle, layer, config.cell_cutoff, instantiate(config.executor), folder / "cell.extxyz")
+        layer = _relax_cell(oracle, layer, config.cell_cutoff or cutoffs(layer)[1], instantiate(config.executor), folder / "cell.extxyz")
         oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
     space = oracle.space
     x = torch.tensor([[parameter.reference for parameter in space.parameters]], dtype=torch.float64)
@@ -85,10 +88,11 @@ def prepare_reference(config: DictConfig, folder: Path) -> Reference:
         raise ConfigError(f"Expected a layer with a band gap, got one of {gap:.3g} eV: a metal has no designs for a gap.")
     atoms = layer.prototype.atoms(space.design(x[0].tolist()))
     if oracle.relaxation is not None:
-        atoms.positions = np.reshape(row["relaxed_positions"], (-1, 3))
+        atoms.positions = np.array(row["relaxed_positions"]).reshape(-1, 3)
     _write(atoms, folder)
     prototype = replace(layer.prototype, positions=atoms.get_scaled_positions(wrap=False).round(9).tolist())
-    return Reference(_oracle(settings, space, prototype, float(row["energy"])), gap, run)  # type: ignore[arg-type]
+    final = _oracle(settings, space, prototype, float(row["energy"]))  # type: ignore[arg-type]
+    return Reference(final, gap, float(np.ptp(atoms.positions[:, 2])))
 
 
 def _space(config: DictConfig, layer: Layer) -> DesignSpace:
@@ -119,7 +123,8 @@ def _keep_settings(config: DictConfig, layer: Layer, settings: Mapping[str, Any]
         write_json(path, asked)
     elif isinstance(kept, dict) and (other := [name for name, value in asked.items() if kept.get(name) != value]):
         raise ConfigError(
-            f"Expected the settings that {path.parent} was started with, got another {' and '.join(other)}: take another folder=."
+            f"Expected the settings that {path.parent} was started with, got another {' and '.join(other)}: take another "
+            "folder=."
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Batch", "closing_text", "write_curve"]
+__all__ = ["Batch", "closing_text", "curve_table", "write_curve"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import matplotlib.figure
 
 from matdesinne.files import write_table
 from matdesinne.labelling.validation import Validation
@@ -53,9 +55,7 @@ class Batch:
 
 
 def write_curve(batches: Sequence[Batch], prop: Property, accuracy: float, folder: Path) -> None:
-    """Write the errors against the number of labels as ``learning_curve.csv``, ``.md`` and ``.png``."""
-    import matplotlib.figure
-
+    """Write the errors against the number of labels as ``learning_curve.csv``, ``.png`` and ``.pdf``."""
     units = {"labels": "1", "failed": "1", "minutes": "min"}
     rows = [asdict(batch) for batch in batches]
     columns = {name: (units.get(name, prop.unit), [row[name] for row in rows]) for name in rows[0]}
@@ -69,7 +69,7 @@ def write_curve(batches: Sequence[Batch], prop: Property, accuracy: float, folde
     axes.axhline(accuracy, color=GREY, linestyle="--", label="asked")
     axes.set(xlabel="labels", ylabel=f"mean error of {printed_name(prop.name)} [{prop.unit}]", ylim=(0, None))
     axes.legend(frameon=False)
-    save_figure(figure, folder / "learning_curve.png")
+    save_figure(figure, folder, "learning_curve")
 
 
 def curve_table(batches: Sequence[Batch], prop: Property) -> str:
@@ -102,7 +102,7 @@ def closing_text(
         [entry] = validation.errors(outlier=0.1, seed=0)
         unit = validation.chosen[0].properties[0].suffix
         sentences.append(
-            f"The oracle checked {entry.labelled} candidates: {name} is {entry.mae:.3g}{unit} from the target on average, at most "
-            f"{entry.largest:.3g}{unit}."
+            f"The oracle checked {entry.labelled} candidates: {name} is {entry.mae:.3g}{unit} from the target on average, at "
+            f"most {entry.largest:.3g}{unit}."
         )
     return " ".join([*sentences, f"This command took {minutes:.0f} min."])

@@ -37,13 +37,11 @@ def found_symmetries(space: DesignSpace, prototype: Prototype) -> list[Symmetry]
     Returns:
         Generators of the group.
     """
-    import spglib
+    from ase.spacegroup.symmetrize import check_symmetry
 
     prototype.check(space)
     design = space.design([parameter.reference for parameter in space.parameters])
-    atoms = prototype.atoms(design)
-    crystal = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    found = spglib.get_symmetry_dataset(crystal, symprec=_CLOSE)
+    found = check_symmetry(prototype.atoms(design), symprec=_CLOSE)  # by spglib
     generators: list[Symmetry] = []
     for rotation in np.unique(found.rotations, axis=0):
         symmetry = _symmetry(rotation, space) if _permutes(rotation) else None
@@ -76,9 +74,7 @@ def _symmetry(rotation: Int[np.ndarray, "3 3"], space: DesignSpace) -> Symmetry 
         factor, source, offset = rules.get(name, (1.0, name, 0.0))
         if abs(factor * space.constants.get(source, np.inf) + offset - value) > _SAME:
             return None
-    changed = {
-        name: rule for name, rule in rules.items() if name in space.names and rule != (1.0, name, 0.0)
-    }
+    changed = {name: rule for name, rule in rules.items() if name in space.names and rule != (1.0, name, 0.0)}
     if any(source not in space.names for _, source, _ in changed.values()):
         return None
     plane = rotation[:2, :2]
