@@ -100,7 +100,7 @@ def positional(key: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 
 
 def other_settings(name: str, key: str, endings: Sequence[str]) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Lets a first word that names a file of some endings choose another configuration, in which it is the value of a setting.
+    """Lets a word that is a file with some ending choose another configuration, in which it is the value of a setting.
 
     Args:
         name: of the configuration.
@@ -111,9 +111,10 @@ def other_settings(name: str, key: str, endings: Sequence[str]) -> Callable[[Cal
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(main)
         def run(*config: DictConfig) -> None:
-            word = sys.argv[1] if len(sys.argv) > 1 else ""
-            if not config and "=" not in word and word.lower().endswith(tuple(endings)):
-                sys.argv[1:2] = [f"--config-name={name}", _named(key, word)]
+            words = [word for word in sys.argv[1:] if "=" not in word and word.lower().endswith(tuple(endings))]
+            if not config and words:
+                place = sys.argv.index(words[0])
+                sys.argv[place : place + 1] = [f"--config-name={name}", _named(key, words[0])]
             return main(*config)
 
         return run

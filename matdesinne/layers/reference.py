@@ -74,7 +74,9 @@ def prepare_reference(config: DictConfig, folder: Path) -> Reference:
     oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
     oracle.check()
     if config.relax_cell:
-        layer = _relax_cell(oracle, layer, config.cell_cutoff or cutoffs(layer)[1], instantiate(config.executor), folder / "cell.extxyz")
+        layer = _relax_cell(
+            oracle, layer, config.cell_cutoff or cutoffs(layer)[1], instantiate(config.executor), folder / "cell.extxyz"
+        )
         oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
     space = oracle.space
     x = torch.tensor([[parameter.reference for parameter in space.parameters]], dtype=torch.float64)
@@ -96,11 +98,11 @@ def prepare_reference(config: DictConfig, folder: Path) -> Reference:
 
 
 def _space(config: DictConfig, layer: Layer) -> DesignSpace:
-    return layer_space(layer, config.strain, config.angle, _plain(config.parameters))
+    return layer_space(layer, config.strain, config.angle, _plain(config.parameters or {}))
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+def _plain(config: Any) -> Any:
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
 def _oracle(settings: Mapping[str, Any], space: DesignSpace, prototype: Prototype, energy: float | None) -> GPAWOracle:
@@ -116,7 +118,7 @@ def _keep_settings(config: DictConfig, layer: Layer, settings: Mapping[str, Any]
     Raises:
         ConfigError: if they are others.
     """
-    asked = {name: _plain(config[name]) if OmegaConf.is_config(config[name]) else config[name] for name in _SETTINGS}
+    asked = {name: _plain(config[name]) for name in _SETTINGS}
     asked |= {"structure": {"prototype": layer.prototype.to_dict(), "cell": dict(layer.cell)}, "oracle": dict(settings)}
     kept = read_json(path)
     if kept is None:
