@@ -60,13 +60,14 @@ def from_structure(config: DictConfig, folder: Path) -> None:
 
     from matdesinne.files import list_folder
     from matdesinne.layers import report
-    from matdesinne.layers.reference import prepare_reference
+    from matdesinne.layers.reference import prepare_reference, read_start_layer
     from matdesinne.layers.run import check_candidates, learn, read_properties
 
     start = time.monotonic()
     check_numbers(config, {"labels": 2, "batch": 1, "checked": 1, "workers": 1, "accuracy": 0.0, "cell_cutoff": 1.0})
-    reference = prepare_reference(config, folder)
-    properties, target = read_properties(config, reference)
+    layer = read_start_layer(config)
+    properties, target = read_properties(config, layer)
+    reference = prepare_reference(config, layer, folder)
     print(reference.sentence())
     words = ["data=layer", "logger=csv", f"seed={config.seed}", *shlex.split(config.train or "")]
     found = learn(config, composed("train", words), reference, properties, target, folder)
@@ -106,7 +107,8 @@ def _design(
     own_table.train_once(settings, data, surrogate, accuracy, config.enough, folder)
     rule = [] if config.where is None else [Expression(config.where)]
     selection = All([InsideSpace(), Tolerance(tolerance), *rule])
-    design = InverseDesign.load(folder, selection, Newton(0.01 * min(accepted)), accepted)
+    nearest = min(error for error, entry in zip(accepted, accuracy, strict=True) if own_table.is_asked(entry.name, target))
+    design = InverseDesign.load(folder, selection, Newton(0.01 * nearest), accepted)
     print(own_table.ranges(accuracy, design.model))
     generator, bounds, fixed = torch.Generator().manual_seed(config.seed), by_name(config, "bounds"), by_name(config, "fixed")
     run = design.run(target, config.num_samples, generator, bounds, fixed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Reference", "prepare_reference", "relaxed_cell"]
+__all__ = ["Reference", "Start", "prepare_reference", "read_start_layer", "relaxed_cell"]
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -41,12 +41,10 @@ class Reference:
     Args:
         oracle: labels its strained cells; its prototype are the relaxed atoms.
         gap: in eV, on the finest grid of k-points.
-        thickness: largest distance of two atoms along the normal in angstrom.
     """
 
     oracle: GPAWOracle
     gap: float
-    thickness: float
 
     def sentence(self) -> str:
         """Say its cell and its gap."""
@@ -58,26 +56,50 @@ class Reference:
         )
 
 
-def prepare_reference(config: DictConfig, folder: Path) -> Reference:
-    """Relax the layer of a structure file and label it; what the folder has of this already is read.
+@dataclass(frozen=True)
+class Start:
+    """The layer of a structure file before any calculation.
+
+    Args:
+        layer: as it is in the file.
+        settings: of the oracle, complete.
+        oracle: has the columns of that of `Reference`.
+    """
+
+    layer: Layer
+    settings: Mapping[str, Any]
+    oracle: GPAWOracle
+
+
+def read_start_layer(config: DictConfig) -> Start:
+    """Read a structure file and complete the settings of the oracle.
+
+    Raises:
+        DatasetError: if the file holds no layer.
+        ConfigError: if the oracle cannot work here or for this layer.
+    """
+    layer = read_layer(config.structure, config.height, config.vacuum)
+    settings = complete_oracle(_plain(config.oracle), layer)
+    oracle = _oracle(settings, _space(config, layer), layer.prototype, 0.0)
+    oracle.check()
+    return Start(layer, settings, oracle)
+
+
+def prepare_reference(config: DictConfig, start: Start, folder: Path) -> Reference:
+    """Relax the layer and label it; what the folder has of this already is read.
 
     ``reference.cif`` and ``reference.extxyz`` are the relaxed layer.
 
     Raises:
-        DatasetError: if the file holds no layer.
         ConfigError: if the layer is a metal, or the folder was started with other settings.
         LabellingError: if its calculation failed.
     """
-    layer = read_layer(config.structure, config.height, config.vacuum)
-    settings = complete_oracle(_plain(config.oracle), layer)
+    layer, settings = start.layer, start.settings
     _keep_settings(config, layer, settings, folder / "layer.json")
-    oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
-    oracle.check()
     if config.relax_cell:
-        layer = _relax_cell(
-            oracle, layer, config.cell_cutoff or cutoffs(layer)[1], instantiate(config.executor), folder / "cell.extxyz"
-        )
-        oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
+        cutoff = config.cell_cutoff or cutoffs(layer)[1]
+        layer = _relax_cell(start.oracle, layer, cutoff, instantiate(config.executor), folder / "cell.extxyz")
+    oracle = _oracle(settings, _space(config, layer), layer.prototype, None)
     space = oracle.space
     x = torch.tensor([[parameter.reference for parameter in space.parameters]], dtype=torch.float64)
     unstrained = Points(x, torch.zeros(1, dtype=torch.long))
@@ -94,7 +116,7 @@ def prepare_reference(config: DictConfig, folder: Path) -> Reference:
     _write(atoms, folder)
     prototype = replace(layer.prototype, positions=atoms.get_scaled_positions(wrap=False).round(9).tolist())
     final = _oracle(settings, space, prototype, float(row["energy"]))  # type: ignore[arg-type]
-    return Reference(final, gap, float(np.ptp(atoms.positions[:, 2])))
+    return Reference(final, gap)
 
 
 def _space(config: DictConfig, layer: Layer) -> DesignSpace:

@@ -21,7 +21,7 @@ from matdesinne.labelling.points import SobolPoints
 from matdesinne.labelling.validation import Validation, validate
 from matdesinne.labelling.validation_page import write_validations
 from matdesinne.layers.learning import Learning, Result
-from matdesinne.layers.reference import Reference
+from matdesinne.layers.reference import Reference, Start
 from matdesinne.oracles.gpaw import GPAWOracle
 from matdesinne.targets import Property, Target
 
@@ -35,7 +35,7 @@ _OUTLIER = 0.1
 """Distance to the target above which a label is an outlier, in the unit of the property."""
 
 
-def read_properties(config: DictConfig, reference: Reference) -> tuple[list[Property], dict[str, object]]:
+def read_properties(config: DictConfig, start: Start) -> tuple[list[Property], dict[str, object]]:
     """What the surrogate learns, and the target by the names of properties.
 
     Raises:
@@ -44,12 +44,13 @@ def read_properties(config: DictConfig, reference: Reference) -> tuple[list[Prop
     """
     plain = OmegaConf.to_container(config.target) if OmegaConf.is_config(config.target) else config.target
     target = {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {str(config.property): plain}
-    oracle = reference.oracle
+    oracle, heights = start.oracle, [z * start.layer.cell["c"] for _, _, z in start.layer.prototype.positions]
     for name in target:
         oracle.check_column(name)
         if gap_level(name) is None and name not in _OTHERS:
             raise ConfigError(f"Expected gaps, {' or '.join(_OTHERS)} in target=, got {name!r}: choose one.")
-    names = [name for name in _ALWAYS if name in oracle.columns() and not (name == "thickness" and reference.thickness < _FLAT)]
+    flat = max(heights) - min(heights) < _FLAT  # its relaxation keeps the symmetry
+    names = [name for name in _ALWAYS if name in oracle.columns() and not (name == "thickness" and flat)]
     properties = [_property(name, oracle) for name in dict.fromkeys([*names, *target])]
     Target.parse(target, properties)
     return properties, target

@@ -107,6 +107,7 @@ class GPAWOracle(Oracle):
     @staticmethod
     def valence_electrons(symbols: Sequence[str], functional: str) -> int:
         """Number of electrons of a cell that the calculation treats, without those in the cores of the PAW data sets."""
+        _check_package()
         from gpaw.setup_data import SetupData
 
         return sum(SetupData(symbol, functional).Nv for symbol in symbols)
@@ -147,8 +148,7 @@ class GPAWOracle(Oracle):
 
     def check(self) -> None:
         """Check that GPAW is installed and has the hybrid functional."""
-        if importlib.util.find_spec("gpaw") is None:
-            raise ConfigError("Expected GPAW, got no such package: install it by `make gpaw`, or choose another oracle.")
+        _check_package()
         if self.hybrid is not None:
             check_hybrid(self.hybrid)
 
@@ -224,6 +224,11 @@ class GPAWOracle(Oracle):
             txt=None,
             **external,
         )
+
+
+def _check_package() -> None:
+    if importlib.util.find_spec("gpaw") is None:
+        raise ConfigError("Expected GPAW, got no such package: install it by `make gpaw`, or choose another oracle.")
 
 
 def _monkhorst_pack(size: int) -> Mapping[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "declare",
     "folder_of_target",
+    "is_asked",
     "nearest_rows",
     "property_names",
     "ranges",
@@ -72,6 +73,11 @@ def read_target(config: DictConfig) -> object:
     if isinstance(plain, dict) and not set(plain) <= set(names):
         raise ConfigError(f"Expected a target for some of {names}, got one for {list(plain)}: correct target=.")
     return plain
+
+
+def is_asked(name: str, target: object) -> bool:
+    """Whether a target asks for a property; one that has no names asks for all."""
+    return not isinstance(target, Mapping) or name in target
 
 
 def declare(config: DictConfig, folder: Path) -> Path:
