@@ -131,8 +131,9 @@ class Learning:
 
     def _predicting(self, data: DesignDataModule) -> GPAWOracle:
         """The oracle that starts relaxations at the atoms that these rows predict, where they are enough."""
-        enough = self.oracle.relaxation is not None and len(data.split.train) >= _RESPONSE and data.prototype is not None
-        return self.oracle.starting_from(data.prototype) if enough else self.oracle
+        if self.oracle.relaxation is None or len(data.split.train) < _RESPONSE or data.prototype is None:
+            return self.oracle
+        return self.oracle.starting_from(data.prototype)
 
     def _train(self, count: int, run: LabelRun) -> _Trained:
         settings = self._settings_of(count)

@@ -66,7 +66,7 @@ class ToyCalculator(Calculator):
         return self.bands[kpt]
 
     def fixed_density(self, kpts, **settings):
-        other = ToyCalculator(kpts["size"][0])
+        other = type(self)(kpts["size"][0])
         other.calculate(self.atoms)
         return other
 
