@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from matdesinne.cli.arguments import by_name, check_keys, check_numbers, other_settings, positional, verbatim
+from matdesinne.cli.arguments import by_name, check_keys, check_numbers, positional, verbatim
 from matdesinne.cli.config import composed, config_folder, entry_point
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from matdesinne.surrogates.base import Surrogate
 
 
-@other_settings("layer", "structure", (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", "poscar", "contcar"))
-@positional("table")
+@positional("table", {"layer": ("structure", (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", "poscar", "contcar"))})
 @verbatim("where", "train")
 @check_keys("design")
 @hydra.main(version_base="1.3", config_path=config_folder(), config_name="design")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["by_name", "check_keys", "check_numbers", "names_in", "null_groups", "other_settings", "positional", "verbatim"]
+__all__ = ["by_name", "check_keys", "check_numbers", "names_in", "null_groups", "positional", "verbatim"]
 
 import difflib
 import functools
@@ -18,6 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.cli.config import config_folder
 from matdesinne.errors import ConfigError
+
+_WITH_VALUE = ("--cfg", "-c", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p")
+"""Options of Hydra whose value is the next word."""
 
 
 def check_numbers(config: DictConfig, minimum: Mapping[str, float], maximum: float = 2**32 - 1) -> None:
@@ -88,33 +91,28 @@ def null_groups(*groups: str) -> Callable[[Callable[[], None]], Callable[[], Non
     return _rewritten(lambda word: words.get(word, word))
 
 
-def positional(key: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Lets a word without ``=``, such as the name of a file, be the value of a setting."""
-
-    def named(word: str) -> str:
-        if "=" in word or word.startswith(("-", "~")):
-            return word
-        return _named(key, word)
-
-    return _rewritten(named)
-
-
-def other_settings(name: str, key: str, endings: Sequence[str]) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Lets a word that is a file with some ending choose another configuration, in which it is the value of a setting.
+def positional(key: str, others: Mapping[str, tuple[str, Sequence[str]]]) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets a word without ``=``, such as the name of a file, be the value of a setting.
 
     Args:
-        name: of the configuration.
         key: of the setting.
-        endings: of names of files in lower case, or whole names.
+        others: by the name of another configuration, which the word may choose: its setting, and how such words end, in lower
+            case.
     """
+
+    def named(word: str) -> list[str]:
+        escaped = word.replace("'", "\\'")
+        for name, (other, endings) in others.items():
+            if word.lower().endswith(tuple(endings)):
+                return [f"--config-name={name}", f"{other}='{escaped}'"]
+        return [f"{key}='{escaped}'"]
 
     def decorate(main: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(main)
         def run(*config: DictConfig) -> None:
-            words = [word for word in sys.argv[1:] if "=" not in word and word.lower().endswith(tuple(endings))]
-            if not config and words:
-                place = sys.argv.index(words[0])
-                sys.argv[place : place + 1] = [f"--config-name={name}", _named(key, words[0])]
+            if not config:
+                words = zip(sys.argv, sys.argv[1:], strict=False)
+                sys.argv[1:] = [part for option, word in words for part in (named(word) if _bare(option, word) else [word])]
             return main(*config)
 
         return run
@@ -122,9 +120,9 @@ def other_settings(name: str, key: str, endings: Sequence[str]) -> Callable[[Cal
     return decorate
 
 
-def _named(key: str, word: str) -> str:
-    escaped = word.replace("'", "\\'")
-    return f"{key}='{escaped}'"
+def _bare(before: str, word: str) -> bool:
+    """Whether a word is neither a setting, nor an option of Hydra, nor the value of one."""
+    return not ("=" in word or word.startswith(("-", "~")) or before in _WITH_VALUE)
 
 
 def check_keys(command: str) -> Callable[[Callable[[], None]], Callable[[], None]]:

@@ -52,7 +52,7 @@ def test_from_a_structure_to_checked_designs_and_on(tmp_path, monkeypatch, capsy
     lines = records.read_bytes().splitlines(keepends=True)
     records.write_bytes(b"".join(lines[:14]))
     accuracy = 1.01 * max(before["new_error"][1], before["left_out_error"][1])
-    design(tmp_path, "target={direct_gap_fine:1.2,band_gap_fine:[1.0,null]}", "labels=40", f"accuracy={accuracy}", "checked=2")
+    design(tmp_path, "target={band_gap_fine:[1.0,null],direct_gap_fine:1.2}", "labels=40", f"accuracy={accuracy}", "checked=2")
     after = pandas.read_csv(run / "learning_curve.csv")
     assert after["labels"].tolist() == [10, 20]
     again = records.read_bytes().splitlines(keepends=True)

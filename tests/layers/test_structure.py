@@ -1,9 +1,12 @@
 """The layer in a structure file, and numerics that fit it."""
 
+import sys
+
 import ase.io
 import pytest
 from omegaconf import OmegaConf
 
+from matdesinne.cli.arguments import positional
 from matdesinne.errors import ConfigError, DatasetError
 from matdesinne.layers.structure import complete_oracle, layer_space, read_layer
 from matdesinne.oracles.relaxation import relax_layer
@@ -115,3 +118,18 @@ def test_settings_file_has_no_setting_that_the_oracle_lacks():
     named = OmegaConf.load(CONF / "layer.yaml").oracle
     known = OmegaConf.load(CONF / "oracle" / "gpaw.yaml")
     assert set(named) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("words", "composed"),
+    [
+        (["My Layer.cif", "target=1"], ["--config-name=layer", "structure='My Layer.cif'", "target=1"]),
+        (["--cfg", "job", "target=1", "POSCAR"], ["--cfg", "job", "target=1", "--config-name=layer", "structure='POSCAR'"]),
+        (["table.csv", "--cfg", "job"], ["table='table.csv'", "--cfg", "job"]),
+    ],
+)
+def test_file_chooses_the_way(monkeypatch, words, composed):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["design.py", *words])
+    positional("table", {"layer": ("structure", [".cif", "poscar"])})(lambda: seen.extend(sys.argv[1:]))()
+    assert seen == composed
