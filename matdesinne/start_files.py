@@ -1,8 +1,8 @@
-"""Read the design that a search starts from from a structure file."""
+"""Structure files, and the design that a search starts from, read from one."""
 
 from __future__ import annotations
 
-__all__ = ["read_start"]
+__all__ = ["read_start", "read_structure"]
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def read_start(
     if prototype is None:
         raise ConfigError("Expected crystals for start=, got designs without atoms: start= is for structures.")
     prototype.check(space)
-    atoms = _read(path)
+    atoms = read_structure(path)
     _check_symbols(atoms, prototype, path)
     gamma = float(space.values(space.reference.unsqueeze(0), ["gamma"]))
     cell = dict(zip(CELL_PARAMETERS, _standard_cell(atoms, gamma, path).cellpar().tolist(), strict=True))
@@ -68,7 +68,12 @@ def read_start(
     return design
 
 
-def _read(path: str | Path) -> ase.Atoms:
+def read_structure(path: str | Path) -> ase.Atoms:
+    """Read the one structure of a file, with a right-handed cell.
+
+    Raises:
+        DatasetError: if the file cannot be read, or holds several structures, or no cell.
+    """
     import ase.io
 
     try:

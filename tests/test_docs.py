@@ -71,6 +71,7 @@ CHEAPER = {
     "matdesinne-generate run=runs/mose2": "target=2.6 num_samples=60 selection.rules.1.tolerance=9 accepted_error=9",
     "matdesinne-explore": COMPOSE,
     "matdesinne-design": DESIGN,
+    "matdesinne-design layer.cif": COMPOSE,
     "matdesinne-label points=one_ev": SURROGATE,
     "matdesinne-label points=one_ev/candidates.parquet executor=slurm": COMPOSE,
     "matdesinne-label points=one_ev/candidates.parquet oracle.relax": COMPOSE,

@@ -10,7 +10,7 @@ import math
 import numbers
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from matdesinne.cli.config import config_folder
 from matdesinne.errors import ConfigError
+
+_WITH_VALUE = ("--cfg", "-c", "--config-name", "-cn", "--config-dir", "-cd", "--config-path", "-cp", "--package", "-p")
+"""Options of Hydra whose value is the next word."""
 
 
 def check_numbers(config: DictConfig, minimum: Mapping[str, float], maximum: float = 2**32 - 1) -> None:
@@ -88,16 +91,38 @@ def null_groups(*groups: str) -> Callable[[Callable[[], None]], Callable[[], Non
     return _rewritten(lambda word: words.get(word, word))
 
 
-def positional(key: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Lets a word without ``=``, such as the name of a file, be the value of a setting."""
+def positional(key: str, others: Mapping[str, tuple[str, Sequence[str]]]) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Lets a word without ``=``, such as the name of a file, be the value of a setting.
 
-    def named(word: str) -> str:
-        if "=" in word or word.startswith(("-", "~")):
-            return word
+    Args:
+        key: of the setting.
+        others: by the name of another configuration, which the word may choose: its setting, and how such words end, in lower
+            case.
+    """
+
+    def named(word: str) -> list[str]:
         escaped = word.replace("'", "\\'")
-        return f"{key}='{escaped}'"
+        for name, (other, endings) in others.items():
+            if word.lower().endswith(tuple(endings)):
+                return [f"--config-name={name}", f"{other}='{escaped}'"]
+        return [f"{key}='{escaped}'"]
 
-    return _rewritten(named)
+    def decorate(main: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(*config: DictConfig) -> None:
+            if not config:
+                words = zip(sys.argv, sys.argv[1:], strict=False)
+                sys.argv[1:] = [part for option, word in words for part in (named(word) if _bare(option, word) else [word])]
+            return main(*config)
+
+        return run
+
+    return decorate
+
+
+def _bare(before: str, word: str) -> bool:
+    """Whether a word is neither a setting, nor an option of Hydra, nor the value of one."""
+    return not ("=" in word or word.startswith(("-", "~")) or before in _WITH_VALUE)
 
 
 def check_keys(command: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -111,7 +136,8 @@ def check_keys(command: str) -> Callable[[Callable[[], None]], Callable[[], None
         @functools.wraps(main)
         def run(*config: DictConfig) -> None:
             if not config:
-                known = _known_keys(command)
+                chosen = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--config-name=")]
+                known = _known_keys(chosen[0] if chosen else command)
                 for key in (word.partition("=")[0] for word in sys.argv[1:] if "=" in word):
                     if re.fullmatch(r"[a-z_]+", key) and key not in known:
                         close = difflib.get_close_matches(key, known, 1)

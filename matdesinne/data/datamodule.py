@@ -186,7 +186,7 @@ class DesignDataModule(pl.LightningDataModule):
                 f"{self.source.name} has {len(table)} rows of {len(unique)} designs: repeated measurements are averaged; their "
                 f"standard deviation: {noise}."
             )
-        if len(unique) < _FEW_ROWS:
+        if len(unique) < _FEW_ROWS and any(self.fractions):
             _LOGGER.warning(
                 f"{self.source.name} has {len(unique)} designs, fewer than {_FEW_ROWS}: errors on the validation and test rows "
                 "say little, and the spread is not calibrated; measure more designs."

@@ -96,27 +96,39 @@ class LabelSource(Source):
 
     Args:
         path: ``labels.parquet``, or the name of a table that comes with the package, ``mos2_gpaw_active``.
+        below: only designs whose ``index`` is smaller; ``None``: all.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, below: int | None = None) -> None:
         packaged = _DATASETS / f"{path}.parquet"
         self.path = packaged if Path(path).parent == Path() and packaged.is_file() else Path(path)
-        self.name = str(self.path)
+        self.name, self.below = str(self.path), below
 
     def load(self, space: DesignSpace, properties: Sequence[Property], root: Path | None = None) -> DesignTable:
         """Read designs, properties and, where the table has them, band energies; rows are named -1, -2, ..."""
+        table = self._done([*space.names, properties[0].name.removesuffix(_FINE)])
+        return _labelled(table, space, properties, -1 - torch.arange(len(table)))
+
+    def relaxed_positions(self) -> dict[int, list[float]]:
+        """Those of the column ``relaxed_positions``, if there is one."""
+        table = self._done([])
+        known = table["relaxed_positions"].to_pylist() if "relaxed_positions" in table.schema.names else []
+        return {-1 - row: positions for row, positions in enumerate(known)}
+
+    def _done(self, wanted: Sequence[str]) -> pyarrow.Table:
         import pyarrow.compute
         import pyarrow.parquet
 
-        wanted = [*space.names, properties[0].name.removesuffix(_FINE), "status"]
         try:
             table = pyarrow.parquet.read_table(self.path)
         except (OSError, pyarrow.ArrowException) as error:
             raise self._foreign(" ".join(str(error).split())) from error
-        if missing := [name for name in wanted if name not in table.schema.names]:
+        limited = ["index"] if self.below is not None else []
+        if missing := [name for name in [*wanted, *limited, "status"] if name not in table.schema.names]:
             raise self._foreign(f"a table without {missing}")
-        table = table.filter(pyarrow.compute.equal(table["status"], "done"))
-        return _labelled(table, space, properties, -1 - torch.arange(len(table)))
+        if self.below is not None:
+            table = table.filter(pyarrow.compute.less(table["index"], self.below))
+        return table.filter(pyarrow.compute.equal(table["status"], "done"))
 
     def _foreign(self, got: str) -> DatasetError:
         return DatasetError(f"Expected labels.parquet of label.py at {self.path}, got {got}: correct the path.")

@@ -20,7 +20,7 @@ from matdesinne.labelling.active_report import write_rounds
 from matdesinne.labelling.points import read_points
 from matdesinne.labelling.run import label_points
 from matdesinne.labelling.validation import log_validation, read_validation, validate, write_validation
-from matdesinne.labelling.validation_page import write_page
+from matdesinne.labelling.validation_page import write_validations
 from matdesinne.models.base import InverseModel
 from matdesinne.network import load_network, run_folder
 from matdesinne.training.loggers import make_loggers
@@ -57,16 +57,11 @@ def validate_candidates(config: DictConfig, folder: Path) -> str:
     oracle = instantiate(config.oracle, _convert_="all")
     generator = torch.Generator().manual_seed(config.seed)
     found = validate(tables, config.per_target, oracle, instantiate(config.executor), folder, generator)
-    texts = []
-    for name, validation in found.items():
-        own = folder if len(found) == 1 else folder / name
-        texts.append(write_validation(validation, own, oracle.prototype, config.outlier, config.seed))
-        prop = validation.chosen[0].properties[0]
-        asking = [table.only([prop]) for table in tables if prop in table.asked]
-        write_page(validation, asking, own, oracle.prototype, OmegaConf.to_container(config, resolve=True))
-        if config.get("logger") is not None:
-            log_validation(make_loggers(config.logger), validation, own, config.outlier, config.seed)
-    return "\n".join(texts)
+    settings = OmegaConf.to_container(config, resolve=True)
+    places = write_validations(found, tables, folder, oracle.prototype, config.outlier, config.seed, settings)
+    for name, validation in found.items() if config.get("logger") is not None else ():
+        log_validation(make_loggers(config.logger), validation, places[name], config.outlier, config.seed)
+    return "\n".join((place / "validation.md").read_text(encoding="utf-8") for place in places.values())
 
 
 def _validated_before(config: DictConfig, folder: Path) -> list[str]:

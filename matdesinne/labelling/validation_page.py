@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["write_page"]
+__all__ = ["write_page", "write_validations"]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +13,36 @@ from jaxtyping import Float
 from torch import Tensor
 
 from matdesinne.candidates import Candidates
-from matdesinne.labelling.validation import Validation
+from matdesinne.labelling.validation import Validation, write_validation
 from matdesinne.reporting.candidates import candidate_view
 from matdesinne.reporting.report import Picture, Section, write_report
 from matdesinne.structures import Prototype
+
+
+def write_validations(
+    found: Mapping[str, Validation],
+    tables: Sequence[Candidates],
+    folder: Path,
+    prototype: Prototype | None,
+    outlier: float,
+    seed: int,
+    settings: object,
+) -> dict[str, Path]:
+    """Write files and page about each property that was compared, each in a folder of its name if they are several.
+
+    For the arguments see `validate`, whose result is `found`, `write_validation` and `write_page`.
+
+    Returns:
+        The folder of each property.
+    """
+    places = {}
+    for name, validation in found.items():
+        places[name] = folder if len(found) == 1 else folder / name
+        write_validation(validation, places[name], prototype, outlier, seed)
+        prop = validation.chosen[0].properties[0]
+        asking = [table.only([prop]) for table in tables if prop in table.asked]
+        write_page(validation, asking, places[name], prototype, settings)
+    return places
 
 
 def write_page(

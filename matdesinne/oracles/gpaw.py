@@ -4,10 +4,11 @@ from __future__ import annotations
 
 __all__ = ["GPAWOracle"]
 
+import copy
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from jaxtyping import Float
 from torch import Tensor
@@ -95,13 +96,31 @@ class GPAWOracle(Oracle):
     ) -> None:
         super().__init__(space)
         prototype.check(space)
-        self.prototype = prototype
+        self.prototype = self.start = prototype
         self.cutoff, self.functional = cutoff, functional
         self.smearing, self.bands, self.mixing = smearing, bands, tuple(mixing)
         self.density, self.eigenstates, self.converged_bands = density, eigenstates, converged_bands
         self.relaxation = Relaxation(relax_force, relax_steps) if relax else None
         self.soc, self.hybrid, self.reference_energy = soc, hybrid, reference_energy
         self.grids = {"": kpoints} if second_kpoints is None else {"": kpoints, "_fine": second_kpoints}
+
+    @staticmethod
+    def valence_electrons(symbols: Sequence[str], functional: str) -> int:
+        """Number of electrons of a cell that the calculation treats, without those in the cores of the PAW data sets."""
+        _check_package()
+        from gpaw.setup_data import SetupData
+
+        return sum(SetupData(symbol, functional).Nv for symbol in symbols)
+
+    def starting_from(self, prototype: Prototype) -> Self:
+        """The same oracle, whose relaxations start from the atoms of a prototype that responds to strain.
+
+        The relaxed atoms, and with them all labels but ``energy_unrelaxed``, ``energy_gain`` and the number of steps, are the
+        same up to the limit of the forces: the settings are those of this oracle.
+        """
+        other = copy.copy(self)
+        other.start = prototype
+        return other
 
     def columns(self) -> dict[str, Column]:
         """Gaps, band edges, energy, and the band energies at every k-point."""
@@ -129,8 +148,7 @@ class GPAWOracle(Oracle):
 
     def check(self) -> None:
         """Check that GPAW is installed and has the hybrid functional."""
-        if importlib.util.find_spec("gpaw") is None:
-            raise ConfigError("Expected GPAW, got no such package: install it by `make gpaw`, or choose another oracle.")
+        _check_package()
         if self.hybrid is not None:
             check_hybrid(self.hybrid)
 
@@ -150,8 +168,8 @@ class GPAWOracle(Oracle):
 
     def _label(self, x: Float[Tensor, "1 dx"]) -> Labels:
         design = self.space.design(x[0].tolist())
-        calculator = self._calculator(design.get("electric_field", 0.0))
-        atoms = self.prototype.atoms(design)
+        calculator = self.calculator(design.get("electric_field", 0.0))
+        atoms = self.start.atoms(design)
         atoms.calc = calculator
         labels: dict[str, Value] = {} if self.relaxation is None else self.relaxation.run(atoms)
         labels["energy"] = energy = float(atoms.get_potential_energy())
@@ -182,16 +200,23 @@ class GPAWOracle(Oracle):
             if self.soc:
                 yield f"{self._hybrid_ending}_soc", bands.shifted(first[""], first["_soc"])
 
-    def _calculator(self, field: float) -> GPAW:
+    def calculator(self, field: float = 0.0, cutoff: float | None = None, symmetric: bool = False) -> GPAW:
+        """A calculator with these settings.
+
+        Args:
+            field: along z in V/angstrom.
+            cutoff: in eV; that of the oracle when omitted.
+            symmetric: whether all symmetries save k-points, not time reversal alone.
+        """
         from gpaw import GPAW, PW, FermiDirac, Mixer
         from gpaw.external import ConstantElectricField
 
         external = {"external": ConstantElectricField(field, [0, 0, 1])} if abs(field) > _NO_FIELD else {}
         return GPAW(
-            mode=PW(self.cutoff),
+            mode=PW(cutoff or self.cutoff),
             xc=self.functional,
             kpts=_monkhorst_pack(self.grids[""]),
-            symmetry=_SYMMETRY,
+            symmetry={"tolerance": 1e-4} if symmetric else _SYMMETRY,
             occupations=FermiDirac(self.smearing),
             nbands=self.bands,
             mixer=Mixer(*self.mixing),
@@ -199,6 +224,11 @@ class GPAWOracle(Oracle):
             txt=None,
             **external,
         )
+
+
+def _check_package() -> None:
+    if importlib.util.find_spec("gpaw") is None:
+        raise ConfigError("Expected GPAW, got no such package: install it by `make gpaw`, or choose another oracle.")
 
 
 def _monkhorst_pack(size: int) -> Mapping[str, object]:

@@ -1,10 +1,11 @@
-"""Relaxation of the atoms of a design at fixed cell."""
+"""Relaxation of the atoms of a design at fixed cell, and of a layer with its cell."""
 
 from __future__ import annotations
 
-__all__ = ["Relaxation"]
+__all__ = ["Relaxation", "relax_layer"]
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,10 @@ from matdesinne.oracles.base import Column, Value
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+_SYMMETRIC = 1e-3
+"""Largest distance in angstrom of atoms that an operation maps onto each other."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +82,44 @@ class Relaxation:
             "relaxation_steps": optimizer.get_number_of_steps(),
             "relaxed_positions": atoms.positions.ravel().tolist(),
         }
+
+
+def relax_layer(atoms: Atoms, force: float, steps: int, trace: Path) -> Atoms:
+    """Relax the atoms of a layer together with a, b and gamma of its cell, and keep its symmetry.
+
+    The relaxation goes on from the last frame of the trace, which gets a frame after each step.
+
+    Args:
+        atoms: they have a calculator with forces and stress; c is perpendicular to a and b.
+        force: largest force on an atom, and derivative of the energy by the strain over the number of atoms, in eV/angstrom.
+        steps: largest number of steps.
+        trace: an extended XYZ file.
+
+    Returns:
+        The relaxed atoms, without a calculator.
+
+    Raises:
+        RuntimeError: if the forces are not below the limit after the largest number of steps.
+    """
+    import ase.io
+    from ase.constraints import FixSymmetry
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    if trace.is_file():
+        last = ase.io.read(trace, index=-1)
+        atoms.set_cell(last.cell)
+        atoms.positions = last.positions
+    plain = atoms.copy()
+    atoms.set_constraint(FixSymmetry(atoms, symprec=_SYMMETRIC))
+    optimizer = BFGS(FrechetCellFilter(atoms, mask=[True, True, False, False, False, True]), logfile=None)
+
+    def keep() -> None:
+        plain.set_cell(atoms.cell)
+        plain.positions = atoms.positions
+        ase.io.write(trace, plain, append=True)
+
+    optimizer.attach(keep)
+    if not optimizer.run(fmax=force, steps=steps):
+        raise RuntimeError(f"The relaxation of the cell did not converge in {steps} steps: raise oracle.relax_steps.")
+    return plain

@@ -5,8 +5,7 @@ from __future__ import annotations
 __all__ = [
     "declare",
     "folder_of_target",
-    "is_trained",
-    "mark_trained",
+    "is_asked",
     "nearest_rows",
     "property_names",
     "ranges",
@@ -14,6 +13,7 @@ __all__ = [
     "stop_when_on_target",
     "synthetic_words",
     "tolerances",
+    "train_once",
     "training_words",
     "with_declaration",
 ]
@@ -36,9 +36,11 @@ from matdesinne.files import atomic_path, read_json, write_json
 from matdesinne.models.base import InverseModel
 from matdesinne.reporting.accuracy import Accuracy
 from matdesinne.space import DesignSpace
-from matdesinne.targets import Target
+from matdesinne.surrogates.base import Surrogate
+from matdesinne.training.build import build_module, check_device
+from matdesinne.training.loggers import make_loggers
 from matdesinne.training.progress import TimeEstimate
-from matdesinne.training.runs import describe_training
+from matdesinne.training.runs import add_synthetic_rows, describe_training, save_design, train_model
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -71,6 +73,11 @@ def read_target(config: DictConfig) -> object:
     if isinstance(plain, dict) and not set(plain) <= set(names):
         raise ConfigError(f"Expected a target for some of {names}, got one for {list(plain)}: correct target=.")
     return plain
+
+
+def is_asked(name: str, target: object) -> bool:
+    """Whether a target asks for a property; one that has no names asks for all."""
+    return not isinstance(target, Mapping) or name in target
 
 
 def declare(config: DictConfig, folder: Path) -> Path:
@@ -153,12 +160,34 @@ def tolerances(config: DictConfig, accuracy: Sequence[Accuracy], space: DesignSp
     return [config.tolerance * entry.std for entry in accuracy], [share * entry.mae for entry in accuracy]
 
 
-def is_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> bool:
+def _is_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> bool:
     """Whether a folder holds what these settings and rows gave."""
     return read_json(folder / _MARK) == _described(settings, data)
 
 
-def mark_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> None:
+def train_once(
+    settings: DictConfig,
+    data: DesignDataModule,
+    surrogate: Surrogate,
+    accuracy: Sequence[Accuracy],
+    enough: float,
+    folder: Path,
+) -> None:
+    """Train the generative model and write it with the surrogate, unless the folder holds what these settings and rows gave.
+
+    See `stop_when_on_target` for `enough`.
+    """
+    if _is_trained(folder, settings, data):
+        return
+    model = build_module(settings.model, data)
+    rows = add_synthetic_rows(data, surrogate, check_device(settings.trainer))
+    callbacks, loggers = stop_when_on_target(accuracy, enough), make_loggers(settings.logger)
+    network = train_model(settings, model, rows, surrogate, folder, loggers, callbacks=callbacks)
+    save_design(folder, network, surrogate)
+    _mark_trained(folder, settings, data)
+
+
+def _mark_trained(folder: Path, settings: DictConfig, data: DesignDataModule) -> None:
     """Say by a file that the training of a folder is complete."""
     write_json(folder / _MARK, _described(settings, data))
 
@@ -186,11 +215,13 @@ def nearest_rows(measured: DesignTable, candidates: Candidates, count: int = 3) 
     return "\n".join(lines)
 
 
-def folder_of_target(folder: Path, target: Target) -> Path:
-    """The folder of the candidates for a target, such as ``designs/80_to_inf``."""
-    words = [
-        f"{low:g}" if low == high else f"{low:g}_to_{high:g}" for low, high in zip(target.lower, target.upper, strict=True)
-    ]
+def folder_of_target(folder: Path, candidates: Candidates) -> Path:
+    """The folder of candidates, such as ``designs/80_to_inf``; where their target leaves a property open, with names."""
+    target = candidates.target
+    words = []
+    for prop, low, high, asked in zip(candidates.properties, target.lower, target.upper, target.asked, strict=True):
+        name = "" if all(target.asked) else f"{prop.name}_"
+        words += [f"{name}{low:g}" if low == high else f"{name}{low:g}_to_{high:g}"] if asked else []
     return folder / "designs" / "_and_".join(words)
 
 

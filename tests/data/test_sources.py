@@ -328,3 +328,15 @@ def test_tensors_reject(x, y):
 def test_what_is_no_table(table):
     with pytest.raises(DatasetError, match="DataFrame"):
         TableSource(table).load(box(), [prop()])
+
+
+def test_labels_below_an_index_with_their_relaxed_atoms(tmp_path):
+    """In the order of the file, which is that of the ends of the calculations; failures are left out."""
+    columns = {"x1": [0.1, 0.2, 0.3, 0.4], "x2": [0.0] * 4, prop().name: [1.0, 2.0, None, 4.0], "index": [3, 0, 1, 2]}
+    columns |= {"status": ["done", "done", "failed", "done"], "relaxed_positions": [[3.0], [0.0], None, [2.0]]}
+    pandas.DataFrame(columns).to_parquet(tmp_path / "labels.parquet")
+    every, first = (LabelSource(tmp_path / "labels.parquet", below) for below in (None, 3))
+    assert every.load(box(), [prop()]).y.tolist() == [[1.0], [2.0], [4.0]]
+    table = first.load(box(), [prop()])
+    assert table.y.tolist() == [[2.0], [4.0]]
+    assert first.relaxed_positions() == {table.ids[0].item(): [0.0], table.ids[1].item(): [2.0]}
