@@ -52,6 +52,8 @@ class InverseModel(DesignNetwork):
 
     label: ClassVar[str]
     """The name of the method in the field's tables."""
+    truncates: ClassVar[bool] = False
+    """Whether `sample` can leave out far tails."""
 
     target_reference: Tensor
     target_range: Tensor

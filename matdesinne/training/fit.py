@@ -71,13 +71,14 @@ def fit(
     runner = _trainer(module, trainer, folder, loggers, [*callbacks, *kept, LastCheckpoint(last.parent)])
     if not validates:
         _without_validation(runner, callbacks)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     _run(runner, module, data, last if resume else None)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     metrics = {
         **(_best_epoch(runner, module, data, best) if validates else _training_metrics(runner)),
         "epochs": runner.current_epoch,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "parameters": sum(p.numel() for p in module.network.parameters() if p.requires_grad),
     }
     write_json(folder / "metrics.json", metrics)
