@@ -75,7 +75,7 @@ def _parts(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, t
         trained, score = _prepared(config, untrained, folder)
     for name in models:
         if name in missing:
-            new = list(_rows(trained[name], score, read_metrics(folder / name), task, config.seed))
+            new = list(_rows(*trained[name], score, read_metrics(folder / name), {"data": task, "seed": config.seed}))
             write_json(folder / f"{name}.json", {"settings": settings[name], "rows": [asdict(row) for row in new]})
             yield new
         else:
@@ -105,17 +105,14 @@ def _prepared(
 
 
 def _rows(
-    trained: tuple[InverseModel, Float[Tensor, "1 dy"]], score: Score, metrics: Mapping[str, float], task: str, seed: int
+    model: InverseModel, y: Float[Tensor, "1 dy"], score: Score, metrics: Mapping[str, float], part: Mapping[str, Any]
 ) -> Iterator[PeerRow]:
-    model, y = trained
-    choices = {"": False, ", truncated": True} if model.truncates else {"": False}
-    for suffix, truncate in choices.items():
+    for suffix, truncate in {"": False, **({", truncated": True} if model.truncates else {})}.items():
         seconds = _sampling_seconds(model, y, truncate)
         for name, value in score(model, truncate).items():
             yield PeerRow(
-                data=task,
+                **part,
                 method=model.label + suffix,
-                seed=seed,
                 score=name,
                 value=value,
                 seconds_training=metrics["cpu_seconds"],

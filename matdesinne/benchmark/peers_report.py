@@ -42,20 +42,23 @@ def write_peers(folder: Path, rows: Sequence[PeerRow], seconds: float) -> str:
         "the same standardised designs and properties as ours. Errors are those of samples before any selection or "
         "localization. Smaller is better; the best C2ST is 0.5.\n"
     )
-    for (data,), group in grouped(rows, "data").items():
-        lines = [_line(method, several) for (method,), several in grouped(group, "method").items()]
+    for group in grouped(rows, "data").values():
+        lines = [_line(several) for several in grouped(group, "method").values()]
         columns = list(dict.fromkeys(column for line in lines for column in line))
-        text += f"\n## {data}\n\n" + records_table([{column: line.get(column) for column in columns} for line in lines])
+        text += f"\n## {group[0].data}\n\n" + records_table(
+            [{column: line.get(column) for column in columns} for line in lines]
+        )
     write_text(folder / "peers.md", text)
     _draw(folder / "peers.png", rows)
     return text
 
 
-def _line(method: str, rows: Sequence[PeerRow]) -> dict[str, object]:
+def _line(rows: Sequence[PeerRow]) -> dict[str, object]:
     """Means over the seeds, by the name of the column, and their standard deviations."""
     seeds = len({row.seed for row in rows})
-    cells: dict[str, object] = {"method": method, "seeds": seeds}
-    for (name,), group in grouped(rows, "score").items():
+    cells: dict[str, object] = {"method": rows[0].method, "seeds": seeds}
+    for group in grouped(rows, "score").values():
+        name = group[0].score
         cells[name] = fmean(row.value for row in group)
         if len(group) > 1:
             cells[f"std of {name}"] = stdev(row.value for row in group)
@@ -66,18 +69,20 @@ def _line(method: str, rows: Sequence[PeerRow]) -> dict[str, object]:
 
 def _draw(path: Path, rows: Sequence[PeerRow]) -> None:
     """Draw one panel for each task with one point for each method, score and seed, on a logarithmic axis."""
-    tasks, methods = grouped(rows, "data"), list(grouped(rows, "method"))
+    tasks = list(grouped(rows, "data").values())
+    methods = [group[0].method for group in grouped(rows, "method").values()]
     figure = matplotlib.figure.Figure(figsize=(4.0 * len(tasks), 4.0), layout="constrained")
-    for axis, ((data,), group) in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks.items(), strict=True):
-        _draw_panel(axis, group, [method for (method,) in methods])
-        axis.set_title(data)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), fontsize="small")
+    axes = np.atleast_1d(figure.subplots(1, len(tasks)))
+    for axis, group in zip(axes, tasks, strict=True):
+        _draw_panel(axis, group, methods)
+        axis.set_title(group[0].data)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), fontsize="small")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
 def _draw_panel(axis: matplotlib.axes.Axes, rows: Sequence[PeerRow], methods: Sequence[str]) -> None:
-    scores = [score for (score,) in grouped(rows, "score")]
+    scores = [group[0].score for group in grouped(rows, "score").values()]
     for index, method in enumerate(methods):
         own = [row for row in rows if row.method == method]
         shift = 0.12 * (index - (len(methods) - 1) / 2)

@@ -113,7 +113,7 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
         targets = problem.forward(problem.sample_prior(settings.targets, generator))
         posteriors = rejection_posteriors(problem, targets, settings.samples, settings.limit, generator)
         for label, model in trained.items():
-            result = resimulate(model, problem, targets, posteriors, settings.samples, generator)
+            result = resimulate(model, problem, targets, posteriors, settings.samples, generator, settings.truncate)
             results.append({"method": label, "seed": part.seed, **asdict(result), "seconds_training": seconds.get(label)})
             text = write_resimulation(folder, data_name, results)
     return text
