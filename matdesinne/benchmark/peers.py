@@ -30,9 +30,9 @@ from matdesinne.files import atomic_path, read_json, write_json
 from matdesinne.models.base import InverseModel
 from matdesinne.oracles.analytic import AnalyticProblem
 from matdesinne.oracles.simulators import Simulator
+from matdesinne.pipeline import InverseDesign
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Target
-from matdesinne.training.runs import trained_surrogate
 from matdesinne.training.sweeps import read_metrics
 
 _SEED = 1_000_000  # of targets and reference designs: the same in every repetition, and none of the training rows
@@ -88,7 +88,7 @@ def _prepared(
     """Train the models; each, by its name, with the properties of a training row; and what scores them."""
     data = instantiate(config.data, _convert_="all")
     exact = "problem" in config.data.source or "simulator" in config.data.source
-    surrogate = None if exact else trained_surrogate(config, data)
+    surrogate = None if exact else InverseDesign.load(config.peers.run).surrogate
     limited = {name: copy.deepcopy(model) for name, model in models.items()}
     for model in limited.values():
         model.scheduler = None  # the time limit sets the rate
