@@ -94,7 +94,9 @@ def _prepared(
         model.scheduler = None  # the time limit sets the rate
     with Trainings(config.workers) as trainings:
         networks, _ = train_models(config, limited, data, folder, trainings, surrogate)
-    trained = {name: (network, data.training_rows.y[:1]) for name, network in zip(models, networks.values(), strict=True)}
+    y = data.training_rows.y
+    known = y[y.isfinite().all(dim=1)][:1]
+    trained = {name: (network, known) for name, network in zip(models, networks.values(), strict=True)}
     if "simulator" in config.data.source:
         return trained, _simulator_score(config, data.source.simulator)
     if "problem" in config.data.source:

@@ -29,7 +29,7 @@ class LightningCINN(LikelihoodModule[CINN]):
         partial(Muon, lr=6e-3, weight_decay=1e-4),
         warmup=0.03,
         batch_size=512,
-        max_epochs=40,
+        max_epochs=60,
         max_steps=28_900,
         gradient_clip_val=10.0,
     )

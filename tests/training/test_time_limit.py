@@ -48,11 +48,11 @@ def test_wrong_limits(wrong):
         TimeLimit(**wrong)
 
 
-@pytest.mark.parametrize(("rows", "epochs"), [(1_350_000, 11), (1_440_000, 11), (30_000, 40), (100, 40)])
+@pytest.mark.parametrize(("rows", "epochs"), [(1_350_000, 11), (1_440_000, 11), (30_000, 60), (100, 60)])
 def test_epochs_of_the_cinn_follow_the_rows(rows, epochs):
     assert tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()]).epochs(rows) == epochs
 
 
 def test_without_a_number_of_steps_the_epochs_are_as_stated():
     module = tiny_module(CONF / "model" / "cinn.yaml", box(), [prop()], max_steps=None)
-    assert module.epochs(10**9) == 40
+    assert module.epochs(10**9) == 60
