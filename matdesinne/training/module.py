@@ -233,11 +233,11 @@ def training_options(
     max_steps: int | None = None,
 ) -> TrainingOptions:
     """The `defaults` of a module whose learning rate follows `warmup_cosine`."""
-    return {
+    options: TrainingOptions = {
         "optimizer": optimizer,
         "scheduler": partial(warmup_cosine, warmup=warmup),
         "batch_size": batch_size,
         "max_epochs": max_epochs,
-        "max_steps": max_steps,
         "gradient_clip_val": gradient_clip_val,
     }
+    return options if max_steps is None else {**options, "max_steps": max_steps}
