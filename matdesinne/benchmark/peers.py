@@ -119,8 +119,8 @@ def _rows(
                 value=value,
                 seconds_training=metrics["cpu_seconds"],
                 seconds_sampling=seconds,
-                epochs=metrics["epochs"],
-                parameters=metrics["parameters"],
+                epochs=int(metrics["epochs"]),
+                parameters=int(metrics["parameters"]),
             )
 
 

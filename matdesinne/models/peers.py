@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["FMPE", "NPE", "Peer"]
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ class Peer(InverseModel):
     scaling is off and no sample leaves the box.
     """
 
-    estimator: nn.Module
+    estimator: Any  # of sbi, whose types are not read here
 
     def losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> Float[Tensor, " n"]:
         """The loss of sbi for each row."""
