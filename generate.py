@@ -46,7 +46,7 @@ def main(config: DictConfig) -> None:
     generator = torch.Generator().manual_seed(config.seed)
     space, prototype = design.model.space, design.surrogate.prototype
     start = None if config.start is None else read_start(config.start, prototype, space, bounds, fixed)
-    run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed, start)
+    run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed, start, config.truncate)
 
     folder, source = Path(config.folder), design.accurate_surrogate or design.surrogate
     text = closing_paragraph(run.candidates, source, read_accuracy(run_folder(config.run)))

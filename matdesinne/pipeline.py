@@ -64,6 +64,7 @@ class InverseDesign:
         bounds: Mapping[str, Sequence[float | None]] | None = None,
         fixed: Mapping[str, float] | None = None,
         start: Float[Tensor, " dx"] | None = None,
+        truncate: bool = True,
     ) -> DesignRun:
         """Sample, down-select and localize.
 
@@ -74,6 +75,7 @@ class InverseDesign:
             bounds: narrower bounds ``[lower, upper]`` in the unit of a parameter, by its name; samples outside are replaced.
             fixed: values in the unit of a parameter, by its name: samples are moved there and localized in the others.
             start: a design, see `read_start`; it joins the samples, and the candidates are sorted by the distance to it.
+            truncate: leave out the far tails of the generative model, see `InverseModel.sample`.
 
         Raises:
             TargetError: if the target cannot be read, or asks for one property that no design within the bounds reaches.
@@ -91,7 +93,7 @@ class InverseDesign:
         origin = None if start is None else Start.of(self.model.space, start)
         began = time.perf_counter()
         try:
-            designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space)
+            designs, drawn = self.model.sample_target(asked_of_model, num_samples, generator, space, truncate)
             if origin is not None:
                 others = origin.nearest_images(designs[1:], space)
                 designs = torch.cat([self.refinement.from_start(origin, target, space), others])

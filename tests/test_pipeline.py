@@ -80,6 +80,17 @@ def test_bounds_hold_and_are_filled_up():
     assert run.outside > 0 and run.candidates.error.max() <= 0.01
 
 
+@pytest.mark.parametrize("bounds", [None, {"x1": [0.0, None]}])
+def test_samples_are_truncated_or_not(bounds, monkeypatch):
+    """The choice reaches the model, also where samples outside bounds are replaced."""
+    made, asked = design(), []
+    plain = made.model.sample
+    monkeypatch.setattr(made.model, "sample", lambda y, generator, truncate: asked.append(truncate) or plain(y, generator))
+    for choice in ({}, {"truncate": False}):
+        made.run(0.1, 50, seeded(), bounds=bounds, **choice)
+    assert asked[0] is True and asked[-1] is False
+
+
 def test_bounds_keep_the_samples_within():
     """Rejection: they are samples of the model, in their order."""
     model = parts()[0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Prepared", "evaluator_settings", "gather", "prepare", "train_models"]
+__all__ = ["Prepared", "evaluator_settings", "gather", "prepare", "repetitions", "train_models"]
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
@@ -36,7 +36,9 @@ _EVALUATOR_SEED = 1000  # seed of the evaluator in every repeat; no localizing s
 
 
 def gather(config: DictConfig, folder: Path, others: Sequence[Path] = ()) -> dict[str, DictConfig]:
-    """Returns the configuration of every model to compare, by the name of its YAML file: all at the top of the folder for null.
+    """Returns the configuration of every model to compare, by the name of its YAML file.
+
+    For null these are the models that the suite names under its own key, or all at the top of the folder.
 
     Args:
         config: of ``benchmark.py``.
@@ -51,11 +53,22 @@ def gather(config: DictConfig, folder: Path, others: Sequence[Path] = ()) -> dic
     places = {name: folder / f"{name}.yaml" for name in known} | {
         path.stem: path for other in others for path in sorted(other.glob("*.yaml"))
     }
-    names = [config.models] if isinstance(config.models, str) else default if config.models is None else list(config.models)
+    own = config.get(config.get("suite", ""))  # settings of the suite
+    suggested = default if own is None else own.get("models", default)
+    asked = suggested if config.models is None else config.models
+    names = [asked] if isinstance(asked, str) else list(asked)
     unknown = [name for name in [*names, *config.runs] if name not in places]
     if unknown:
         raise ConfigError(f"Expected models out of {list(places)}, got {unknown}: correct models= or runs.")
     return {name: cast(DictConfig, OmegaConf.load(places[name])) for name in names}
+
+
+def repetitions(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]]:
+    """The configuration and the folder of each repetition."""
+    for seed in range(config.seed, config.seed + config.repeats):
+        part = copy.deepcopy(config)
+        part.seed = seed
+        yield part, folder / f"seed{seed}"
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,9 @@ def _settings(config: DictConfig, model: DictConfig, data: DesignDataModule) -> 
     """Everything that determines the weights of a model."""
     configs = {"model": model, "data": config.data, "surrogate": config.surrogate}
     contents = {name: OmegaConf.to_container(part, resolve=True) for name, part in configs.items()}
+    limit = (config.get("callbacks") or {}).get("time_limit")
+    if limit is not None:
+        contents["time_limit"] = OmegaConf.to_container(limit, resolve=True)
     return {**contents, "epochs": config.trainer.max_epochs, "rows": hash_of_rows(data.split.train), "seed": config.seed}
 
 

@@ -44,6 +44,7 @@ def resimulate(
     posteriors: Sequence[Float[Tensor, "r dx"]],
     samples: int,
     generator: torch.Generator,
+    truncate: bool = True,
 ) -> Resimulation:
     r"""Sample designs for each target; evaluate the exact forward function; compare with the exact posterior.
 
@@ -59,11 +60,12 @@ def resimulate(
         posteriors: designs of the exact posterior of each target.
         samples: designs for each target.
         generator: source of randomness.
+        truncate: see `InverseModel.sample`.
     """
     errors, distances, failed = [], [], 0
     pairs = tqdm(zip(targets.split(1), posteriors, strict=True), desc="Re-simulating", total=len(targets), leave=False)
     for y, reference in pairs:
-        x = model.sample(y.expand(samples, -1), generator)
+        x = model.sample(y.expand(samples, -1), generator, truncate)
         if len(reference) > 1:
             distances.append(mmd(x, reference, SCALES, unbiased=True))
         squared = (problem.forward(x, strict=False) - y).square().sum(dim=1)

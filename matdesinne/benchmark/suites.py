@@ -4,8 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SUITES"]
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +16,9 @@ from tqdm import tqdm
 
 from matdesinne.benchmark.paper_suites import paper, published
 from matdesinne.benchmark.parallel import Trainings
+from matdesinne.benchmark.peers import peers
 from matdesinne.benchmark.posterior import PosteriorRow, expected_coverage, posterior_rows
-from matdesinne.benchmark.preparation import prepare, train_models
+from matdesinne.benchmark.preparation import prepare, repetitions, train_models
 from matdesinne.benchmark.report import records_table, write_posterior, write_report, write_resimulation, write_simulated
 from matdesinne.benchmark.resimulation import rejection_posteriors, resimulate
 from matdesinne.benchmark.search import SearchRow, search_rows
@@ -47,7 +47,7 @@ def table1(config: DictConfig, models: Models, folder: Path, data_name: str) -> 
     rows: list[Row] = []
     facts: dict[str, object] = {}
     text = ""
-    for part, place in _seeds(config, folder):
+    for part, place in repetitions(config, folder):
         ready = prepare(part, models, place, evaluate=True).to(check_device(part.trainer))
         assert ready.evaluator is not None  # because of evaluate=True
         table = Table1(
@@ -74,7 +74,7 @@ def posterior(config: DictConfig, models: Models, folder: Path, data_name: str) 
     settings, text = config.posterior, ""
     rows: list[PosteriorRow] = []
     coverage: list[dict[str, object]] = []
-    for part, place in _seeds(config, folder):
+    for part, place in repetitions(config, folder):
         ready = prepare(part, models, place)
         refinement, train = _refinement(part, ready.surrogate), ready.data.split.train
         sizes = {"count": settings.samples, "tolerance": settings.tolerance, "limit": settings.limit, "seed": part.seed}
@@ -94,7 +94,7 @@ def _simulated(config: DictConfig, models: Models, folder: Path, data_name: str)
     settings, text = config.posterior, ""
     sizes = {"observations": settings.observations, "count": settings.samples, "truncate": settings.truncate}
     rows: list[SimulatedRow] = []
-    for part, place in _seeds(config, folder):
+    for part, place in repetitions(config, folder):
         data, trained, seconds = _trained(part, models, place)
         rows += simulated_rows(trained, data.source.simulator, seconds, **sizes, seed=part.seed)
         text = write_simulated(folder, data_name, rows)
@@ -107,13 +107,13 @@ def resimulation(config: DictConfig, models: Models, folder: Path, data_name: st
         raise ConfigError(f"Expected an analytic problem for suite=resimulation, got {data_name}: use data=kinematics.")
     settings, text = config.resimulation, ""
     results: list[dict[str, object]] = []
-    for part, place in _seeds(config, folder):
+    for part, place in repetitions(config, folder):
         data, trained, seconds = _trained(part, models, place)
         problem, generator = data.source.problem, torch.Generator().manual_seed(_DRAW + part.seed)
         targets = problem.forward(problem.sample_prior(settings.targets, generator))
         posteriors = rejection_posteriors(problem, targets, settings.samples, settings.limit, generator)
         for label, model in trained.items():
-            result = resimulate(model, problem, targets, posteriors, settings.samples, generator)
+            result = resimulate(model, problem, targets, posteriors, settings.samples, generator, settings.truncate)
             results.append({"method": label, "seed": part.seed, **asdict(result), "seconds_training": seconds.get(label)})
             text = write_resimulation(folder, data_name, results)
     return text
@@ -170,17 +170,9 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
 
 
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
-    suite.__name__: suite for suite in (table1, posterior, resimulation, speed, search, published, paper)
+    suite.__name__: suite for suite in (table1, posterior, resimulation, speed, search, published, paper, peers)
 }
 """The suites by their names; each returns its tables as Markdown."""
-
-
-def _seeds(config: DictConfig, folder: Path) -> Iterator[tuple[DictConfig, Path]]:
-    """The configuration and the folder of each repetition."""
-    for seed in range(config.seed, config.seed + config.repeats):
-        part = copy.deepcopy(config)
-        part.seed = seed
-        yield part, folder / f"seed{seed}"
 
 
 def _trained(config: DictConfig, models: Models, folder: Path) -> tuple[Any, dict[str, InverseModel], dict[str, float]]:

@@ -52,6 +52,8 @@ class InverseModel(DesignNetwork):
 
     label: ClassVar[str]
     """The name of the method in the field's tables."""
+    truncates: ClassVar[bool] = False
+    """Whether `sample` can leave out far tails."""
 
     target_reference: Tensor
     target_range: Tensor
@@ -129,12 +131,17 @@ class InverseModel(DesignNetwork):
         return designs
 
     def sample_target(
-        self, target: Target, count: int, generator: torch.Generator | None = None, space: DesignSpace | None = None
+        self,
+        target: Target,
+        count: int,
+        generator: torch.Generator | None = None,
+        space: DesignSpace | None = None,
+        truncate: bool = True,
     ) -> tuple[Float[Tensor, "n dx"], int]:
         """Draw `count` designs for a target, within a `space` narrower than the model's if there is one.
 
         Bounds are held by rejection: what is left follows p(x | y) within them. A fixed parameter is set after sampling, which
-        gives a start for the localization but not the posterior of the others given its value.
+        gives a start for the localization but not the posterior of the others given its value. `truncate` is that of `sample`.
 
         Returns:
             Designs in physical units, at most `count`, and how many were drawn for them.
@@ -144,12 +151,12 @@ class InverseModel(DesignNetwork):
         """
         self._warn_of(target)
         if space is None or space == self.space:
-            return self.sample(self.draw_targets(target, count, generator), generator), count
+            return self.sample(self.draw_targets(target, count, generator), generator, truncate), count
         fixed = space.lower == space.upper
         kept: list[Tensor] = []
         drawn = found = 0
         while found < count and drawn < _MOST_ROUNDS * count:
-            designs = self.sample(self.draw_targets(target, count, generator), generator)
+            designs = self.sample(self.draw_targets(target, count, generator), generator, truncate)
             designs = torch.where(fixed, space.lower, designs)
             kept.append(space.snap(designs[space.contains(designs, tolerance=0.0)]))
             drawn, found = drawn + count, found + len(kept[-1])

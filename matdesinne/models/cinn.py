@@ -43,7 +43,7 @@ class CINN(DensityModel):
         components: logistic components of each conditional.
     """
 
-    label = "cINN (mixture)"
+    label, truncates = "cINN (mixture)", True
     order: Tensor
 
     def __init__(

@@ -22,7 +22,12 @@ class LightningCFM(InverseModule[CFM]):
     """
 
     defaults = training_options(
-        adamw(lr=2e-3, weight_decay=1e-4), warmup=0.05, batch_size=256, max_epochs=3, gradient_clip_val=10.0
+        adamw(lr=2e-3, weight_decay=1e-4),
+        warmup=0.05,
+        batch_size=256,
+        max_epochs=60,
+        max_steps=15_800,
+        gradient_clip_val=10.0,
     )
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:

@@ -26,7 +26,12 @@ class LightningCINN(LikelihoodModule[CINN]):
 
     trains_in_parts = True
     defaults = training_options(
-        partial(Muon, lr=6e-3, weight_decay=1e-4), warmup=0.03, batch_size=512, max_epochs=11, gradient_clip_val=10.0
+        partial(Muon, lr=6e-3, weight_decay=1e-4),
+        warmup=0.03,
+        batch_size=512,
+        max_epochs=60,
+        max_steps=28_900,
+        gradient_clip_val=10.0,
     )
 
     def standard_losses(self, u: Float[Tensor, "n dx"], v: Float[Tensor, "n dy"]) -> dict[str, Tensor]:

@@ -68,16 +68,18 @@ def fit(
     validates = len(data.split.validation) > 0
     best = BestCheckpoint(last.parent)
     kept = [best] if validates else []
-    runner = _trainer(module, trainer, folder, loggers, [*callbacks, *kept, LastCheckpoint(last.parent)])
+    epochs = module.epochs(len(data.training_rows))
+    runner = _trainer(module, epochs, trainer, folder, loggers, [*callbacks, *kept, LastCheckpoint(last.parent)])
     if not validates:
         _without_validation(runner, callbacks)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     _run(runner, module, data, last if resume else None)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     metrics = {
         **(_best_epoch(runner, module, data, best) if validates else _training_metrics(runner)),
         "epochs": runner.current_epoch,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "parameters": sum(p.numel() for p in module.network.parameters() if p.requires_grad),
     }
     write_json(folder / "metrics.json", metrics)
@@ -133,6 +135,7 @@ def _check_resumable(module: DesignModule, last: Path) -> None:
 
 def _trainer(
     module: DesignModule,
+    epochs: int,
     trainer: Callable[..., pl.Trainer] | None,
     folder: Path,
     loggers: Sequence[Logger],
@@ -140,7 +143,7 @@ def _trainer(
 ) -> pl.Trainer:
     make = trainer or functools.partial(pl.Trainer, enable_model_summary=False, num_sanity_val_steps=0)
     stated = make.keywords if isinstance(make, functools.partial) else {}
-    own = {"max_epochs": module.max_epochs, "gradient_clip_val": module.gradient_clip_val}
+    own = {"max_epochs": epochs, "gradient_clip_val": module.gradient_clip_val}
     options = {
         **{name: value for name, value in own.items() if stated.get(name) is None},
         "callbacks": list(callbacks),

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["DesignModule", "InverseModule", "LikelihoodModule", "TrainingOptions", "adamw", "training_options"]
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -39,7 +40,8 @@ class TrainingOptions(TypedDict, total=False):
     optimizer: MakeOptimizer  #: makes the optimizer of some parameters
     scheduler: MakeScheduler | None  #: makes the scheduler of an optimizer, with `total_steps` where it takes that argument
     batch_size: int  #: rows of a training step
-    max_epochs: int  #: passes over the training rows
+    max_epochs: int  #: largest number of passes over the training rows
+    max_steps: int | None  #: training steps after whose epoch the training ends; ``None`` for `max_epochs` alone
     gradient_clip_val: float | None  #: largest norm of the gradient; ``None`` for no clipping
 
 
@@ -71,13 +73,14 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
         self.make_optimizer, self.make_scheduler = chosen["optimizer"], chosen["scheduler"]
         self.batch_size, self.max_epochs = chosen["batch_size"], chosen["max_epochs"]
         self.gradient_clip_val = chosen["gradient_clip_val"]
-        check_at_least(1, batch_size=self.batch_size, max_epochs=self.max_epochs)
+        self.max_steps = chosen.get("max_steps")
+        check_at_least(1, batch_size=self.batch_size, max_epochs=self.max_epochs, max_steps=self.max_steps or 1)
         clip = self.gradient_clip_val
         if clip is not None and not (isinstance(clip, int | float) and clip > 0):
             raise ConfigError(f"Expected gradient_clip_val > 0, got {clip!r}: correct gradient_clip_val.")
         self.network: N = network_from_config(network) if isinstance(network, Mapping) else network  # type: ignore[assignment]
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])  # the arguments of the subclass
-        numbers = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "gradient_clip_val")}
+        numbers = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "max_steps", "gradient_clip_val")}
         self.save_hyperparameters({**numbers, "network": self.network.to_config()})
         self._bad_step: Tensor | None = None
 
@@ -103,6 +106,12 @@ class DesignModule(pl.LightningModule, ABC, Generic[N]):
     def fit_scales(self, data: DesignDataModule) -> None:
         """Learn what is not trained by gradients."""
         self.network.fit_scales(data.training_batch())
+
+    def epochs(self, rows: int) -> int:
+        """Passes over so many training rows: `max_epochs`, or fewer if these make more than `max_steps`."""
+        if self.max_steps is None:
+            return self.max_epochs
+        return min(self.max_epochs, math.ceil(self.max_steps / max(rows // self.batch_size, 1)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer, and a scheduler of its rate for each step or, for one without ``total_steps``, each epoch."""
@@ -215,13 +224,20 @@ def adamw(lr: float, weight_decay: float = 0.0) -> MakeOptimizer:
 
 
 def training_options(
-    optimizer: MakeOptimizer, *, warmup: float, batch_size: int, max_epochs: int, gradient_clip_val: float
+    optimizer: MakeOptimizer,
+    *,
+    warmup: float,
+    batch_size: int,
+    max_epochs: int,
+    gradient_clip_val: float,
+    max_steps: int | None = None,
 ) -> TrainingOptions:
     """The `defaults` of a module whose learning rate follows `warmup_cosine`."""
-    return {
+    options: TrainingOptions = {
         "optimizer": optimizer,
         "scheduler": partial(warmup_cosine, warmup=warmup),
         "batch_size": batch_size,
         "max_epochs": max_epochs,
         "gradient_clip_val": gradient_clip_val,
     }
+    return options if max_steps is None else {**options, "max_steps": max_steps}

@@ -193,7 +193,7 @@ def train_model(
 
 
 def _warn_of_few_steps(model: DesignModule, data: DesignDataModule) -> None:
-    steps = -(-len(data.training_rows) // model.batch_size) * model.max_epochs
+    steps = -(-len(data.training_rows) // model.batch_size) * model.epochs(len(data.training_rows))
     if steps < _FEW_STEPS:
         _LOGGER.warning(
             f"The training of {type(model.network).__name__} takes {steps} steps, too few to learn from "

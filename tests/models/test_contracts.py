@@ -486,6 +486,7 @@ def test_only_mixture_couplings_truncate(path):
     made, y = model(path), rows(box(3), 200).y
     same = torch.equal(made.sample(y, seeded()), made.sample(y, seeded(), truncate=False))
     assert same is not any(isinstance(part, MixtureCouplingBlock) for part in made.modules())
+    assert made.truncates is not same
 
 
 def swapped(lower: float = -1.0) -> DesignSpace:
