@@ -57,7 +57,7 @@ weights: $(INSTALLED)
 
 # relaxed layers, some five minutes each on one core
 matdesinne/pretrained/%: matdesinne/datasets/tmd_strain_%.parquet $(INSTALLED)
-	$(BIN)/python train.py data=tmd_strain/$* folder=outputs/weights/$* logger=csv
+	$(BIN)/python train.py data=tmd_strain/$* model.max_epochs=11 folder=outputs/weights/$* logger=csv
 	mkdir -p $@
 	cd outputs/weights/$* && cp accuracy.json model.* surrogate.* $(CURDIR)/$@
 	$(BIN)/python -c "from omegaconf import OmegaConf as O; O.save({'data': O.load('outputs/weights/$*/config.yaml').data}, '$@/config.yaml')"

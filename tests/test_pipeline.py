@@ -9,6 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import CheckpointError, ConfigError, DeviceError, EmptyResultError, TargetError
 from matdesinne.localization import MeanGradientDescent, Newton
 from matdesinne.models.base import InverseModel
@@ -427,6 +428,20 @@ def test_a_rule_on_the_property_is_asked_of_the_accurate_surrogate():
 
 def linear_gap() -> Linear:
     return Linear(SPACE, GAP, [[1.0, 1.0]])
+
+
+@pytest.mark.parametrize("layer", ["mos2", "mose2", "ws2", "wse2"])
+def test_pretrained_layers(layer):
+    """Their surrogates know the rows that they were trained on, and candidates have relaxed atoms."""
+    design = InverseDesign.load(f"pretrained/{layer}")
+    source, space = PackagedSource(f"tmd_strain_{layer}"), design.model.space
+    table = source.load(space, design.surrogate.properties)
+    known = table.y[:, 0].isfinite()
+    errors = (design.surrogate.predict_many(table.x)[0] - table.y).abs()[known]
+    assert errors[:, 0].median() < 0.01 and errors[:, 3].median() < 0.001
+    run = design.run({"band_gap_fine": 1.0, "strain_energy": [None, 0.25]}, 20, seeded())
+    assert len(run.candidates) == 20
+    assert design.surrogate.prototype.response is not None
 
 
 @pytest.mark.slow

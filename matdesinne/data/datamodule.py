@@ -232,10 +232,18 @@ class DesignDataModule(pl.LightningDataModule):
         return Batch(rows.x, rows.y, rows.bands, tuple(Batch(other.x, other.y, other.bands) for other in relatives))
 
     def relative_rows(self) -> list[DesignTable]:
-        """Rows of similar materials, as designs of this space, but for those at the strain of a validation or test row."""
+        """Rows of similar materials, as designs of this space, but for those at the strain of a validation or test row.
+
+        Raises:
+            ConfigError: if one has other parameters.
+            DatasetError: if one lacks a property or has other k-points.
+        """
         held_out = torch.cat([self.split.validation.x, self.split.test.x])
         others = [relative for relative in self.relatives if relative.source.name != self.source.name]
-        return [relative.rows(self.space, self.properties, held_out) for relative in others]
+        found = [relative.rows(self.space, self.properties, held_out) for relative in others]
+        for rows in found:
+            self.split.train.take(torch.arange(0)).joined(rows)  # checks the k-points
+        return found
 
     def train_dataloader(self) -> TensorBatches:
         """Shuffled batches; symmetry operations augment the table's rows."""

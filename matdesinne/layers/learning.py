@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Learning", "Result"]
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.errors import ConfigError, LabellingError
+from matdesinne.errors import ConfigError, LabellingError, MatDesINNeError
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import LabelRun, label_points
 from matdesinne.layers.report import Batch, write_curve
@@ -136,23 +137,43 @@ class Learning:
         return self.oracle.starting_from(data.prototype)
 
     def _train(self, count: int, run: LabelRun) -> _Trained:
+        """Train on the first labels, and on rows of similar materials where these lower the error of designs left out."""
         settings = self._settings_of(count)
         if count - len(run.failed) < _FEWEST:
             raise LabellingError(f"Expected labels, got {len(run.failed)} failures of {count}: {run.failed[0]['reason']}")
+        alone = copy.deepcopy(settings)
+        with open_dict(alone):
+            alone.data.pop("relatives", None)
+        choices = [alone, settings] if self._has_relatives(settings) else [alone]
+        return min((self._trained(choice) for choice in choices), key=self._left_out_error)
+
+    def _has_relatives(self, settings: DictConfig) -> bool:
+        try:
+            return bool(self._data(settings).relative_rows())
+        except MatDesINNeError as error:  # of other parameters, properties or k-points
+            _LOGGER.info(f"No similar materials: {error}")
+            return False
+
+    def _trained(self, settings: DictConfig) -> _Trained:
         data = self._data(settings)
         surrogate = trained_surrogate(settings, data)
         if not isinstance(surrogate, BandGPSurrogate):
             raise ConfigError(f"Expected surrogate=gp_bands for a layer, got {type(surrogate).__name__}: change train=.")
         return _Trained(settings, data, surrogate)
 
-    def _batch(self, now: _Trained, run: LabelRun, accuracy: Sequence[Accuracy]) -> Batch:
-        new = next((entry.mae for entry in accuracy if entry.name == self.asked.name), None)
+    def _left_out_error(self, trained: _Trained) -> float:
+        """Mean absolute error of the property that is asked for, each design predicted from all others."""
         column = list(self.properties).index(self.asked)
-        mean, label = (values[:, column] for values in now.surrogate.leave_one_out()[::2])
+        mean, label = (values[:, column] for values in trained.surrogate.leave_one_out()[::2])
         if self.asked.floor is not None:
             mean, label = (values.clamp_min(self.asked.floor - self.asked.margin) for values in (mean, label))
+        return (mean - label).abs().nanmean().item()
+
+    def _batch(self, now: _Trained, run: LabelRun, accuracy: Sequence[Accuracy]) -> Batch:
+        new = next((entry.mae for entry in accuracy if entry.name == self.asked.name), None)
         seconds = math.fsum(float(str(row["seconds"])) for row in run.rows)
-        batch = Batch(len(run.rows), len(run.failed), new, (mean - label).abs().nanmean().item(), seconds / 60)
+        relatives = ", ".join(now.settings.data.get("relatives", {}))
+        batch = Batch(len(run.rows), len(run.failed), new, self._left_out_error(now), relatives, seconds / 60)
         most = (len(self.points) - batch.labels) * batch.minutes / batch.labels
         _LOGGER.info(f"{batch.sentence(self.asked)} At most {most:.0f} min of calculations remain.")
         return batch

@@ -85,6 +85,8 @@ class BandGPSurrogate(Surrogate):
             for name, process in self._processes():
                 outputs = torch.cat([self._outputs(name, part) for part in parts])
                 known = outputs.isfinite().all(dim=1).nonzero()[:, 0]
+                if not (materials[known] == 0).any():
+                    raise ConfigError(f"Expected designs with {name} to train on, got none: label some, or drop the property.")
                 process.keep(inputs[known], outputs[known], materials[known], known)
 
     def _images(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "r f"]:

@@ -20,6 +20,14 @@ def test_pretrained_weights_know_their_data(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layer", ["mos2", "mose2", "ws2", "wse2"])
+def test_pretrained_weights_of_layers_know_their_data(tmp_path, layer):
+    settings = script_config("train", tmp_path, f"data=tmd_strain/{layer}").data
+    OmegaConf.resolve(settings)
+    assert data_settings(f"pretrained/{layer}") == settings
+
+
+@pytest.mark.slow
 def test_rows_with_labels_only():
     settings = data_settings("pretrained")
     assert settings is not None

@@ -3,15 +3,23 @@
 import importlib
 import json
 import shlex
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import ase
 import ase.io
 import pandas
 import pytest
+import torch
 
 from matdesinne.candidates import Candidates
+from matdesinne.cli.config import composed
+from matdesinne.labelling.points import Points
+from matdesinne.layers.learning import Learning
+from matdesinne.targets import Property
 
-from ..toys import script_config
+from ..toys import ROOT, load_part, script_config
 
 QUICK = "trainer.accelerator=cpu model=mdn model.max_epochs=2 model.network.hidden=16 surrogate.optimizer.max_iter=20"
 QUICK += " trainer.log_every_n_steps=1 data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
@@ -73,3 +81,28 @@ def test_what_cannot_work_is_said_before_any_label(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "layer.json").exists()
     with pytest.raises(SystemExit, match="at least two batches"):
         design(tmp_path, "target=1.0", "labels=15")
+
+
+def test_similar_materials_are_used_where_they_help(tmp_path):
+    """The packaged rows of MoSe2 as labels of a new layer."""
+    (tmp_path / "labels").mkdir()
+    shutil.copy(ROOT / "matdesinne" / "datasets" / "tmd_strain_mose2.parquet", tmp_path / "labels" / "labels.parquet")
+    oracle = SimpleNamespace(space=load_part("space", "tmd_strain/mose2"), prototype=load_part("prototype", "tmd_strain/mose2"))
+    prop = Property("strain_energy", "eV")
+    words = [
+        "data=layer",
+        "surrogate.optimizer.max_iter=10",
+        "~data.relatives.mose2",
+        "logger=csv",
+        f"surrogates_folder={tmp_path}",
+        f"folder={tmp_path}",
+    ]
+    points = Points(torch.zeros(40, 3), torch.arange(40))
+    learning = Learning(composed("train", words), oracle, points, None, tmp_path, [prop], prop, 10, 0.01)
+    run = SimpleNamespace(failed=[])
+    helped = learning._train(12, run)
+    assert set(helped.settings.data.relatives) == {"mos2", "ws2", "wse2"}
+    alone = replace(learning, settings=composed("train", [*words, "~data.relatives"]))
+    found = alone._train(12, run)
+    assert "relatives" not in found.settings.data
+    assert learning._left_out_error(helped) < 0.5 * learning._left_out_error(found)

@@ -156,6 +156,13 @@ def test_needs_band_energies():
         surrogate.fit_scales(rows(box()))
 
 
+def test_needs_a_row_of_each_property(trained, table):
+    part = batch(table, 0, 8)
+    bands = tuple(b._replace(energies=b.energies * math.nan) if "hse" in b.name else b for b in part.bands)
+    with pytest.raises(ConfigError, match="designs with band_gap_hse_soc"):
+        BandGPSurrogate(trained.space, PROPERTIES).fit_scales(part._replace(bands=bands, relatives=(batch(table, 8, 20),)))
+
+
 def test_needs_few_rows():
     with pytest.raises(ConfigError, match="at most 4,000 rows"):
         BandGPSurrogate(box(), [prop()]).fit_scales(rows(box(), 4001))
