@@ -30,6 +30,7 @@ from matdesinne.selection import Selection
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
+from matdesinne.targets import Property
 from matdesinne.training.build import build_module
 from matdesinne.training.module import DesignModule, InverseModule
 from matdesinne.training.surrogates import SurrogateModule
@@ -238,9 +239,17 @@ def test_every_group_is_reached():
         "hydra",
         "space",
         "prototype",
+        "relatives",
         *LABEL_GROUPS,
     }
     assert set(GROUPS) <= reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GROUPS["relatives"])
+def test_similar_materials_have_rows(name):
+    for relative in load_part("relatives", name).values():
+        assert len(relative.rows(relative.space, [Property("strain_energy", "eV")], torch.empty(0, 3))) > 10
 
 
 @pytest.mark.slow
