@@ -41,7 +41,8 @@ class Peer(InverseModel):
                 "pip install 'matdesinne[peers]'."
             ) from error
         make = getattr(neural_nets, factory)(model, z_score_theta="none", z_score_x="none", **settings)
-        return make(torch.zeros(2, self.space.dimension), torch.zeros(2, len(self.properties)))
+        # sbi leaves parts in evaluation mode
+        return make(torch.zeros(2, self.space.dimension), torch.zeros(2, len(self.properties))).train()
 
 
 class NPE(Peer):

@@ -15,14 +15,14 @@ class Stub:
     def __init__(self, design):
         self.design = torch.tensor(design)
 
-    def sample(self, y, generator):
+    def sample(self, y, generator, truncate):
         return self.design.expand(len(y), -1)
 
 
 class Fresh:
     """Draws from the prior whatever the target."""
 
-    def sample(self, y, generator):
+    def sample(self, y, generator, truncate):
         return Kinematics().sample_prior(len(y), generator)
 
 
@@ -78,7 +78,7 @@ def test_each_target_needs_its_posterior():
 
 def test_a_shot_without_impact_is_counted_and_not_scored():
     class Mixed(Stub):
-        def sample(self, y, generator):
+        def sample(self, y, generator, truncate):
             x = self.design.repeat(len(y), 1)
             x[0, 1] = -5.0
             return x
