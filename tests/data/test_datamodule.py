@@ -231,7 +231,7 @@ def test_added_table_that_is_none(tmp_path, change):
 
 def table(count: int = 50):
     """The same rows as tensors and as a DataFrame, whose columns are in another order."""
-    x, y, _ = rows(box(), count)
+    x, y, *_ = rows(box(), count)
     frame = pandas.DataFrame({"y": y[:, 0].double(), "x2": x[:, 1].double(), "note": "none", "x1": x[:, 0].double()})
     return (x, y), frame
 
