@@ -258,7 +258,7 @@ def test_a_table_in_memory_trains(kind, tmp_path):
 
 
 def test_a_table_in_memory_is_checked():
-    x, y, _ = rows(box(), 50)
+    x, y, *_ = rows(box(), 50)
     with pytest.raises(DatasetError, match=r"x1 within \[-1, 1\].*the table in memory"):
         _ = DesignDataModule((3 * x, y), box(), [prop()]).split
 
