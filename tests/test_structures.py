@@ -122,7 +122,8 @@ def test_atoms_go_where_they_relax_to(relaxed_layer):
     space, atoms, table, positions = relaxed_layer
     fitted = atoms.relaxed(space, table.x[:30], positions[:30])
     cells = space.values(table.x[30:].double(), CELL_PARAMETERS)
-    found, frozen = (each.fractional(cells) @ cell_vectors(cells) for each in (fitted, atoms))
+    still = dataclasses.replace(atoms, response=None)
+    found, frozen = (each.fractional(cells) @ cell_vectors(cells) for each in (fitted, still))
     true = positions[30:] - positions[30:, :1]
     assert ((found - found[:, :1]) - true).abs().mean() < 0.004
     assert ((frozen - frozen[:, :1]) - true).abs().mean() > 0.01

@@ -83,7 +83,9 @@ class SharedGP(KeepsRows):
     def __init__(self, features: int, smooth: bool) -> None:
         super().__init__()
         self.smooth = smooth
-        self.places = nn.Parameter(torch.empty(0, 2, dtype=torch.float64))  # of several materials
+        self.places = nn.Parameter(
+            torch.empty(0, 2, dtype=torch.float64), requires_grad=False
+        )  # learnt where there are several
         self.log_lengths = nn.Parameter(torch.full((features,), math.log(_START_LENGTH), dtype=torch.float64))
         self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
         self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
@@ -117,6 +119,7 @@ class SharedGP(KeepsRows):
         self.materials = torch.zeros_like(count) if materials is None else materials
         if last := int(self.materials.max()):
             angle = 2 * math.pi * torch.arange(last + 1, dtype=torch.float64) / (last + 1)
+            self.places.requires_grad_()
             self.places.data = _START_RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1).to(self.places)
         self._known = None
 
