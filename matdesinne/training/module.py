@@ -207,7 +207,8 @@ class InverseModule(DesignModule[M]):
 
     def fit_scales(self, data: DesignDataModule) -> None:
         """Learn the scales, and property values of the prior for targets that are intervals."""
-        self.network.fit_scales(data.training_batch(), data.prior)
+        rows = data.training_rows  # without those of similar materials, which would be read for nothing
+        self.network.fit_scales(Batch(rows.x, rows.y, rows.bands), data.prior)
 
 
 class LikelihoodModule(InverseModule[D]):

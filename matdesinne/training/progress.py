@@ -28,7 +28,7 @@ class TimeEstimate(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Time a few evaluations of the loss and its gradient."""
         assert isinstance(pl_module, DesignModule)
-        rows = trainer.datamodule.training_batch()  # type: ignore[attr-defined]
+        rows = trainer.datamodule.training_rows  # type: ignore[attr-defined]
         size = min(len(rows.x), pl_module.batch_size)
         batch = Batch(rows.x[:size].to(pl_module.device), rows.y[:size].to(pl_module.device))
         times = []
