@@ -7,12 +7,11 @@ __all__ = ["found_symmetries"]
 import numpy as np
 from jaxtyping import Int
 
+from matdesinne.oracles.relaxation import SYMMETRY_TOLERANCE
 from matdesinne.space import DesignSpace
 from matdesinne.structures import CELL_PARAMETERS, Prototype
 from matdesinne.symmetry import Symmetry, generate_group
 
-_CLOSE = 1e-3
-"""Largest distance in angstrom of atoms that an operation maps onto each other."""
 _SAME = 1e-6
 _ANGLES = {"alpha": (1, 2), "beta": (0, 2), "gamma": (0, 1)}
 
@@ -41,7 +40,7 @@ def found_symmetries(space: DesignSpace, prototype: Prototype) -> list[Symmetry]
 
     prototype.check(space)
     design = space.design([parameter.reference for parameter in space.parameters])
-    found = check_symmetry(prototype.atoms(design), symprec=_CLOSE)  # by spglib
+    found = check_symmetry(prototype.atoms(design), symprec=SYMMETRY_TOLERANCE)  # by spglib
     generators: list[Symmetry] = []
     for rotation in np.unique(found.rotations, axis=0):
         symmetry = _symmetry(rotation, space) if _permutes(rotation) else None

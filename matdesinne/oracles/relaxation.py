@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Relaxation", "relax_layer"]
+__all__ = ["SYMMETRY_TOLERANCE", "Relaxation", "relax_layer"]
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-_SYMMETRIC = 1e-3
+SYMMETRY_TOLERANCE = 1e-3
 """Largest distance in angstrom of atoms that an operation maps onto each other."""
 
 
@@ -111,7 +111,7 @@ def relax_layer(atoms: Atoms, force: float, steps: int, trace: Path) -> Atoms:
         atoms.set_cell(last.cell)
         atoms.positions = last.positions
     plain = atoms.copy()
-    atoms.set_constraint(FixSymmetry(atoms, symprec=_SYMMETRIC))
+    atoms.set_constraint(FixSymmetry(atoms, symprec=SYMMETRY_TOLERANCE))
     optimizer = BFGS(FrechetCellFilter(atoms, mask=[True, True, False, False, False, True]), logfile=None)
 
     def keep() -> None:

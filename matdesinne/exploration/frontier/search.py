@@ -18,7 +18,8 @@ from matdesinne.localization import Newton
 from matdesinne.minimization import Descent
 from matdesinne.objective import Objective
 from matdesinne.reachability import find_reach
-from matdesinne.selection import All, EnclosesVolume, InsideSpace
+from matdesinne.refinement import Refinement
+from matdesinne.selection import All
 from matdesinne.surrogates.base import Surrogate
 from matdesinne.targets import Property, Target
 
@@ -106,7 +107,7 @@ class FrontierSearch:
         return self._found(surrogate, objective, properties[name])
 
     def _found(self, surrogate: Surrogate, objective: Objective, prop: Property) -> Frontier | None:
-        space, possible = surrogate.space, _possible(surrogate)
+        space, possible = surrogate.space, Refinement(surrogate).possible
         designs = space.sample(_DRAWN, torch.Generator().manual_seed(0))
         mean, std = surrogate.predict_many(designs)
         drawn = Candidates(space, surrogate.properties, designs, _wanted(None, prop, surrogate), mean, std, "sampled")
@@ -124,7 +125,7 @@ class FrontierSearch:
             moved = Newton().localize(starts, surrogate)
             moved = moved.take((moved.error <= _ON_VALUE).all(dim=1) & possible.mask(moved))
             if len(moved) > 0:
-                before = _least(moved, surrogate, objective, gain)
+                before = _least(moved, surrogate, objective, possible, gain)
                 values.append(value)
                 best.append(replace(before, target=drawn.target))
         if not best:
@@ -139,17 +140,13 @@ class FrontierSearch:
         return drawn.take(near[costs[near].argsort()[: self.starts]])
 
 
-def _possible(surrogate: Surrogate) -> All:
-    return All([InsideSpace(), *([] if surrogate.prototype is None else [EnclosesVolume()])])
-
-
 def _wanted(value: float | None, prop: Property, surrogate: Surrogate) -> Target:
     """A value of one property, or nothing."""
     edges = Target((-torch.inf,), (torch.inf,)) if value is None else Target.parse({prop.name: value}, [prop])
     return edges.aligned([prop], surrogate.properties)
 
 
-def _least(starts: Candidates, surrogate: Surrogate, objective: Objective, gain: float) -> Candidates:
+def _least(starts: Candidates, surrogate: Surrogate, objective: Objective, possible: All, gain: float) -> Candidates:
     """The design that costs least at the end of a descent from some starts on target."""
     seen: list[float] = []
 
@@ -157,7 +154,7 @@ def _least(starts: Candidates, surrogate: Surrogate, objective: Objective, gain:
         seen.append(float(objective.values(candidates).min()))
         return len(seen) > _PATIENCE and not seen[-1 - _PATIENCE] - seen[-1] > gain
 
-    found = Descent(evaluations=_EVALUATIONS).descend(starts, surrogate, objective, _possible(surrogate), settled)
+    found = Descent(evaluations=_EVALUATIONS).descend(starts, surrogate, objective, possible, settled)
     return found.take(objective.values(found).argmin().unsqueeze(0))
 
 
