@@ -95,7 +95,7 @@ def _design(
 
     from matdesinne.localization import Newton
     from matdesinne.pipeline import InverseDesign
-    from matdesinne.reporting.closing import closing_paragraph, diverse_candidates, write_next_designs
+    from matdesinne.reporting.closing import closing_lines, diverse_candidates, write_next_designs
     from matdesinne.reporting.designs import write_run
     from matdesinne.selection import All, Expression, InsideSpace, Tolerance
     from matdesinne.training import own_table
@@ -112,7 +112,7 @@ def _design(
     generator, bounds, fixed = torch.Generator().manual_seed(config.seed), by_name(config, "bounds"), by_name(config, "fixed")
     run = design.run(target, config.num_samples, generator, bounds, fixed)
     measured, place = data.with_all_rows().training_rows, own_table.folder_of_target(folder, run.candidates)
-    text = closing_paragraph(run.candidates, design.surrogate, accuracy, measured)
+    text = closing_lines(run.candidates, design.surrogate, accuracy, measured)
     write_run(run, place, config, text, design.surrogate.prototype, measured=measured)
     write_next_designs(place / "ten.csv", diverse_candidates(run.candidates, config.next_designs), design.surrogate, measured)
     return run, place, text

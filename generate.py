@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     from matdesinne.pipeline import InverseDesign
     from matdesinne.reporting.accuracy import read_accuracy
     from matdesinne.reporting.changes import start_sentence, strain_sentence
-    from matdesinne.reporting.closing import closing_paragraph
+    from matdesinne.reporting.closing import closing_lines
     from matdesinne.reporting.designs import write_run
     from matdesinne.selection import All, Expression
     from matdesinne.start_files import read_start
@@ -49,7 +49,7 @@ def main(config: DictConfig) -> None:
     run = design.to(config.accelerator).run(config.target, config.num_samples, generator, bounds, fixed, start, config.truncate)
 
     folder, source = Path(config.folder), design.accurate_surrogate or design.surrogate
-    text = closing_paragraph(run.candidates, source, read_accuracy(run_folder(config.run)))
+    text = closing_lines(run.candidates, source, read_accuracy(run_folder(config.run)))
     write_run(run, folder, config, text, design.surrogate.prototype, exports, config.structures)
     if config.get("logger") is not None:
         from matdesinne.training.loggers import closed_runs, log_results, make_loggers  # import Lightning, which takes seconds

@@ -46,7 +46,7 @@ def test_from_a_table_to_ten_designs_and_a_second_target(tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     for part in ("120 rows of 90 designs", "Left out: note", "edit it", "takes", "about"):
         assert part in caplog.text
-    for part in ("of the standard deviation; ", "Expect y within", "not 0.0", "nearest measured row", "in the table"):
+    for part in ("test rows (mean of the table", "Expect y within", "alone: 0.0", "nearest measured row", "in the table"):
         assert part in said
     place = tmp_path / "run" / "designs" / "60"
     made = Candidates.read_parquet(place / "candidates.parquet")

@@ -42,9 +42,9 @@ class Accuracy:
         """Say it in one sentence."""
         unit = "" if self.unit == "1" else f" {self.unit}"
         return (
-            f"Surrogate of {self.name}: test MAE {self.mae:.3g}{unit} ({self.mae / self.std:.2f} of the standard "
-            f"deviation; {self.rows} rows; mean of the table {self.mean_mae:.3g}, nearest row {self.nearest_mae:.3g}); "
-            f"{100 * self.within_90:.0f} % of the test rows lie in their 90 % intervals."
+            f"Surrogate of {self.name}: MAE {self.mae:.3g}{unit} on {self.rows} test rows (mean of the table "
+            f"{self.mean_mae:.3g}, nearest row {self.nearest_mae:.3g}); {100 * self.within_90:.0f} % of them lie in their "
+            "90 % intervals."
         )
 
 

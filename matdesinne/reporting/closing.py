@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["box_distance", "closing_paragraph", "diverse_candidates", "nearest_rows", "write_next_designs"]
+__all__ = ["box_distance", "closing_lines", "diverse_candidates", "nearest_rows", "write_next_designs"]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,16 +26,16 @@ _FAR = 10
 """An error of so many times the property's resolution is a failure, as in the paper: 0.1 eV for band gaps."""
 
 
-def closing_paragraph(
+def closing_lines(
     candidates: Candidates,
     surrogate: Surrogate,
     accuracy: Sequence[Accuracy] = (),
     measured: DesignTable | None = None,
 ) -> str:
-    """Say in one paragraph how good the surrogate is and how near to the target the candidates can be expected.
+    """Say, in a line for each property, how good the surrogate is and how near to the target the candidates can be expected.
 
     A candidate's distance to the target is at most that of its prediction plus half the width of the prediction's interval;
-    the paragraph has the median over the candidates.
+    the line has the median over the candidates.
 
     Args:
         candidates: of a target.
@@ -43,37 +43,49 @@ def closing_paragraph(
         accuracy: of the surrogate on test rows, where it is known.
         measured: rows of the table, to say how far away they are.
     """
-    sentences = [entry.sentence() for entry in accuracy]
-    lower, upper = (torch.tensor(edge) for edge in (candidates.target.lower, candidates.target.upper))
-    # a prediction inside an interval may err by its distance to the nearer end and is still on target
-    inside = torch.minimum(candidates.mean - lower, upper - candidates.mean).clamp_min(0.0)
-    widths = [(surrogate.cpu().half_width(candidates.std, level) - inside).clamp_min(0.0) for level in (0.68, 0.9)]
-    for j, prop in enumerate(candidates.properties):
-        likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
-        own = candidates.error[:, j].mean().item()
-        own = own if own > ROUNDING * likely else 0.0
-        mean = surrogate.expected_error(candidates.std)[:, j].mean().item()
-        if not candidates.target.asked[j]:
-            low, high = candidates.mean[:, j].min().item(), candidates.mean[:, j].max().item()
-            sentences.append(
-                f"{prop.name}, which was not asked for, is predicted from {low:.3g} to {high:.3g}{prop.suffix}; the mean "
-                f"error is {mean:.2g}{prop.suffix}."
-            )
-            continue
-        sentences.append(
-            f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates (90 %: "
-            f"{nearly_sure:.3g}), not {own:.1g}; the mean error of the predictions is {mean:.2g}{prop.suffix}."
-        )
-        if prop.resolution:
-            far = _FAR * prop.resolution
-            beyond = 1 - surrogate.coverage(candidates.std, far + inside)[:, j].mean().item()
-            sentences.append(
-                f"At most {100 * beyond:.2g} % of the candidates are expected to be farther off than {far:g}{prop.suffix}."
-            )
+    lines = [entry.sentence() for entry in accuracy]
+    for j, asked in enumerate(candidates.target.asked):
+        lines.append(_expected(candidates, surrogate.cpu(), j) if asked else _open(candidates, surrogate.cpu(), j))
     if measured is not None and candidates.space.bounded:
         distance, _ = nearest_rows(candidates.space, candidates.designs, measured)
-        sentences.append(f"The nearest measured row is {distance.median().item():.2g} of the box's diagonal away (median).")
-    return " ".join(sentences)
+        lines.append(f"The nearest measured row is {distance.median().item():.2g} of the box's diagonal away (median).")
+    return "\n".join(lines)
+
+
+def _expected(candidates: Candidates, surrogate: Surrogate, j: int) -> str:
+    """How near to the target the candidates can be expected."""
+    prop, mean, error = candidates.properties[j], candidates.mean[:, j], candidates.error[:, j]
+    lower, upper = candidates.target.lower[j], candidates.target.upper[j]
+    # a prediction inside an interval may err by its distance to the nearer end and is still on target
+    inside = torch.minimum(mean - lower, upper - mean).clamp_min(0.0)
+    widths = [surrogate.half_width(candidates.std, level)[:, j] - inside for level in (0.68, 0.9)]
+    likely, nearly_sure = ((error + width.clamp_min(0.0)).median().item() for width in widths)
+    if nearly_sure == 0 and lower < upper:
+        line = f"Expect {prop.name} inside the interval asked for, for at least 90 % of the candidates"
+    else:
+        own = error.mean().item()
+        own = own if own > ROUNDING * likely else 0.0
+        line = (
+            f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates, within "
+            f"{nearly_sure:.3g}{prop.suffix} for 90 % (by the surrogate alone: {own:.1g})"
+        )
+    expected = surrogate.expected_error(candidates.std)[:, j].mean().item()
+    line += f"; the mean error of the predictions is {expected:.2g}{prop.suffix}."
+    if prop.resolution:
+        far = _FAR * prop.resolution
+        beyond = 1 - surrogate.coverage(candidates.std, far + inside.unsqueeze(1))[:, j].mean().item()
+        line += f" At most {100 * beyond:.2g} % are expected to be farther off than {far:g}{prop.suffix}."
+    return line
+
+
+def _open(candidates: Candidates, surrogate: Surrogate, j: int) -> str:
+    """What the candidates have of a property that was not asked for."""
+    prop, mean = candidates.properties[j], candidates.mean[:, j]
+    error = surrogate.expected_error(candidates.std)[:, j].mean().item()
+    return (
+        f"{prop.name}, not asked for: {mean.min().item():.3g} to {mean.max().item():.3g}{prop.suffix}, mean error "
+        f"{error:.2g}{prop.suffix}."
+    )
 
 
 def diverse_candidates(candidates: Candidates, count: int) -> Candidates:

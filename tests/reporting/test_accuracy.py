@@ -44,9 +44,9 @@ def test_values_far_below_the_floor_are_equal():
     assert (entry.lowest, entry.highest) == (-3.0, 1.0)
 
 
-def test_the_sentence_has_the_unit_and_the_share_of_the_spread(found):
+def test_the_sentence_has_the_unit_and_simpler_predictions(found):
     said = found[0].sentence()
-    assert "test MAE 0.2 eV (0.20 of the standard deviation; 2 rows" in said and "nearest row 0.3" in said
+    assert "MAE 0.2 eV on 2 test rows (mean of the table" in said and "nearest row 0.3" in said
 
 
 def test_no_test_rows_no_errors(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matdesinne.data.table import DesignTable
-from matdesinne.reporting.closing import box_distance, closing_paragraph, diverse_candidates, write_next_designs
+from matdesinne.reporting.closing import box_distance, closing_lines, diverse_candidates, write_next_designs
 
 from ..toys import Linear, box, candidates, linear, prop, quadratic
 
@@ -27,23 +27,23 @@ def test_distance_is_a_share_of_the_diagonal():
     assert box_distance(box(), corners[:1], corners)[0].tolist() == pytest.approx([0.0, 1.0, 0.5**0.5])
 
 
-def test_the_paragraph_expects_the_interval_of_the_surrogate_not_the_rest_of_the_localization(made):
+def test_the_line_expects_the_interval_of_the_surrogate_not_the_rest_of_the_localization(made):
     surrogate, table = made
-    said = closing_paragraph(table, surrogate, measured=MEASURED)
+    said = closing_lines(table, surrogate, measured=MEASURED)
     for level in (0.68, 0.9):
         expected = (table.error + surrogate.half_width(table.std, level)).median().item()
         assert f"{expected:.3g}" in said
-    assert f"not {table.error.mean().item():.1g}" in said and "of the box's diagonal" in said
+    assert f"(by the surrogate alone: {table.error.mean().item():.1g})" in said and "of the box's diagonal" in said
 
 
 @pytest.mark.parametrize(("spread", "share"), [(0.001, "1 %"), (0.05, "4.6 %")])
-def test_the_paragraph_says_how_many_are_far_off(spread, share):
+def test_the_line_says_how_many_are_far_off(spread, share):
     """Of a normal error 4.55 % are beyond two standard deviations; one in a hundred is the least that calibration can tell."""
     surrogate = Linear(box(), [replace(prop(), resolution=0.01)], [[1.0, 1.0]]).eval()
     table = candidates(surrogate, box().sample(200, torch.Generator().manual_seed(0)), 0.5)
     table = replace(table, std=torch.full_like(table.std, spread))
-    said = closing_paragraph(table, surrogate)
-    assert f"At most {share} of the candidates are expected to be farther off than 0.1" in said
+    said = closing_lines(table, surrogate)
+    assert f"At most {share} are expected to be farther off than 0.1" in said
     assert f"the mean error of the predictions is {surrogate.expected_error(table.std).mean().item():.2g} eV" in said
 
 
@@ -51,16 +51,16 @@ def test_an_interval_forgives_errors_inside():
     """All predictions are at least 0.3 below the upper end of an open interval, six standard deviations."""
     surrogate = Linear(box(), [replace(prop(), resolution=0.01)], [[1.0, 1.0]]).eval()
     table = candidates(surrogate, torch.full((50, 2), -0.1), [None, 0.1])
-    said = closing_paragraph(replace(table, std=torch.full_like(table.std, 0.05)), surrogate)
-    assert "Expect y within 0 eV of the target for 68 % of the candidates (90 %: 0), not 0" in said
-    assert "At most 1 % of the candidates" in said
+    said = closing_lines(replace(table, std=torch.full_like(table.std, 0.05)), surrogate)
+    assert "Expect y inside the interval asked for, for at least 90 % of the candidates; the mean error" in said
+    assert "At most 1 % are expected" in said
 
 
 def test_a_property_that_was_not_asked_for_is_told(made):
     surrogate = linear(outputs=2)
     table = candidates(surrogate, torch.tensor([[0.5, 0.0], [0.25, -0.25]]), {"w": 0.5})
-    said = closing_paragraph(table, surrogate)
-    assert "y, which was not asked for, is predicted from 0 to 0.5 eV" in said
+    said = closing_lines(table, surrogate)
+    assert "y, not asked for: 0 to 0.5 eV, mean error" in said and len(said.splitlines()) == 2
     assert "Expect w within" in said and "Expect y" not in said
 
 
