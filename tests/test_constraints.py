@@ -179,14 +179,14 @@ def test_the_transform_lets_the_last_component_follow():
 
 
 @pytest.mark.parametrize(
-    ("localizer", "share"),
+    ("localizer", "share", "target"),
     [
-        pytest.param(Newton(), 0.9, id="newton"),
-        pytest.param(Adam(), 0.5, id="adam", marks=pytest.mark.slow),
-        pytest.param(GradientDescent(0.04, 100), 0.5, id="gradient", marks=pytest.mark.slow),
+        pytest.param(Newton(), 0.9, 4.0, id="newton"),
+        pytest.param(Newton(), 0.9, [3.9, 4.1], id="newton, interval"),
+        pytest.param(Adam(), 0.5, 4.0, id="adam", marks=pytest.mark.slow),
+        pytest.param(GradientDescent(0.04, 100), 0.5, 4.0, id="gradient", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("target", [4.0, [3.9, 4.1]])
 def test_localized_candidates_are_allowed(localizer, share, target):
     surrogate = Coating()
     start = SPACE.sample(200, generator())

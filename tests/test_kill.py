@@ -63,8 +63,20 @@ def settings(folder):
     return [*words, f"data.source.path={folder}/table.csv", f"surrogates_folder={folder}/kept"]
 
 
+def final_weights(folder) -> list[dict[str, torch.Tensor]]:
+    return [load_file(folder / f"{part}.safetensors") for part in ("model", "surrogate")]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The weights that a design ends with."""
+    folder = write_table(tmp_path_factory.mktemp("uninterrupted"))
+    run_train(script_config("train", folder / "whole", *settings(folder)))
+    return final_weights(folder / "whole")
+
+
 @pytest.mark.parametrize("part", ["MLPSurrogate", "MDN"])
-def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
+def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, uninterrupted, part):
     """Resuming trains what was not reached and goes on with what was."""
 
     class Killed(BaseException):
@@ -74,18 +86,12 @@ def test_a_design_killed_in_one_of_its_trainings(tmp_path, monkeypatch, part):
         if type(task.network).__name__ == part and task.global_step == 5:
             raise Killed
 
-    write_table(tmp_path)
-    weights = []
-    for name in ("whole", "parts"):
-        config = script_config("train", tmp_path / name, *settings(tmp_path), f"surrogates_folder={tmp_path / name}/kept")
-        if name == "parts":
-            with monkeypatch.context() as patched, pytest.raises(Killed):
-                patched.setattr(DesignModule, "on_train_batch_start", stop)
-                run_train(config)
-            config = script_config("train", tmp_path / name, f"resume={tmp_path / name}")
+    config = script_config("train", tmp_path / "parts", *settings(write_table(tmp_path)))
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(DesignModule, "on_train_batch_start", stop)
         run_train(config)
-        weights.append([load_file(tmp_path / name / f"{part}.safetensors") for part in ("model", "surrogate")])
-    assert all(same(*pair) for pair in zip(*weights, strict=True))
+    run_train(script_config("train", tmp_path / "parts", f"resume={tmp_path / 'parts'}"))
+    assert all(map(same, final_weights(tmp_path / "parts"), uninterrupted))
 
 
 def test_the_script_under_sigterm(tmp_path, warm):

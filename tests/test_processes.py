@@ -56,8 +56,8 @@ def executor(forkserver):
 
 @pytest.mark.slow
 def test_results(executor):
-    futures = [executor.submit(add, n, right=1) for n in range(6)]
-    assert sorted(future.result() for future in as_completed(futures)) == [1, 2, 3, 4, 5, 6]
+    futures = [executor.submit(add, n, right=1) for n in range(3)]
+    assert sorted(future.result() for future in as_completed(futures)) == [1, 2, 3]
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_exception_that_cannot_be_sent(executor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
 def test_death_costs_one_task(executor, how):
     others = [executor.submit(add, n, 0) for n in range(3)]
     with pytest.raises(WorkerDiedError, match=how.name):

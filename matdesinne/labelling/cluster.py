@@ -55,6 +55,7 @@ class ParslExecutor(Executor):
             address=address,
             launch_cmd=f"{scripts}/{DEFAULT_LAUNCH_CMD}",
             interchange_launch_cmd=[f"{scripts}/interchange.py"],
+            heartbeat_period=5,  # seconds after which a dead worker is noticed; Parsl's own 30 cost a short calculation more
         )
         self._kernel = DataFlowKernel(Config(executors=[pilots], run_dir=run_dir, initialize_logging=False))
         self._pool = ParslPoolExecutor(dfk=self._kernel)

@@ -4,11 +4,9 @@ import pandas
 import pyarrow.parquet
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from matdesinne.candidates import Candidates
-from matdesinne.cli.config import config_folder
 from matdesinne.data.sources import LabelSource
 from matdesinne.errors import ConfigError
 from matdesinne.labelling.active import ActiveLearning, choose
@@ -17,7 +15,7 @@ from matdesinne.oracles.base import Column, Oracle
 from matdesinne.space import DesignSpace, Symmetry
 from matdesinne.targets import Target
 
-from ..toys import CONF, LEARNT, OWN, box, prop, tiny_network, write_table
+from ..toys import CONF, LEARNT, OWN, box, prop, script_config, tiny_network, write_table
 
 
 class Sum(Oracle):
@@ -41,8 +39,7 @@ def table(designs: torch.Tensor, std: torch.Tensor, space: DesignSpace | None = 
 
 
 def learning(folder, **changes) -> ActiveLearning:
-    with initialize_config_dir(config_folder(), version_base="1.3"):
-        training = compose("train", [*OWN, *LEARNT, f"surrogates_folder={folder / 'surrogates'}"])
+    training = script_config("train", folder, *OWN, *LEARNT, f"surrogates_folder={folder / 'surrogates'}")
     training.data.source.path = str(write_table(folder) / "table.csv")
     settings = {"targets": [0.0, 0.5], "num_samples": 40, "per_round": 4, "fresh": 10, "seed": 0, **changes}
     model = tiny_network(CONF / "model" / "cinn.yaml", box(), [prop(floor=-1.0)]).eval()

@@ -1,4 +1,5 @@
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas
@@ -11,7 +12,6 @@ from omegaconf import OmegaConf
 from matdesinne.labelling.points import Points
 from matdesinne.labelling.run import label_points
 from matdesinne.oracles.analytic import AnalyticOracle, Ballistics
-from matdesinne.processes import ProcessPool
 
 from ..toys import CONF, ROOT, line
 from ..warm import Warm, environment
@@ -32,7 +32,7 @@ from matdesinne.space import DesignSpace, Parameter
 from tests.labelling.fragile import Fragile
 space = DesignSpace([Parameter("x1", "m", -1.0, 1.0), Parameter("x2", "m", -1.0, 1.0)])
 x = torch.tensor([[0.5, 0.25], [-0.5, 0.5], [0.25, -0.25], [0.125, 0.0]], dtype=torch.float64)
-executor = ParslExecutor(LocalProvider(), 2, "127.0.0.1", "parsl")
+executor = ParslExecutor(LocalProvider(), 1, "127.0.0.1", "parsl")
 label_points(Fragile(space), Points(x, torch.arange(4)), executor, Path("out"))
 """
 
@@ -45,6 +45,7 @@ def run(warm: Warm, folder: Path, script: Path, *words: str) -> pandas.DataFrame
 
 
 def test_death_of_a_worker_costs_one_design(tmp_path, warm):
+    """The only one, so that another has to be started."""
     (tmp_path / "death.py").write_text(DEATH)
     frame = run(warm, tmp_path, tmp_path / "death.py")
     assert frame["status"].tolist() == ["done", "failed", "failed", "done"]
@@ -52,7 +53,7 @@ def test_death_of_a_worker_costs_one_design(tmp_path, warm):
     assert frame["total"][[0, 3]].tolist() == [0.75, 0.125]
 
 
-def test_same_table_as_on_this_machine(tmp_path, warm, forkserver):
+def test_same_table_as_on_this_machine(tmp_path, warm):
     names = ["x0", "y0", "angle", "v0"]
     x = Ballistics().sample_prior(60, torch.Generator().manual_seed(0)).double()
     x[5, 1] = -50.0
@@ -60,7 +61,8 @@ def test_same_table_as_on_this_machine(tmp_path, warm, forkserver):
     words = ["oracle=ballistics", "oracle.chunk=9", "points=points.csv", "executor=parsl", "executor.workers=2", "folder=out"]
     found = run(warm, tmp_path, ROOT / "label.py", *words)
     oracle = AnalyticOracle(line(4), Ballistics(), {"impact": "m"}, chunk=7)
-    rows = label_points(oracle, Points(x, torch.arange(60)), ProcessPool(2), tmp_path).rows
+    with ThreadPoolExecutor(1) as executor:
+        rows = label_points(oracle, Points(x, torch.arange(60)), executor, tmp_path).rows
     assert found[names].to_numpy().tolist() == x.tolist()
     for name in ("status", "reason"):
         assert found[name].tolist() == [row[name] for row in rows]

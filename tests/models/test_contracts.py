@@ -73,9 +73,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.slow
 @y_files
-@pytest.mark.parametrize("outputs", [1, 2])
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize(("space", "outputs"), [("bounded", 1), ("unbounded", 2)])
 def test_samples(path, space, outputs):
+    space = SPACES[space]
     y = rows(space, 100, outputs).y
     x = model(path, space, outputs).sample(y, seeded())
     assert x.shape == (100, 3)
@@ -86,10 +86,10 @@ def test_samples(path, space, outputs):
 
 @pytest.mark.slow
 @y_files
-@pytest.mark.parametrize("y", [0.0, 3.0, -100.0])
-def test_samples_are_inside_the_box(path, y):
+def test_samples_are_inside_the_box(path):
     made = model(path)
-    assert made.space.contains(made.sample(torch.full((500, 1), y), seeded()), tolerance=0).all()
+    y = torch.tensor([0.0, 3.0, -100.0]).repeat(500).unsqueeze(1)
+    assert made.space.contains(made.sample(y, seeded()), tolerance=0).all()
 
 
 @y_files
@@ -99,10 +99,11 @@ def test_no_samples(path):
 
 @pytest.mark.slow
 @y_files
-@pytest.mark.parametrize("y", [torch.zeros(3), torch.zeros(3, 2), torch.full((3, 1), math.nan)], ids=["1-d", "wide", "nan"])
-def test_sample_rejects(path, y):
-    with pytest.raises(TargetError, match="'y'"):
-        model(path).sample(y)
+def test_sample_rejects(path):
+    made = model(path)
+    for y in (torch.zeros(3), torch.zeros(3, 2), torch.full((3, 1), math.nan)):
+        with pytest.raises(TargetError, match="'y'"):
+            made.sample(y)
 
 
 @pytest.mark.slow
@@ -154,10 +155,10 @@ def test_samples_differ(path):
 
 @pytest.mark.slow
 @y_files
-@pytest.mark.parametrize("chunk", [1, 7, 100])
+@pytest.mark.parametrize("chunk", [1, 7])
 def test_batch_equals_its_rows(path, chunk, monkeypatch, close):
     made = model(path)
-    y = rows(box(3), 30).y
+    y = rows(box(3), 15).y
     together = made.sample(y, seeded())
     monkeypatch.setattr("matdesinne.models.base._CHUNK_ROWS", chunk)
     close(made.sample(y, seeded()), together, factor=10)

@@ -31,9 +31,11 @@ def network(size: float = 0.1, dtype: torch.dtype = torch.float64, dimension: in
     return made
 
 
-@pytest.fixture(autouse=True, params=["bounded", "bounded, truncated", "unbounded", "unbounded, truncated"])
+@pytest.fixture(params=["bounded", "bounded, truncated", "unbounded", "unbounded, truncated"])
 def mode(request):
     MODE.update(truncate="truncated" in request.param, bounded="unbounded" not in request.param)
+    yield
+    MODE.update(truncate=False, bounded=True)
 
 
 def transformed(made, x, c, **settings):
@@ -54,8 +56,9 @@ def inputs(count: int = 40, dtype: torch.dtype = torch.float64, dimension: int =
     return x, torch.randn(count, CONDITION, generator=generator, dtype=torch.float64).to(dtype)
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
-@pytest.mark.parametrize("dimension", [1, 2, 3, 7])
+@pytest.mark.parametrize("dimension", [1, 7])
 def test_inverse(dimension, close):
     made = network(dimension=dimension)
     x, c = inputs(dimension=dimension)
@@ -65,6 +68,7 @@ def test_inverse(dimension, close):
     close(transformed(made, z, c, rev=True)[0], x, factor=1e7 if MODE["truncate"] else 1e4)
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
 def test_inverse_of_the_inverse(close):
     made = network()
@@ -72,6 +76,7 @@ def test_inverse_of_the_inverse(close):
     close(transformed(made, transformed(made, z, c, rev=True)[0], c)[0], z, factor=1e4)
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
 def test_log_det_is_the_jacobian(close):
     made = network()
@@ -86,6 +91,7 @@ def test_log_det_is_the_jacobian(close):
         close(log_det[row], torch.linalg.slogdet(jacobian).logabsdet, factor=1e3)
 
 
+@pytest.mark.usefixtures("mode")
 def test_jacobian_is_triangular():
     """Output j depends on the inputs up to j only: the density is a product of conditionals."""
     made = network()
@@ -95,6 +101,7 @@ def test_jacobian_is_triangular():
     assert (jacobian.tril()[torch.tril_indices(DIMENSION, DIMENSION).unbind()] != 0).all()
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
 def test_log_dets_cancel(close):
     made = network()
@@ -110,6 +117,7 @@ def test_no_log_det_on_request():
     assert (transformed(made, x, c, jac=False)[1] == 0).all()
 
 
+@pytest.mark.usefixtures("mode")
 def test_densities_add_up(close):
     made = network()
     x, c = inputs()
@@ -118,6 +126,8 @@ def test_densities_add_up(close):
     close(total, log_det - 0.5 * z.square().sum(1) - DIMENSION * HALF_LOG_TAU, factor=1e3)
 
 
+@pytest.mark.parametrize("mode", ["bounded", "unbounded"], indirect=True)
+@pytest.mark.usefixtures("mode")
 def test_density_of_the_network_is_not_truncated(close):
     made = network()
     x, c = inputs()
@@ -134,6 +144,7 @@ def test_truncation_is_off_unless_asked_for():
     assert not torch.equal(made(x, c=[c])[0], made(x, c=[c], truncate=True)[0])
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [0.0, 0.1, 0.3])
 def test_density_of_a_block_integrates_to_one(size, close):
@@ -167,25 +178,28 @@ def test_block_does_not_see_later_coordinates():
         )
 
 
+@pytest.mark.usefixtures("mode")
 def test_condition_matters():
     x, c = inputs()
     for block in network():
         assert not torch.allclose(transformed(block, [x], c)[0][0], transformed(block, [x], c + 1)[0][0])
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
 @pytest.mark.parametrize("rev", [False, True], ids=["forward", "inverse"])
 def test_batch_equals_its_rows(rev, close):
     made = network()
-    x, c = inputs()
+    x, c = inputs(8)
     together = transformed(made, x, c, rev=rev)
     apart = [transformed(made, x[i : i + 1], c[i : i + 1], rev=rev) for i in range(len(x))]
     close(torch.cat([z for z, _ in apart]), together[0], factor=10)
     close(torch.cat([log_det for _, log_det in apart]), together[1], factor=10)
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("size", [0.1, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 def test_inverse_converges_for_every_row(dtype, size):
     """The distribution function at what the search found is the level that was asked for, also on flat stretches."""
@@ -202,8 +216,9 @@ def test_inverse_converges_for_every_row(dtype, size):
         assert error.max() < 200 * torch.finfo(dtype).eps
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("size", [0.1, 3.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 def test_distribution_function_goes_from_zero_to_one(dtype, size):
     """Also with components that are very narrow, very wide, or far outside the box."""
@@ -216,17 +231,19 @@ def test_distribution_function_goes_from_zero_to_one(dtype, size):
         assert ends[1].min() > 1 - 1e3 * torch.finfo(dtype).eps
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.slow
-@pytest.mark.parametrize("value", [-40.0, -8.0, 8.0, 40.0])
-def test_far_tails_are_finite(value):
+def test_far_tails_are_finite():
     made = network(0.3, torch.float32)
-    x, c = inputs(10, torch.float32)
-    x = torch.full_like(x, value)
+    x, c = inputs(40, torch.float32)
+    x = torch.tensor([-40.0, -8.0, 8.0, 40.0]).repeat_interleave(10).unsqueeze(1).expand_as(x)
     for rev in (False, True):
         z, log_det = transformed(made, x, c, rev=rev)
         assert z.isfinite().all() and log_det.isfinite().all()
 
 
+@pytest.mark.parametrize("mode", ["bounded", "unbounded"], indirect=True)
+@pytest.mark.usefixtures("mode")
 def test_gradients_are_finite():
     made = network(0.5, torch.float32)
     x, c = inputs(200, torch.float32)
@@ -258,6 +275,7 @@ def test_one_block_for_each_coordinate():
     assert [block.subnet.first.out_features for block in made] == [40, 30, 20, 10]
 
 
+@pytest.mark.usefixtures("mode")
 def test_narrow_components_are_sharp():
     """A shell of a thousandth of the box on two branches at once."""
     block = network(0.0)[-1]

@@ -34,12 +34,16 @@ def starts(surrogate, side: Side, count: int = 40) -> torch.Tensor:
 def brute_force(surrogate, x: torch.Tensor, side: Side, free: list[bool], points: int = 301) -> torch.Tensor:
     """Distance to the nearest point of a fine grid on the other side, over the parameters that are free."""
     axis = torch.linspace(-1, 1, points)
+
+    def beyond(*axes: torch.Tensor) -> torch.Tensor:
+        grid = torch.cartesian_prod(*axes)
+        return grid[side.missing(surrogate.predict_many(grid)[0][:, 0]) <= 0]
+
+    whole = beyond(axis, axis) if all(free) else None
     found = []
     for start in x:
-        axes = [axis if one else start[i : i + 1] for i, one in enumerate(free)]
-        grid = torch.cartesian_prod(*axes)
-        there = side.missing(surrogate.predict_many(grid)[0][:, 0]) <= 0
-        distance = (grid[there] - start).norm(dim=1)
+        there = beyond(*(axis if one else start[i : i + 1] for i, one in enumerate(free))) if whole is None else whole
+        distance = (there - start).norm(dim=1)
         found.append(distance.min() if len(distance) else torch.tensor(math.inf))
     return torch.stack(found)
 
