@@ -16,7 +16,6 @@ from .warm import Warm, environment
 
 PLUGINS = {
     "hydra/launcher=basic": None,
-    "hydra/launcher=cores": "hydra_plugins.hydra_joblib_launcher",
     "hydra/launcher=submitit_local": "submitit",
 }
 
@@ -40,12 +39,11 @@ def sweep(warm: Warm, folder: Path, *words: str, script: str = "tests/sweep_job.
 def test_launcher(tmp_path, warm, launcher):
     if PLUGINS[launcher]:
         pytest.importorskip(PLUGINS[launcher])
-    table = sweep(warm, tmp_path, launcher, "seed=1,3,4,5")
+    table = sweep(warm, tmp_path, launcher, "seed=1,3,5")
     assert [(row["job"], row["seed"], row["val/loss"]) for row in table] == [
         ("1", "3", "0.0"),
-        ("2", "4", "1.0"),
         ("0", "1", "4.0"),
-        ("3", "5", ""),  # has failed, and the others went on
+        ("2", "5", ""),  # has failed, and the others went on
     ]
     assert {path.read_text() for path in (tmp_path / "found").glob("*/group.txt")} == {"found"}
 
@@ -53,11 +51,11 @@ def test_launcher(tmp_path, warm, launcher):
 @pytest.mark.parametrize(
     ("plugin", "words", "changed"),
     [
-        # a model alone, without the training of a surrogate
+        # a model alone, without the training of a surrogate; the second job fails, and the others go on
         (
             "joblib_launcher",
-            ["hydra/launcher=cores", "model=inn", "model.lambda_x=1,10", "surrogate=null", "data.synthetic=null"],
-            "model.lambda_x",
+            ["hydra/launcher=cores", "model=inn", "model.max_epochs=2,0,1", "surrogate=null", "data.synthetic=null"],
+            "model.max_epochs",
         ),
         (
             "optuna_sweeper",
@@ -68,13 +66,16 @@ def test_launcher(tmp_path, warm, launcher):
     ids=["cores", "optuna"],
 )
 def test_trainings(tmp_path, warm, plugin, words, changed):
-    """Two, by train.py itself; each with its metrics."""
+    """By train.py itself; two give metrics, and a job that fails does not end the others."""
     pytest.importorskip(f"hydra_plugins.hydra_{plugin}")
-    without = tuple(word.removesuffix("=null") + "." for word in words if word.endswith("=null"))
-    quick = [word for word in QUICK if not without or not word.startswith(without)]
+    without = (f"{changed}=", *(word.removesuffix("=null") + "." for word in words if word.endswith("=null")))
+    quick = [word for word in QUICK if not word.startswith(without)]
     settings = [*words, *OWN, *quick, f"data.source.path={tmp_path}/table.csv", "model.network.hidden=8"]
     table = sweep(warm, write_table(tmp_path), *settings, f"surrogates_folder={tmp_path}/kept", script="train.py")
-    assert len({row[changed] for row in table}) == 2
+    assert len({row[changed] for row in table}) == len(table)
+    if "joblib" in plugin:
+        failed = table.pop()
+        assert (failed[changed], failed["val/loss"]) == ("0", "")
     scores = [float(row["val/target_mae" if "optuna" in plugin else "val/loss"]) for row in table]
     assert len(scores) == 2 and scores == sorted(scores)
 
@@ -90,11 +91,10 @@ def test_optuna(tmp_path, warm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "plugin"), [("cluster", "submitit"), ("cores", "hydra_plugins.hydra_joblib_launcher")])
-def test_launcher_composes(name, plugin):
-    pytest.importorskip(plugin)
+def test_launcher_of_a_cluster_composes():
+    pytest.importorskip("submitit")
     with initialize_config_dir(config_folder(), version_base="1.3"):
-        config = compose("train", [f"hydra/launcher={name}"], return_hydra_config=True)
+        config = compose("train", ["hydra/launcher=cluster"], return_hydra_config=True)
     assert config.hydra.launcher._target_.startswith("hydra_plugins.")
 
 

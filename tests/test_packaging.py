@@ -118,13 +118,13 @@ def test_installed_command_trains(trained):
     assert json.loads((trained / "run" / "metrics.json").read_text())["epochs"] == 1
 
 
-def test_installed_command_sweeps_in_other_processes(installed, trained, tmp_path):
-    """Of a run; the launcher sends the script's task to processes that did not start as the command."""
+def test_installed_command_sweeps_in_another_process(installed, trained, tmp_path):
+    """Of a run; the launcher sends the script's task to a process that did not start as the command."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    settings = [f"run={trained / 'run'}", "target=[null,9]", "num_samples=50", "seed=1,2"]
+    settings = [f"run={trained / 'run'}", "target=[null,9]", "num_samples=50", "seed=1"]
     command(installed, tmp_path, "matdesinne-generate", "-m", "hydra/launcher=cores", *settings, "hydra.sweep.dir=out")
     for file in ("summary.json", "report.html", "candidates.extxyz"):
-        assert {path.parent.name for path in (tmp_path / "out").glob(f"*/{file}")} == {"0", "1"}
+        assert {path.parent.name for path in (tmp_path / "out").glob(f"*/{file}")} == {"0"}
 
 
 @pytest.mark.parametrize("name", ["benchmark", "explore"])

@@ -61,8 +61,8 @@ def module(path, seed: int = 0, settings: Mapping[str, object] = MappingProxyTyp
     at_home = needs_crystal(path)
     space, prototype = (crystal("space"), crystal("prototype")) if at_home else (box(), None)
     options = {"hidden": 8, "kpoints": 2, "batch_size": BATCH_SIZE, **settings}
-    if path.stem == "gp":
-        options["optimizer"] = {**OmegaConf.load(path).optimizer, "max_iter": 5}
+    if path.stem in ("gp", "gp_bands"):
+        options["optimizer"] = {**OmegaConf.load(path).optimizer, "max_iter": 2}
     return tiny_module(path, space, [prop("band_gap" if at_home else "y")], seed, prototype, **options)
 
 
