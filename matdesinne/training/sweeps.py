@@ -24,9 +24,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class SweepTable(Callback):
-    """Write ``sweep.csv`` as jobs of a sweep end: what each job changed, and its ``metrics.json``, lowest `metric` first."""
+    """Write ``sweep.csv`` as jobs of a sweep end: what each job changed, and its ``metrics.json``, the best first.
 
-    def __init__(self, metric: str = "val/loss") -> None:
+    Args:
+        metric: the best job has the lowest value. Where no job has it, as in a sweep of surrogates alone, ``val/loss`` counts,
+            which depends on the weights of the losses.
+    """
+
+    def __init__(self, metric: str = "val/target_mae") -> None:
         self.metric = metric
 
     def on_job_end(self, config: DictConfig, job_return: object, **kwargs: object) -> None:
@@ -55,8 +60,9 @@ class SweepTable(Callback):
                 changes = dict(str(item).split("=", 1) for item in OmegaConf.load(overrides) if "=" in str(item))
                 records.append({"job": job.name, **changes, **read_metrics(job)})
             table = pandas.DataFrame(records)
-            if self.metric in table:
-                table = table.sort_values(self.metric)
+            metric = self.metric if self.metric in table else "val/loss"
+            if metric in table:
+                table = table.sort_values(metric)
             with atomic_path(folder / "sweep.csv") as temporary:
                 table.to_csv(temporary, index=False)
         return table

@@ -61,10 +61,10 @@ def test_value_with_an_equals_sign(tmp_path):
     assert table(tmp_path)[0]["+note"] == "a=b"
 
 
-def test_unknown_metric_keeps_the_order_of_jobs(tmp_path):
+def test_without_the_metric_the_loss_counts(tmp_path):
     for name in ("0", "1"):
         job(tmp_path, name, [f"seed={name}"], {"val/loss": -float(name)})
-    assert [row["job"] for row in table(tmp_path, "val/mae")] == ["0", "1"]
+    assert [row["job"] for row in table(tmp_path, "val/mae")] == ["1", "0"]
 
 
 def test_other_folders_are_no_jobs(tmp_path):
