@@ -73,7 +73,8 @@ def _expected(candidates: Candidates, surrogate: Surrogate, j: int) -> str:
     line += f"; the mean error of the predictions is {expected:.2g}{prop.suffix}."
     if prop.resolution:
         far = _FAR * prop.resolution
-        beyond = 1 - surrogate.coverage(candidates.std, far + inside.unsqueeze(1))[:, j].mean().item()
+        width = (far + inside).unsqueeze(1).expand_as(candidates.std)
+        beyond = 1 - surrogate.coverage(candidates.std, width)[:, j].mean().item()
         line += f" At most {100 * beyond:.2g} % are expected to be farther off than {far:g}{prop.suffix}."
     return line
 
