@@ -43,9 +43,9 @@ def closing_lines(
         accuracy: of the surrogate on test rows, where it is known.
         measured: rows of the table, to say how far away they are.
     """
-    lines = [entry.sentence() for entry in accuracy]
+    lines, surrogate = [entry.sentence() for entry in accuracy], surrogate.cpu()
     for j, asked in enumerate(candidates.target.asked):
-        lines.append(_expected(candidates, surrogate.cpu(), j) if asked else _open(candidates, surrogate.cpu(), j))
+        lines.append(_expected(candidates, surrogate, j) if asked else _open(candidates, surrogate, j))
     if measured is not None and candidates.space.bounded:
         distance, _ = nearest_rows(candidates.space, candidates.designs, measured)
         lines.append(f"The nearest measured row is {distance.median().item():.2g} of the box's diagonal away (median).")
@@ -54,16 +54,16 @@ def closing_lines(
 
 def _expected(candidates: Candidates, surrogate: Surrogate, j: int) -> str:
     """How near to the target the candidates can be expected."""
-    prop, mean, error = candidates.properties[j], candidates.mean[:, j], candidates.error[:, j]
-    lower, upper = candidates.target.lower[j], candidates.target.upper[j]
+    prop = candidates.properties[j]
+    lower, upper = torch.tensor(candidates.target.lower), torch.tensor(candidates.target.upper)
     # a prediction inside an interval may err by its distance to the nearer end and is still on target
-    inside = torch.minimum(mean - lower, upper - mean).clamp_min(0.0)
-    widths = [surrogate.half_width(candidates.std, level)[:, j] - inside for level in (0.68, 0.9)]
-    likely, nearly_sure = ((error + width.clamp_min(0.0)).median().item() for width in widths)
-    if nearly_sure == 0 and lower < upper:
+    inside = torch.minimum(candidates.mean - lower, upper - candidates.mean).clamp_min(0.0)
+    widths = [(surrogate.half_width(candidates.std, level) - inside).clamp_min(0.0) for level in (0.68, 0.9)]
+    likely, nearly_sure = ((candidates.error + width)[:, j].median().item() for width in widths)
+    if nearly_sure == 0 and lower[j] < upper[j]:
         line = f"Expect {prop.name} inside the interval asked for, for at least 90 % of the candidates"
     else:
-        own = error.mean().item()
+        own = candidates.error[:, j].mean().item()
         own = own if own > ROUNDING * likely else 0.0
         line = (
             f"Expect {prop.name} within {likely:.3g}{prop.suffix} of the target for 68 % of the candidates, within "
@@ -73,8 +73,7 @@ def _expected(candidates: Candidates, surrogate: Surrogate, j: int) -> str:
     line += f"; the mean error of the predictions is {expected:.2g}{prop.suffix}."
     if prop.resolution:
         far = _FAR * prop.resolution
-        width = (far + inside).unsqueeze(1).expand_as(candidates.std)
-        beyond = 1 - surrogate.coverage(candidates.std, width)[:, j].mean().item()
+        beyond = 1 - surrogate.coverage(candidates.std, far + inside)[:, j].mean().item()
         line += f" At most {100 * beyond:.2g} % are expected to be farther off than {far:g}{prop.suffix}."
     return line
 

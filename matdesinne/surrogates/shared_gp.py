@@ -83,9 +83,8 @@ class SharedGP(KeepsRows):
     def __init__(self, features: int, smooth: bool) -> None:
         super().__init__()
         self.smooth = smooth
-        self.places = nn.Parameter(
-            torch.empty(0, 2, dtype=torch.float64), requires_grad=False
-        )  # learnt where there are several
+        # learnt where there are several materials
+        self.places = nn.Parameter(torch.empty(0, 2, dtype=torch.float64), requires_grad=False)
         self.log_lengths = nn.Parameter(torch.full((features,), math.log(_START_LENGTH), dtype=torch.float64))
         self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
         self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
