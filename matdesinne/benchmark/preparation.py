@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Prepared", "evaluator_settings", "gather", "prepare", "repetitions", "train_models"]
+__all__ = ["Prepared", "evaluator_settings", "gather", "picklable", "prepare", "repetitions", "train_models"]
 
 import copy
 import logging
@@ -117,7 +117,7 @@ def prepare(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, 
     if evaluate and config.get("accurate_surrogate") is not None:
         others.append((config, data, config.accurate_surrogate, config.seed))
     workers = min(config.workers, 1 + len(others))
-    tasks = [(trained_surrogate, (_picklable(part, workers), *rest)) for part, *rest in (localizing, *others)]
+    tasks = [(trained_surrogate, (picklable(part, workers), *rest)) for part, *rest in (localizing, *others)]
     with Trainings(config.workers) as trainings:
         started = trainings.start(tasks)
         trainings.finish(started[:1], "Training the surrogate")
@@ -151,7 +151,7 @@ def train_models(
             with trainings.beside():
                 data = add_synthetic_rows(data, surrogate, check_device(config.trainer))
         _LOGGER.info("Training %s on %s designs", ", ".join(missing), f"{len(data.training_rows):,}")
-        resolved = _picklable(config, min(config.workers, len(missing)))
+        resolved = picklable(config, min(config.workers, len(missing)))
         tasks = [(_train_model, (resolved, models[name], data, folders[name], settings[name])) for name in missing]
         trainings.finish(trainings.start(tasks), "Training models")
     trained: dict[str, InverseModel] = {}
@@ -200,7 +200,7 @@ def _settings(config: DictConfig, model: DictConfig, data: DesignDataModule) -> 
     return {**contents, "epochs": config.trainer.max_epochs, "rows": hash_of_rows(data.split.train), "seed": config.seed}
 
 
-def _picklable(config: DictConfig, workers: int) -> DictConfig:
+def picklable(config: DictConfig, workers: int) -> DictConfig:
     """Returns the configuration without interpolations, for another process; one of several shows no progress bar."""
     resolved = copy.deepcopy(config)
     OmegaConf.resolve(resolved)

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from matdesinne.benchmark.learning_curves import learning_curves
 from matdesinne.benchmark.paper_suites import paper, published
 from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.peers import peers
@@ -170,7 +171,8 @@ def _training(config: DictConfig, models: Models, design: InverseDesign) -> list
 
 
 SUITES: Mapping[str, Callable[[DictConfig, Models, Path, str], str]] = {
-    suite.__name__: suite for suite in (table1, posterior, resimulation, speed, search, published, paper, peers)
+    suite.__name__: suite
+    for suite in (table1, posterior, resimulation, learning_curves, speed, search, published, paper, peers)
 }
 """The suites by their names; each returns its tables as Markdown."""
 

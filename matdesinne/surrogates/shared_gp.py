@@ -205,7 +205,7 @@ class SharedGP(KeepsRows):
     def _scale(self, factor: Float[Tensor, "r r"]) -> Float[Tensor, " o"]:
         """The scale of each output that makes the rows most likely."""
         error = torch.linalg.solve_triangular(factor, self.outputs - self._own_mean(), upper=False)
-        return error.square().mean(dim=0).sqrt().clamp_min(1e-12)
+        return error.square().mean(dim=0).clamp_min(1e-24).sqrt()  # the root has no slope at zero
 
     def _posterior(self) -> _Posterior:
         """Computed once where the parameters rest."""

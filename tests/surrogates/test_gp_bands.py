@@ -192,3 +192,11 @@ def test_density_is_that_of_the_normal_distribution(smooth):
     prior = (process.log_lengths - math.sqrt(2) - math.log(2) - math.log(2) / 2).square().sum() / 6
     expected = -torch.stack(normal).mean() / 12 - 0.5 * (1 + math.log(2 * math.pi)) + prior / 12
     assert process.negative_log_density().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_constant_output_has_a_slope():
+    """As has the only label of a level; the root of the spread must not make it NaN."""
+    process = SharedGP(2, smooth=True)
+    process.keep(torch.randn(4, 2), torch.ones(4, 3))
+    process.negative_log_density().backward()
+    assert process.log_lengths.grad.isfinite().all() and process.log_noise.grad.isfinite()
