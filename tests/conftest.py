@@ -52,16 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: with_trust.__exit__(None, None, None))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # marks also win over -W error on the command line
-    for item in items:
-        if not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
-            item.add_marker("slow")
-        for name in ONCE.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
-        for entry in THIRD_PARTY_WARNINGS:
-            item.add_marker(pytest.mark.filterwarnings(entry))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark each test; xdist reads its groups right after the collection."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if fixtures & SLOW_FIXTURES:
+        item.add_marker("slow")
+    for name in fixtures & ONCE:
+        item.add_marker(pytest.mark.xdist_group(name))
+    for entry in THIRD_PARTY_WARNINGS:  # marks also win over -W error on the command line
+        item.add_marker(pytest.mark.filterwarnings(entry))
 
 
 @pytest.fixture
