@@ -75,5 +75,6 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 
 def objective(folder: Path) -> float:
-    """Returns the metric that a sweep minimises, from a run's ``metrics.json``; infinity where that has none by its name."""
-    return float(read_metrics(folder).get(HydraConfig.get().callbacks["sweep_table"]["metric"], math.inf))
+    """Returns what a sweep minimises, the metric of `SweepTable` from a run's ``metrics.json``; infinity where there is none."""
+    metrics, metric = read_metrics(folder), HydraConfig.get().callbacks["sweep_table"]["metric"]
+    return float(metrics.get(metric, metrics.get("val/loss", math.inf)))
