@@ -83,8 +83,9 @@ def test_trainings(tmp_path, warm, plugin, words, changed):
 def test_optuna(tmp_path, warm):
     """As many trials as wanted, the best first, one that failed last."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    words = ["hydra.sweeper.n_trials=5"]
-    table = sweep(warm, tmp_path, "hparams_search=optuna", *words, "+hydra.sweeper.params.seed='range(4,5)'")
+    table = sweep(
+        warm, tmp_path, "hparams_search=optuna", "hydra.sweeper.n_trials=5", "+hydra.sweeper.params.seed='range(4,5)'"
+    )
     losses = [row["val/loss"] for row in table]
     assert len(table) == 5 and {row["seed"] for row in table} == {"4", "5"}
     assert losses == sorted(losses, key=lambda loss: loss == "") and set(losses) == {"1.0", ""}

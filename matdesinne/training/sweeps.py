@@ -75,6 +75,6 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 
 def objective(folder: Path) -> float:
-    """Returns what a sweep minimises, the metric of `SweepTable` from a run's ``metrics.json``; infinity where there is none."""
+    """Returns what a sweep minimises, the metric of `SweepTable` in a run's ``metrics.json``; infinity where it is missing."""
     metrics, metric = read_metrics(folder), HydraConfig.get().callbacks["sweep_table"]["metric"]
     return float(metrics.get(metric, metrics.get("val/loss", math.inf)))
