@@ -69,6 +69,7 @@ def write_curve(batches: Sequence[Batch], prop: Property, accuracy: float, folde
     for name, colour, text in (("new_error", BLUE, "designs of the batch"), ("left_out_error", VERMILLION, "one left out")):
         values = [float("nan") if value is None else value for value in columns[name][1]]
         axes.plot(labels, values, "o-", color=colour, label=text)
+    axes.set_xticks(labels)
     axes.axhline(accuracy, color=GREY, linestyle="--", label="asked")
     axes.set(xlabel="labels", ylabel=f"mean error of {printed_name(prop.name)} [{prop.unit}]", ylim=(0, None))
     axes.legend(frameon=False)
