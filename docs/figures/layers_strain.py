@@ -33,7 +33,7 @@ def main() -> None:
         panel.set_xlabel("biaxial strain [%]")
         panel.set_ylabel(GAPS[gap])
     panels["band_gap_fine"].legend(frameon=False, title="curves: surrogate, points: DFT")
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=200)
+    figure.savefig(Path(__file__).with_suffix(".png"), dpi=150)
 
 
 if __name__ == "__main__":
