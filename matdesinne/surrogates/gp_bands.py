@@ -119,7 +119,7 @@ class BandGPSurrogate(Surrogate):
     def leave_one_out(self) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """Mean, standard deviation before calibration, and label of each training design, predicted from all others.
 
-        They are NaN where a design lacks the property.
+        Rows of similar materials at its strain are left out with it. They are NaN where a design lacks the property.
         """
         size = len(self.space.group())
         count = max(int(process.own_rows.max()) for _, process in self._processes()) + 1

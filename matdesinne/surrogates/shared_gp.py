@@ -25,6 +25,10 @@ _PRIOR_LENGTH, _PRIOR_WIDTH = math.sqrt(2) + math.log(2), math.sqrt(3)
 """Mean and width of the normal prior over the logarithm of a length, less half that of the number of features."""
 
 
+_SAME_INPUTS = 1e-3
+"""Largest distance of the features of two rows that have the same design."""
+
+
 class _Posterior(NamedTuple):
     """What predictions need of the rows: the Cholesky factor of their correlation, its inverse times y, and the scales."""
 
@@ -147,19 +151,24 @@ class SharedGP(KeepsRows):
     def without_own_block(self, size: int) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r o"]]:
         """Mean and standard deviation at every row of the material 0, given the rows of other blocks.
 
-        Blocks are `size` rows, one after another.
+        Blocks are `size` rows, one after another. Rows of other materials with the inputs of a block are left out with it,
+        since a new design has none.
 
         References:
             Rasmussen and Williams 2006, equations 5.12, for blocks.
         """
-        known = self._posterior()
-        precision = torch.cholesky_inverse(known.factor).unflatten(1, (-1, size)).unflatten(0, (-1, size))
-        blocks = len(self.own_outputs) // size
-        own = torch.stack([precision[block, :, block] for block in range(blocks)])
-        covariance = torch.linalg.inv(own)
-        error = covariance @ known.weights.unflatten(0, (-1, size))[:blocks]
-        share = covariance.diagonal(dim1=1, dim2=2).flatten().clamp_min(0.0).sqrt()
-        return self.own_outputs - error.flatten(end_dim=1), share.unsqueeze(1) * known.scale
+        known, own = self._posterior(), len(self.own_outputs)
+        precision = torch.cholesky_inverse(known.factor)
+        errors, shares = [], []
+        for start in range(0, own, size):
+            block = torch.arange(start, start + size, device=self.inputs.device)
+            distances = torch.cdist(self.inputs[own:], self.inputs[block])
+            left_out = torch.cat([block, own + (distances < _SAME_INPUTS).any(dim=1).nonzero()[:, 0]])
+            covariance = torch.linalg.inv(precision[left_out][:, left_out])
+            errors.append((covariance @ known.weights[left_out])[:size])
+            shares.append(covariance.diagonal()[:size])
+        share = torch.cat(shares).clamp_min(0.0).sqrt()
+        return self.own_outputs - torch.cat(errors), share.unsqueeze(1) * known.scale
 
     @property
     def own_outputs(self) -> Float[Tensor, "r o"]:

@@ -135,6 +135,16 @@ def test_leaving_out_knows_the_similar_material(trained, table):
     assert mean.shape == labels.shape and (mean - labels).abs()[:, 3].mean() < 0.05
 
 
+def test_leaving_out_drops_the_same_strain_of_a_similar_material(trained, table):
+    """A new design has no such row: the first design is predicted as without the similar material's first row."""
+    found = []
+    for first in (0, 1):
+        surrogate = BandGPSurrogate(trained.space, PROPERTIES)
+        surrogate.fit_scales(batch(table, 0, 10)._replace(relatives=(similar(batch(table, first, 10)),)))
+        found.append(surrogate.eval().leave_one_out()[0][0])
+    torch.testing.assert_close(*found, rtol=0, atol=1e-4)
+
+
 def test_a_similar_material_survives_saving(trained, table, tmp_path):
     surrogate = BandGPSurrogate(trained.space, PROPERTIES)
     surrogate.fit_scales(batch(table, 0, 10)._replace(relatives=(similar(batch(table, 10, 30)),)))
