@@ -23,8 +23,6 @@ _START_RADIUS = 0.5
 """Of the circle on which the places of the materials start."""
 _PRIOR_LENGTH, _PRIOR_WIDTH = math.sqrt(2) + math.log(2), math.sqrt(3)
 """Mean and width of the normal prior over the logarithm of a length, less half that of the number of features."""
-
-
 _SAME_INPUTS = 1e-3
 """Largest distance of the features of two rows that have the same design."""
 
