@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import matplotlib.figure
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -30,6 +29,8 @@ from matdesinne.surrogates.base import Surrogate
 from matdesinne.training.build import check_device, check_property
 from matdesinne.training.runs import trained_surrogate
 
+_COLUMNS = 3
+"""Panels beside each other."""
 _PARTS = 8
 """The default sizes begin at this part of the rows and double."""
 
@@ -154,8 +155,13 @@ def _line(rows: Sequence[CurveRow]) -> dict[str, object]:
 def _draw(path: Path, data: str, rows: Sequence[CurveRow]) -> None:
     """Draw one panel for each property: a point for each seed, and lines through their means, on logarithmic axes."""
     panels = grouped(rows, "property")
-    figure = matplotlib.figure.Figure(figsize=(3.4 * len(panels), 3.4), layout="constrained")
-    for axis, group in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.values(), strict=True):
+    columns = min(len(panels), _COLUMNS)
+    lines = math.ceil(len(panels) / columns)
+    figure = matplotlib.figure.Figure(figsize=(3.4 * columns, 3.2 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, group in zip(axes, panels.values(), strict=False):
         for similar, color, label in ((False, BLUE, "alone"), (True, VERMILLION, "with similar materials")):
             own = [row for row in group if (row.similar > 0) == similar]
             if own:
@@ -167,7 +173,7 @@ def _draw(path: Path, data: str, rows: Sequence[CurveRow]) -> None:
         ticks = sorted({row.labels for row in group})
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(data)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
