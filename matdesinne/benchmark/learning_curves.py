@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -20,7 +21,6 @@ from matdesinne.benchmark.parallel import Trainings
 from matdesinne.benchmark.preparation import picklable, repetitions
 from matdesinne.benchmark.report import grouped, records_table
 from matdesinne.data.datamodule import DesignDataModule
-from matdesinne.data.table import DesignTable
 from matdesinne.errors import ConfigError
 from matdesinne.files import atomic_path, write_json, write_text
 from matdesinne.reporting.drawing import printed_name, printed_unit
@@ -48,6 +48,11 @@ class CurveRow:
     mae: float  # mean absolute error in the unit of the property
     median_error: float  # median of the absolute errors
     largest_error: float
+
+    @cached_property
+    def helped(self) -> bool:
+        """Whether it used rows of similar materials, whose number depends on the seed."""
+        return self.similar > 0
 
 
 def learning_curves(config: DictConfig, models: Mapping[str, DictConfig], folder: Path, data_name: str) -> str:
@@ -99,6 +104,7 @@ def _subset(data: DesignDataModule, size: int, seed: int) -> DesignDataModule:
 
 def _rows(surrogate: Surrogate, data: DesignDataModule, seed: int) -> list[CurveRow]:
     test, labels = data.split.test, len(data.split.train) + len(data.split.validation)
+    similar = sum(len(table) for table in data.relative_rows())
     mean, _ = surrogate.predict_many(test.x)
     found = []
     for j, prop in enumerate(surrogate.properties):
@@ -108,12 +114,8 @@ def _rows(surrogate: Surrogate, data: DesignDataModule, seed: int) -> list[Curve
         lowest = -math.inf if prop.floor is None else prop.floor - prop.margin
         error = (mean[known, j].clamp_min(lowest) - test.y[known, j].clamp_min(lowest)).abs()
         numbers = (error.mean().item(), error.median().item(), error.max().item())
-        found.append(CurveRow(prop.name, prop.unit, seed, labels, _length(data.relative_rows()), len(error), *numbers))
+        found.append(CurveRow(prop.name, prop.unit, seed, labels, similar, len(error), *numbers))
     return found
-
-
-def _length(tables: Sequence[DesignTable]) -> int:
-    return sum(len(table) for table in tables)
 
 
 def _write(folder: Path, data: str, rows: Sequence[CurveRow]) -> str:
@@ -121,19 +123,11 @@ def _write(folder: Path, data: str, rows: Sequence[CurveRow]) -> str:
     write_json(folder / "learning_curves.json", {"data": data, "rows": [asdict(row) for row in rows]})
     text = f"Errors of the surrogate on test rows of `{data}` that no training used; std: standard deviation over the seeds.\n"
     for group in grouped(rows, "property").values():
-        lines = [_line(several) for several in _sizes_of(group)]
+        lines = [_line(several) for several in grouped(group, "helped", "labels").values()]
         text += f"\n## {printed_name(group[0].property)}\n\n{records_table(lines)}"
     write_text(folder / "learning_curves.md", text)
     _draw(folder / "learning_curves.png", data, rows)
     return text
-
-
-def _sizes_of(rows: Sequence[CurveRow]) -> list[list[CurveRow]]:
-    """The rows of equal numbers of labels, without and with rows of similar materials, whose number depends on the seed."""
-    groups: dict[tuple[bool, int], list[CurveRow]] = {}
-    for row in rows:
-        groups.setdefault((row.similar > 0, row.labels), []).append(row)
-    return [groups[key] for key in sorted(groups)]
 
 
 def _line(rows: Sequence[CurveRow]) -> dict[str, object]:
@@ -162,10 +156,10 @@ def _draw(path: Path, data: str, rows: Sequence[CurveRow]) -> None:
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     for axis, group in zip(axes, panels.values(), strict=False):
-        for similar, color, label in ((False, BLUE, "alone"), (True, VERMILLION, "with similar materials")):
-            own = [row for row in group if (row.similar > 0) == similar]
+        for helped, color, label in ((False, BLUE, "alone"), (True, VERMILLION, "with similar materials")):
+            own = [row for row in group if row.helped == helped]
             if own:
-                parts = _sizes_of(own)
+                parts = grouped(own, "labels").values()
                 axis.plot([part[0].labels for part in parts], [fmean(row.mae for row in part) for part in parts], color=color)
                 axis.scatter([row.labels for row in own], [row.mae for row in own], s=14, color=color, label=label)
         axis.set(xscale="log", yscale="log", xlabel="labels", title=printed_name(group[0].property))
