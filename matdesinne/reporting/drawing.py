@@ -95,4 +95,5 @@ def save_figure(figure: Figure, folder: Path, name: str) -> Path:
     for suffix in (".pdf", ".png"):
         with atomic_path(folder / f"{name}{suffix}") as temporary:
             figure.savefig(temporary, dpi=_RESOLUTION)
+        figure.set_layout_engine("none")  # the second file keeps the layout of the first, which takes a sixth of the time
     return folder / f"{name}.png"
