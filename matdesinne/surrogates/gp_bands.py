@@ -17,7 +17,7 @@ from matdesinne.network import Batch
 from matdesinne.space import DesignSpace
 from matdesinne.structures import Prototype
 from matdesinne.surrogates.base import Surrogate
-from matdesinne.surrogates.shared_gp import SharedGP
+from matdesinne.surrogates.shared_gp import Rows, SharedGP
 from matdesinne.targets import Property
 
 _MOST_ROWS = 4000
@@ -46,7 +46,8 @@ class BandGPSurrogate(Surrogate):
     ending; every other property, such as ``strain_energy`` or ``thickness``, has a process of its own. A design without
     energies of a level does not take part in its process.
 
-    Rows of similar materials, `Batch.relatives`, help where this material has few: see `SharedGP`.
+    Where rows of similar materials are given, `Batch.relatives`, each process may start from that of one of them and learn the
+    difference: see `SharedGP`.
 
     Each row is learnt with its images under the symmetries of the space. The spread is that of the process at the edges of the
     gap; without rows for calibration it is calibrated by leaving out one design after another.
@@ -63,7 +64,8 @@ class BandGPSurrogate(Surrogate):
         for prop in self.properties:
             level = gap_level(prop.name)
             for name in (prop.name,) if level is None else (scalar_level(level), level):
-                self.processes[name] = SharedGP(self.features.size, smooth=level is None)
+                similar = SharedGP(self.features.size, smooth=level is None)
+                self.processes[name] = SharedGP(self.features.size, smooth=level is None, similar=similar)
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales, and keep the rows and their images: predictions are conditioned on them.
@@ -80,14 +82,14 @@ class BandGPSurrogate(Surrogate):
             )
         super().fit_scales(batch)
         with torch.no_grad():
-            inputs = torch.cat([self._images(part.x) for part in parts])
-            materials = torch.cat([torch.full((len(part.x) * images,), i) for i, part in enumerate(parts)]).to(inputs.device)
+            inputs = [self._images(part.x).double() for part in parts]
             for name, process in self._processes():
-                outputs = torch.cat([self._outputs(name, part) for part in parts])
-                known = outputs.isfinite().all(dim=1).nonzero()[:, 0]
-                if not (materials[known] == 0).any():
+                outputs = [self._outputs(name, part).double() for part in parts]
+                known = [part.isfinite().all(dim=1).nonzero()[:, 0] for part in outputs]
+                if not len(known[0]):
                     raise ConfigError(f"Expected designs with {name} to train on, got none: label some, or drop the property.")
-                process.keep(inputs[known], outputs[known], materials[known], known)
+                own, *others = (Rows(x[k], y[k]) for x, y, k in zip(inputs, outputs, known, strict=True))
+                process.keep(own, known[0], [other for other in others if len(other.inputs)])
 
     def _images(self, x: Float[Tensor, "n dx"]) -> Float[Tensor, "r f"]:
         """Features of designs and their images, image by image of each design."""
@@ -119,19 +121,19 @@ class BandGPSurrogate(Surrogate):
     def leave_one_out(self) -> tuple[Float[Tensor, "n dy"], Float[Tensor, "n dy"], Float[Tensor, "n dy"]]:
         """Mean, standard deviation before calibration, and label of each training design, predicted from all others.
 
-        Rows of similar materials at its strain are left out with it. They are NaN where a design lacks the property.
+        What similar materials have at its strain is left out with it. They are NaN where a design lacks the property.
         """
         size = len(self.space.group())
-        count = max(int(process.own_rows.max()) for _, process in self._processes()) + 1
+        count = max(int(process.rows.max()) for _, process in self._processes()) + 1
 
         def aligned(process: SharedGP, values: Float[Tensor, "r o"]) -> Float[Tensor, "n o"]:
             every = values.new_full((count, values.shape[1]), torch.nan)
-            return every.index_copy(0, process.own_rows, values)[::size]
+            return every.index_copy(0, process.rows, values)[::size]
 
         found, labels = {}, {}
         for name, process in self._processes():
             found[name] = _Moments(*(aligned(process, part) for part in process.without_own_block(size)))
-            known = aligned(process, process.own_outputs)
+            known = aligned(process, process.outputs)
             labels[name] = _Moments(known, known)
         mean, std = self._properties(found)
         return mean.float(), std.float(), self._properties(labels)[0].float()

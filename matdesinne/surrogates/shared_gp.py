@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["KeepsRows", "SharedGP"]
+__all__ = ["KeepsRows", "Rows", "SharedGP"]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -17,10 +17,6 @@ _SMALLEST_NOISE = 1e-9
 _START_NOISE = 1e-5
 _START_LENGTH = 3.0
 """Of the correlation, in standardised features."""
-_FREE_MEAN = 100.0
-"""Variance of the mean of a material in shares of that of the process: the rows alone determine it."""
-_START_RADIUS = 0.5
-"""Of the circle on which the places of the materials start."""
 _PRIOR_LENGTH, _PRIOR_WIDTH = math.sqrt(2) + math.log(2), math.sqrt(3)
 """Mean and width of the normal prior over the logarithm of a length, less half that of the number of features."""
 _SAME_INPUTS = 1e-3
@@ -28,11 +24,19 @@ _SAME_INPUTS = 1e-3
 
 
 class _Posterior(NamedTuple):
-    """What predictions need of the rows: the Cholesky factor of their correlation, its inverse times y, and the scales."""
+    """What predictions need of the rows: the Cholesky factor of their correlation, its inverse times y, offset and scale of y."""
 
     factor: Float[Tensor, "r r"]
     weights: Float[Tensor, "r o"]
+    offset: Float[Tensor, " o"]
     scale: Float[Tensor, " o"]
+
+
+class Rows(NamedTuple):
+    """What a process is conditioned on, in double precision."""
+
+    inputs: Float[Tensor, "r f"]
+    outputs: Float[Tensor, "r o"]
 
 
 class KeepsRows(nn.Module):
@@ -53,7 +57,7 @@ class KeepsRows(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         """Make room for the rows, whose number only the file knows."""
-        for name in ("inputs", "outputs", "materials", "rows", "places"):
+        for name in ("inputs", "outputs", "rows"):
             if (kept := state_dict.get(prefix + name)) is not None:
                 own = getattr(self, name)
                 own.data = torch.empty_like(kept, dtype=own.dtype, device=own.device)
@@ -62,36 +66,37 @@ class KeepsRows(nn.Module):
 
 
 class SharedGP(KeepsRows):
-    r"""Gaussian process :math:`y_o \sim N(m_o, s_o^2 (C + \epsilon))` whose outputs share the correlation C.
+    r"""Gaussian process :math:`y_o \sim N(f_o + m_o, s_o^2 (C + \epsilon))` whose outputs share the correlation C.
 
     The lengths of C and the share :math:`\epsilon` of the noise maximise the marginal likelihood, averaged over the outputs and
     with the best scale :math:`s_o` of each, times a prior of the lengths. It works in double precision.
 
-    Rows may belong to several materials. A material m is a place z of two coordinates that is learnt, too: the correlation of
-    rows of two materials is multiplied by :math:`\exp(-|z_m - z_{m'}|^2 / 2)`, and each material has a mean of its own.
-    Predictions are those of the material 0.
+    The function f is zero, or the mean of another process, `similar`, on rows of a similar material: this process is then that
+    of the difference between the materials, which few rows determine where it is small (recursive co-kriging). Of several
+    materials `keep` takes the one that makes the rows most likely, or none.
 
     References:
         Rasmussen and Williams, Gaussian processes for machine learning, 2006, sections 2.2 and 5.4.
-        Bonilla, Chai, Williams, Multi-task Gaussian process prediction, NIPS 2007 (the correlation of materials).
+        Kennedy and O'Hagan, Predicting the output from a complex computer code when fast approximations are available,
+        Biometrika 87, 1 (2000); Le Gratiet and Garnier, Recursive co-kriging model for design of computer experiments with
+        multiple levels of fidelity, Int. J. Uncertainty Quantification 4, 365 (2014).
         Hvarfner, Hellsten, Nardi, Vanilla Bayesian optimization performs great in high dimensions, 2024, arXiv 2402.02229 (the
         prior of the lengths).
 
     Args:
         features: number of features.
         smooth: a squared exponential correlation; else Matern's with nu = 5/2, for outputs with kinks.
+        similar: a process for the rows of a similar material.
     """
 
-    def __init__(self, features: int, smooth: bool) -> None:
+    def __init__(self, features: int, smooth: bool, similar: SharedGP | None = None) -> None:
         super().__init__()
         self.smooth = smooth
-        # learnt where there are several materials
-        self.places = nn.Parameter(torch.empty(0, 2, dtype=torch.float64), requires_grad=False)
+        self.similar = similar
         self.log_lengths = nn.Parameter(torch.full((features,), math.log(_START_LENGTH), dtype=torch.float64))
         self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
         self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
         self.register_buffer("outputs", torch.empty(0, 0, dtype=torch.float64))
-        self.register_buffer("materials", torch.empty(0, dtype=torch.long))
         self.register_buffer("rows", torch.empty(0, dtype=torch.long))
 
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
@@ -100,107 +105,97 @@ class SharedGP(KeepsRows):
         for name in ("inputs", "outputs"):
             destination[prefix + name] = destination[prefix + name].float()
 
-    def keep(
-        self,
-        inputs: Float[Tensor, "r f"],
-        outputs: Float[Tensor, "r o"],
-        materials: Int[Tensor, " r"] | None = None,
-        rows: Int[Tensor, " r"] | None = None,
-    ) -> None:
+    def keep(self, own: Rows, rows: Int[Tensor, " r"] | None = None, others: Sequence[Rows] = ()) -> None:
         """Take the rows that predictions are conditioned on.
 
         Args:
-            inputs: features.
-            outputs: what they have.
-            materials: number of the material of each row, those of 0 first; ``None``: all are of it.
-            rows: number of each row in its table; ``None``: they are counted.
+            own: those of the material.
+            rows: number of each of these in its table; ``None``: they are counted.
+            others: those of similar materials.
         """
-        count = torch.arange(len(inputs), device=inputs.device)
-        self.inputs, self.outputs, self.rows = inputs.double(), outputs.double(), count if rows is None else rows
-        self.materials = torch.zeros_like(count) if materials is None else materials
-        if last := int(self.materials.max()):
-            angle = 2 * math.pi * torch.arange(last + 1, dtype=torch.float64) / (last + 1)
-            self.places.requires_grad_()
-            self.places.data = _START_RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1).to(self.places)
+        self.inputs, self.outputs = own
+        self.rows = torch.arange(len(own.inputs), device=own.inputs.device) if rows is None else rows
         self._known = None
+        if self.similar is None:
+            return
+        none = Rows(own.inputs[:0], own.outputs[:0])
+        losses = []
+        for each in (*others, none):
+            self.similar.keep(each)
+            losses.append(self._own_loss().item())
+        self.similar.keep((*others, none)[losses.index(min(losses))])
 
     def negative_log_density(self) -> Float[Tensor, ""]:
-        """Negative logarithm of the marginal likelihood of the rows times the prior, per row and output."""
-        rows, features = self.inputs.shape
-        factor = torch.linalg.cholesky(self._covariance())
-        scale = self._scale(factor)
-        lengths = (self.log_lengths - _PRIOR_LENGTH - math.log(features) / 2).square().sum() / (2 * _PRIOR_WIDTH**2)
-        prior = lengths + self.places.square().sum() / 2
-        return scale.log().mean() + (factor.diagonal().log().sum() + prior) / rows
+        """Negative logarithm of the marginal likelihood of the rows times the prior, per row and output.
+
+        To it comes that of the rows of a similar material. The likelihood of the own rows takes the mean of that process for f,
+        without its spread.
+        """
+        loss = self._own_loss()
+        return loss if self._similar is None else loss + self._similar.negative_log_density()
 
     def mean(self, inputs: Float[Tensor, "n f"]) -> Float[Tensor, "n o"]:
         """Mean of the outputs."""
-        return self._own_mean() + self._correlation(inputs.double(), None) @ self._posterior().weights
+        known = self._posterior()
+        own = known.offset + self._correlation(inputs.double(), self.inputs) @ known.weights
+        return own if self._similar is None else own + self._similar.mean(inputs)
 
     def mean_and_std(self, inputs: Float[Tensor, "n f"]) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n o"]]:
         """Mean and standard deviation of the outputs."""
         known = self._posterior()
-        cross = self._correlation(inputs.double(), None)
+        cross = self._correlation(inputs.double(), self.inputs)
         explained = torch.linalg.solve_triangular(known.factor, cross.T, upper=False).square().sum(dim=0)
-        prior = 1.0 + _FREE_MEAN if len(self.places) else 1.0
-        share = (prior - explained).clamp_min(0.0) + self.noise
-        return self._own_mean() + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
+        share = (1.0 - explained).clamp_min(0.0) + self.noise
+        mean, std = known.offset + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
+        if self._similar is None:
+            return mean, std
+        similar_mean, similar_std = self._similar.mean_and_std(inputs)
+        return mean + similar_mean, torch.hypot(std, similar_std)
 
     def without_own_block(self, size: int) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r o"]]:
-        """Mean and standard deviation at every row of the material 0, given the rows of other blocks.
+        """Mean and standard deviation at every row, given the rows of other blocks.
 
-        Blocks are `size` rows, one after another. Rows of other materials with the inputs of a block are left out with it,
+        Blocks are `size` rows, one after another. What a similar material has at the inputs of a block is left out with it,
         since a new design has none.
 
         References:
             Rasmussen and Williams 2006, equations 5.12, for blocks.
         """
-        known, own = self._posterior(), len(self.own_outputs)
+        known = self._posterior()
         precision = torch.cholesky_inverse(known.factor)
         errors, shares = [], []
-        for start in range(0, own, size):
-            block = torch.arange(start, start + size, device=self.inputs.device)
-            distances = torch.cdist(self.inputs[own:], self.inputs[block])
-            left_out = torch.cat([block, own + (distances < _SAME_INPUTS).any(dim=1).nonzero()[:, 0]])
-            covariance = torch.linalg.inv(precision[left_out][:, left_out])
-            errors.append((covariance @ known.weights[left_out])[:size])
-            shares.append(covariance.diagonal()[:size])
-        share = torch.cat(shares).clamp_min(0.0).sqrt()
-        return self.own_outputs - torch.cat(errors), share.unsqueeze(1) * known.scale
-
-    @property
-    def own_outputs(self) -> Float[Tensor, "r o"]:
-        """The outputs of the rows of the material 0."""
-        return self.outputs[self.materials == 0]
-
-    @property
-    def own_rows(self) -> Int[Tensor, " r"]:
-        """The numbers of these rows in their table."""
-        return self.rows[self.materials == 0]
+        for weights, block in zip(known.weights.split(size), torch.arange(len(self.inputs)).split(size), strict=True):
+            covariance = torch.linalg.inv(precision[block][:, block])
+            errors.append(covariance @ weights)
+            shares.append(covariance.diagonal())
+        mean = self.outputs - torch.cat(errors)
+        std = torch.cat(shares).clamp_min(0.0).sqrt().unsqueeze(1) * known.scale
+        if self._similar is None:
+            return mean, std
+        similar_mean, similar_std = self._similar.mean_and_std(self.inputs)
+        distance, nearest = torch.cdist(self.inputs, self._similar.inputs).min(dim=1)
+        same = (distance < _SAME_INPUTS).unsqueeze(1)
+        unseen_mean, unseen_std = (part[nearest] for part in self._similar.without_own_block(size))
+        change = torch.where(same, unseen_mean - similar_mean, 0.0)
+        return mean + change, torch.hypot(std, torch.where(same, unseen_std, similar_std))
 
     @property
     def noise(self) -> Float[Tensor, ""]:
         """Variance of the noise in shares of that of the process."""
         return self.log_noise.exp() + _SMALLEST_NOISE
 
-    def _covariance(self) -> Float[Tensor, "r r"]:
-        identity = torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
-        return self._correlation(self.inputs, self.materials) + self.noise * identity
+    @property
+    def _similar(self) -> SharedGP | None:
+        """The process of a similar material, if it has rows."""
+        return self.similar if self.similar is not None and len(self.similar.inputs) else None
 
-    def _own_mean(self) -> Float[Tensor, " o"]:
-        return self.own_outputs.mean(dim=0)
+    def _own_loss(self) -> Float[Tensor, ""]:
+        rows, features = self.inputs.shape
+        known = self._posterior()
+        prior = (self.log_lengths - _PRIOR_LENGTH - math.log(features) / 2).square().sum() / (2 * _PRIOR_WIDTH**2)
+        return known.scale.log().mean() + (known.factor.diagonal().log().sum() + prior) / rows
 
-    def _correlation(self, inputs: Float[Tensor, "n f"], materials: Int[Tensor, " n"] | None) -> Float[Tensor, "n r"]:
-        """Correlation of rows of these materials, or of the material 0, with the rows that are kept."""
-        shape = self._shape(inputs, self.inputs)
-        if len(self.places) == 0:
-            return shape
-        materials = self.materials.new_zeros(len(inputs)) if materials is None else materials
-        alike = (-(self.places.unsqueeze(1) - self.places).square().sum(dim=2) / 2).exp()
-        same = materials.unsqueeze(1) == self.materials
-        return shape * alike[materials][:, self.materials] + _FREE_MEAN * same
-
-    def _shape(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
+    def _correlation(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
         lengths = self.log_lengths.exp()
         # of the squares, since the root has no slope at zero
         square = ((first / lengths).unsqueeze(1) - (second / lengths).unsqueeze(0)).square().sum(dim=2)
@@ -209,17 +204,19 @@ class SharedGP(KeepsRows):
         distance = (5 * square + 1e-20).sqrt()
         return (1 + distance + distance.square() / 3) * (-distance).exp()
 
-    def _scale(self, factor: Float[Tensor, "r r"]) -> Float[Tensor, " o"]:
-        """The scale of each output that makes the rows most likely."""
-        error = torch.linalg.solve_triangular(factor, self.outputs - self._own_mean(), upper=False)
-        return error.square().mean(dim=0).clamp_min(1e-24).sqrt()  # the root has no slope at zero
-
     def _posterior(self) -> _Posterior:
         """Computed once where the parameters rest."""
         if self._known is not None and not self.training:
             return self._known
-        with torch.no_grad():
-            factor = torch.linalg.cholesky(self._covariance())
-            weights = torch.cholesky_solve(self.outputs - self._own_mean(), factor)
-            self._known = _Posterior(factor, weights, self._scale(factor))
-        return self._known
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            identity = torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
+            factor = torch.linalg.cholesky(self._correlation(self.inputs, self.inputs) + self.noise * identity)
+            outputs = self.outputs if self._similar is None else self.outputs - self._similar.mean(self.inputs)
+            offset = outputs.mean(dim=0)
+            error = torch.linalg.solve_triangular(factor, outputs - offset, upper=False)
+            scale = error.square().mean(dim=0).clamp_min(1e-24).sqrt()  # the likeliest; the root has no slope at zero
+            weights = torch.linalg.solve_triangular(factor.T, error, upper=True)
+            known = _Posterior(factor, weights, offset, scale)
+        if not self.training:
+            self._known = known
+        return known

@@ -10,7 +10,7 @@ from matdesinne.data.sources import PackagedSource
 from matdesinne.errors import ConfigError
 from matdesinne.network import Batch, load_network, save_network
 from matdesinne.surrogates.gp_bands import BandGPSurrogate
-from matdesinne.surrogates.shared_gp import SharedGP
+from matdesinne.surrogates.shared_gp import Rows, SharedGP
 from matdesinne.targets import Property
 
 from ..toys import box, load_part, prop, rows
@@ -191,9 +191,10 @@ def test_density_is_that_of_the_normal_distribution(smooth):
     """Per row and output, with the best scale, less the constant terms and the prior."""
     generator = torch.Generator().manual_seed(0)
     process = SharedGP(2, smooth)
-    process.keep(torch.randn(12, 2, generator=generator), torch.randn(12, 3, generator=generator))
+    process.keep(Rows(torch.randn(12, 2, generator=generator).double(), torch.randn(12, 3, generator=generator).double()))
     centred = process.outputs - process.outputs.mean(dim=0)
-    correlation = process._covariance().detach()
+    correlation = process._correlation(process.inputs, process.inputs) + process.noise * torch.eye(12)
+    correlation = correlation.detach()
     scales = (centred * torch.linalg.solve(correlation, centred)).mean(dim=0).sqrt()
     normal = [
         torch.distributions.MultivariateNormal(torch.zeros(12).double(), scale**2 * correlation).log_prob(column)
@@ -207,6 +208,6 @@ def test_density_is_that_of_the_normal_distribution(smooth):
 def test_a_constant_output_has_a_slope():
     """As has the only label of a level; the root of the spread must not make it NaN."""
     process = SharedGP(2, smooth=True)
-    process.keep(torch.randn(4, 2), torch.ones(4, 3))
+    process.keep(Rows(torch.randn(4, 2).double(), torch.ones(4, 3).double()))
     process.negative_log_density().backward()
     assert process.log_lengths.grad.isfinite().all() and process.log_noise.grad.isfinite()
