@@ -64,8 +64,7 @@ class BandGPSurrogate(Surrogate):
         for prop in self.properties:
             level = gap_level(prop.name)
             for name in (prop.name,) if level is None else (scalar_level(level), level):
-                similar = SharedGP(self.features.size, smooth=level is None)
-                self.processes[name] = SharedGP(self.features.size, smooth=level is None, similar=similar)
+                self.processes[name] = SharedGP(self.features.size, smooth=level is None)
 
     def fit_scales(self, batch: Batch) -> None:
         """Learn the scales, and keep the rows and their images: predictions are conditioned on them.

@@ -24,8 +24,9 @@ _SAME_INPUTS = 1e-3
 
 
 class _Posterior(NamedTuple):
-    """What predictions need of the rows: the Cholesky factor of their correlation, its inverse times y, offset and scale of y."""
+    """A process given rows: the Cholesky factor of their correlation, its inverse times y, offset and scale of y."""
 
+    inputs: Float[Tensor, "r f"]
     factor: Float[Tensor, "r r"]
     weights: Float[Tensor, "r o"]
     offset: Float[Tensor, " o"]
@@ -57,7 +58,7 @@ class KeepsRows(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         """Make room for the rows, whose number only the file knows."""
-        for name in ("inputs", "outputs", "rows"):
+        for name in ("inputs", "outputs", "rows", "similar_inputs", "similar_outputs"):
             if (kept := state_dict.get(prefix + name)) is not None:
                 own = getattr(self, name)
                 own.data = torch.empty_like(kept, dtype=own.dtype, device=own.device)
@@ -71,9 +72,10 @@ class SharedGP(KeepsRows):
     The lengths of C and the share :math:`\epsilon` of the noise maximise the marginal likelihood, averaged over the outputs and
     with the best scale :math:`s_o` of each, times a prior of the lengths. It works in double precision.
 
-    The function f is zero, or the mean of another process, `similar`, on rows of a similar material: this process is then that
-    of the difference between the materials, which few rows determine where it is small (recursive co-kriging). Of several
-    materials `keep` takes the one that makes the rows most likely, or none.
+    The function f is zero, or the mean of such a process on rows of a similar material: then it is the difference between the
+    materials that is learnt, and few rows determine it where it is small (recursive co-kriging). C and :math:`\epsilon` are the
+    same for both: a difference is about as smooth as what it is the difference of, and few rows do not tell its own lengths.
+    Of several materials `keep` takes the one that makes the rows most likely, or none.
 
     References:
         Rasmussen and Williams, Gaussian processes for machine learning, 2006, sections 2.2 and 5.4.
@@ -86,23 +88,22 @@ class SharedGP(KeepsRows):
     Args:
         features: number of features.
         smooth: a squared exponential correlation; else Matern's with nu = 5/2, for outputs with kinks.
-        similar: a process for the rows of a similar material.
     """
 
-    def __init__(self, features: int, smooth: bool, similar: SharedGP | None = None) -> None:
+    def __init__(self, features: int, smooth: bool) -> None:
         super().__init__()
         self.smooth = smooth
-        self.similar = similar
         self.log_lengths = nn.Parameter(torch.full((features,), math.log(_START_LENGTH), dtype=torch.float64))
         self.log_noise = nn.Parameter(torch.tensor(math.log(_START_NOISE), dtype=torch.float64))
-        self.register_buffer("inputs", torch.empty(0, features, dtype=torch.float64))
-        self.register_buffer("outputs", torch.empty(0, 0, dtype=torch.float64))
+        for kind in ("", "similar_"):
+            self.register_buffer(f"{kind}inputs", torch.empty(0, features, dtype=torch.float64))
+            self.register_buffer(f"{kind}outputs", torch.empty(0, 0, dtype=torch.float64))
         self.register_buffer("rows", torch.empty(0, dtype=torch.long))
 
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         """Write the rows in single precision, which they came in."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name in ("inputs", "outputs"):
+        for name in ("inputs", "outputs", "similar_inputs", "similar_outputs"):
             destination[prefix + name] = destination[prefix + name].float()
 
     def keep(self, own: Rows, rows: Int[Tensor, " r"] | None = None, others: Sequence[Rows] = ()) -> None:
@@ -115,15 +116,16 @@ class SharedGP(KeepsRows):
         """
         self.inputs, self.outputs = own
         self.rows = torch.arange(len(own.inputs), device=own.inputs.device) if rows is None else rows
-        self._known = None
-        if self.similar is None:
-            return
-        none = Rows(own.inputs[:0], own.outputs[:0])
         losses = []
-        for each in (*others, none):
-            self.similar.keep(each)
-            losses.append(self._own_loss().item())
-        self.similar.keep((*others, none)[losses.index(min(losses))])
+        choices = (*others, Rows(own.inputs[:0], own.outputs[:0]))
+        for choice in choices:
+            self._take_similar(choice)
+            losses.append(self._loss(self._posteriors()[-1]).item())
+        self._take_similar(choices[losses.index(min(losses))])
+
+    def _take_similar(self, rows: Rows) -> None:
+        self.similar_inputs, self.similar_outputs = rows
+        self._known = None
 
     def negative_log_density(self) -> Float[Tensor, ""]:
         """Negative logarithm of the marginal likelihood of the rows times the prior, per row and output.
@@ -131,26 +133,16 @@ class SharedGP(KeepsRows):
         To it comes that of the rows of a similar material. The likelihood of the own rows takes the mean of that process for f,
         without its spread.
         """
-        loss = self._own_loss()
-        return loss if self._similar is None else loss + self._similar.negative_log_density()
+        return torch.stack([self._loss(known) for known in self._posteriors()]).sum()
 
     def mean(self, inputs: Float[Tensor, "n f"]) -> Float[Tensor, "n o"]:
         """Mean of the outputs."""
-        known = self._posterior()
-        own = known.offset + self._correlation(inputs.double(), self.inputs) @ known.weights
-        return own if self._similar is None else own + self._similar.mean(inputs)
+        return torch.stack([self._mean(known, inputs.double()) for known in self._posteriors()]).sum(dim=0)
 
     def mean_and_std(self, inputs: Float[Tensor, "n f"]) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n o"]]:
         """Mean and standard deviation of the outputs."""
-        known = self._posterior()
-        cross = self._correlation(inputs.double(), self.inputs)
-        explained = torch.linalg.solve_triangular(known.factor, cross.T, upper=False).square().sum(dim=0)
-        share = (1.0 - explained).clamp_min(0.0) + self.noise
-        mean, std = known.offset + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
-        if self._similar is None:
-            return mean, std
-        similar_mean, similar_std = self._similar.mean_and_std(inputs)
-        return mean + similar_mean, torch.hypot(std, similar_std)
+        means, stds = zip(*(self._mean_and_std(known, inputs.double()) for known in self._posteriors()), strict=True)
+        return torch.stack(means).sum(dim=0), torch.stack(stds).norm(dim=0)
 
     def without_own_block(self, size: int) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r o"]]:
         """Mean and standard deviation at every row, given the rows of other blocks.
@@ -161,39 +153,37 @@ class SharedGP(KeepsRows):
         References:
             Rasmussen and Williams 2006, equations 5.12, for blocks.
         """
-        known = self._posterior()
-        precision = torch.cholesky_inverse(known.factor)
-        errors, shares = [], []
-        for weights, block in zip(known.weights.split(size), torch.arange(len(self.inputs)).split(size), strict=True):
-            covariance = torch.linalg.inv(precision[block][:, block])
-            errors.append(covariance @ weights)
-            shares.append(covariance.diagonal())
-        mean = self.outputs - torch.cat(errors)
-        std = torch.cat(shares).clamp_min(0.0).sqrt().unsqueeze(1) * known.scale
-        if self._similar is None:
-            return mean, std
-        similar_mean, similar_std = self._similar.mean_and_std(self.inputs)
-        distance, nearest = torch.cdist(self.inputs, self._similar.inputs).min(dim=1)
-        same = (distance < _SAME_INPUTS).unsqueeze(1)
-        unseen_mean, unseen_std = (part[nearest] for part in self._similar.without_own_block(size))
-        change = torch.where(same, unseen_mean - similar_mean, 0.0)
-        return mean + change, torch.hypot(std, torch.where(same, unseen_std, similar_std))
+        *similar, own = self._posteriors()
+        error, std = _leave_out(own, size)
+        mean = self.outputs - error
+        for known in similar:
+            distance, nearest = torch.cdist(self.inputs, known.inputs).min(dim=1)
+            same = (distance < _SAME_INPUTS).unsqueeze(1)
+            error, unseen_std = (part[nearest] for part in _leave_out(known, size))
+            mean = mean - torch.where(same, error, 0.0)
+            std = torch.hypot(std, torch.where(same, unseen_std, self._mean_and_std(known, self.inputs)[1]))
+        return mean, std
 
     @property
     def noise(self) -> Float[Tensor, ""]:
         """Variance of the noise in shares of that of the process."""
         return self.log_noise.exp() + _SMALLEST_NOISE
 
-    @property
-    def _similar(self) -> SharedGP | None:
-        """The process of a similar material, if it has rows."""
-        return self.similar if self.similar is not None and len(self.similar.inputs) else None
-
-    def _own_loss(self) -> Float[Tensor, ""]:
-        rows, features = self.inputs.shape
-        known = self._posterior()
+    def _loss(self, known: _Posterior) -> Float[Tensor, ""]:
+        rows, features = known.inputs.shape
         prior = (self.log_lengths - _PRIOR_LENGTH - math.log(features) / 2).square().sum() / (2 * _PRIOR_WIDTH**2)
         return known.scale.log().mean() + (known.factor.diagonal().log().sum() + prior) / rows
+
+    def _mean(self, known: _Posterior, inputs: Float[Tensor, "n f"]) -> Float[Tensor, "n o"]:
+        return known.offset + self._correlation(inputs, known.inputs) @ known.weights
+
+    def _mean_and_std(
+        self, known: _Posterior, inputs: Float[Tensor, "n f"]
+    ) -> tuple[Float[Tensor, "n o"], Float[Tensor, "n o"]]:
+        cross = self._correlation(inputs, known.inputs)
+        explained = torch.linalg.solve_triangular(known.factor, cross.T, upper=False).square().sum(dim=0)
+        share = (1.0 - explained).clamp_min(0.0) + self.noise
+        return known.offset + cross @ known.weights, share.sqrt().unsqueeze(1) * known.scale
 
     def _correlation(self, first: Float[Tensor, "n f"], second: Float[Tensor, "m f"]) -> Float[Tensor, "n m"]:
         lengths = self.log_lengths.exp()
@@ -204,19 +194,35 @@ class SharedGP(KeepsRows):
         distance = (5 * square + 1e-20).sqrt()
         return (1 + distance + distance.square() / 3) * (-distance).exp()
 
-    def _posterior(self) -> _Posterior:
-        """Computed once where the parameters rest."""
+    def _posteriors(self) -> list[_Posterior]:
+        """That of the rows of a similar material, if there are any, and that of the own rows; computed once where all rest."""
         if self._known is not None and not self.training:
             return self._known
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            identity = torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
-            factor = torch.linalg.cholesky(self._correlation(self.inputs, self.inputs) + self.noise * identity)
-            outputs = self.outputs if self._similar is None else self.outputs - self._similar.mean(self.inputs)
-            offset = outputs.mean(dim=0)
-            error = torch.linalg.solve_triangular(factor, outputs - offset, upper=False)
-            scale = error.square().mean(dim=0).clamp_min(1e-24).sqrt()  # the likeliest; the root has no slope at zero
-            weights = torch.linalg.solve_triangular(factor.T, error, upper=True)
-            known = _Posterior(factor, weights, offset, scale)
+            found, outputs = [], self.outputs
+            if len(self.similar_inputs):
+                found.append(self._given(self.similar_inputs, self.similar_outputs))
+                outputs = outputs - self._mean(found[0], self.inputs)
+            found.append(self._given(self.inputs, outputs))
         if not self.training:
-            self._known = known
-        return known
+            self._known = found
+        return found
+
+    def _given(self, inputs: Float[Tensor, "r f"], outputs: Float[Tensor, "r o"]) -> _Posterior:
+        identity = torch.eye(len(inputs), dtype=torch.float64, device=inputs.device)
+        factor = torch.linalg.cholesky(self._correlation(inputs, inputs) + self.noise * identity)
+        offset = outputs.mean(dim=0)
+        error = torch.linalg.solve_triangular(factor, outputs - offset, upper=False)
+        scale = error.square().mean(dim=0).clamp_min(1e-24).sqrt()  # the likeliest; the root has no slope at zero
+        return _Posterior(inputs, factor, torch.linalg.solve_triangular(factor.T, error, upper=True), offset, scale)
+
+
+def _leave_out(known: _Posterior, size: int) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r o"]]:
+    """Errors and standard deviations of blocks of rows, each predicted from the other blocks."""
+    precision = torch.cholesky_inverse(known.factor)
+    errors, shares = [], []
+    for block, weights in zip(torch.arange(len(known.inputs)).split(size), known.weights.split(size), strict=True):
+        covariance = torch.linalg.inv(precision[block][:, block])
+        errors.append(covariance @ weights)
+        shares.append(covariance.diagonal())
+    return torch.cat(errors), torch.cat(shares).clamp_min(0.0).sqrt().unsqueeze(1) * known.scale
