@@ -42,6 +42,11 @@ class Property:
         """What follows a number in a sentence: a space and the unit, nothing where there is no unit."""
         return "" if self.unit == "1" else f" {self.unit}"
 
+    @property
+    def lowest(self) -> float:
+        """The lowest value that counts: the floor less the margin, or minus infinity. Lower values are equal to it."""
+        return -math.inf if self.floor is None else self.floor - self.margin
+
     def __post_init__(self) -> None:
         """Check the name, the ranges and the floor."""
         if not self.name.isidentifier():

@@ -111,8 +111,7 @@ def _rows(surrogate: Surrogate, data: DesignDataModule, seed: int) -> list[Curve
         known = test.y[:, j].isfinite()
         if not known.any():
             continue
-        lowest = -math.inf if prop.floor is None else prop.floor - prop.margin
-        error = (mean[known, j].clamp_min(lowest) - test.y[known, j].clamp_min(lowest)).abs()
+        error = (mean[known, j].clamp_min(prop.lowest) - test.y[known, j].clamp_min(prop.lowest)).abs()
         numbers = (error.mean().item(), error.median().item(), error.max().item())
         found.append(CurveRow(prop.name, prop.unit, seed, labels, similar, len(error), *numbers))
     return found

@@ -88,7 +88,7 @@ class SyntheticDesigns:
         prop = surrogate.properties[0]
         top = float(y.topk(max(20, len(y) // 20_000)).values[-1])
         lowest = float(y.min())
-        low = lowest if prop.floor is None else max(prop.floor - prop.margin, lowest)
+        low = max(prop.lowest, lowest)
         if not top > low:
             raise TrainingError(
                 f"Expected a surrogate that finds designs with {prop.name} above {low:g} {prop.unit}, got almost none of "

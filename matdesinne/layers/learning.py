@@ -164,9 +164,7 @@ class Learning:
     def _left_out_error(self, trained: _Trained) -> float:
         """Mean absolute error of the property that is asked for, each design predicted from all others."""
         column = list(self.properties).index(self.asked)
-        mean, label = (values[:, column] for values in trained.surrogate.leave_one_out()[::2])
-        if self.asked.floor is not None:
-            mean, label = (values.clamp_min(self.asked.floor - self.asked.margin) for values in (mean, label))
+        mean, label = (values[:, column].clamp_min(self.asked.lowest) for values in trained.surrogate.leave_one_out()[::2])
         return (mean - label).abs().nanmean().item()
 
     def _batch(self, now: _Trained, run: LabelRun, accuracy: Sequence[Accuracy]) -> Batch:

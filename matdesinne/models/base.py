@@ -250,8 +250,8 @@ class InverseModel(DesignNetwork):
 
     def _clamp_at_floor(self, y: Float[Tensor, "n dy"]) -> Float[Tensor, "n dy"]:
         """Clamp y at the floor of each property less its margin: lower values are one class."""
-        lowest = [-torch.inf if prop.floor is None else prop.floor - prop.margin for prop in self.properties]
-        return torch.maximum(y, torch.tensor(lowest, dtype=y.dtype, device=y.device))
+        lowest = torch.tensor([prop.lowest for prop in self.properties], dtype=y.dtype, device=y.device)
+        return torch.maximum(y, lowest)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         """Weights of earlier versions lack the range of the training rows: that of the prior stands in."""

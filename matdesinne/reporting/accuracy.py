@@ -72,8 +72,7 @@ def measure_accuracy(surrogate: Surrogate, known: DesignTable, test: DesignTable
         predicted, values = mean[rows, j], torch.cat([labels, y])
         error = (predicted - y).abs()
         within = [(error <= surrogate.half_width(std, level)[rows, j]).float().mean().item() for level in (0.68, 0.9)]
-        if prop.floor is not None:
-            labels, y, predicted = (part.clamp_min(prop.floor - prop.margin) for part in (labels, y, predicted))
+        labels, y, predicted = (part.clamp_min(prop.lowest) for part in (labels, y, predicted))
         numbers = (
             (predicted - y).abs().mean(),
             labels.std(),
