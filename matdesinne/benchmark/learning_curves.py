@@ -43,7 +43,7 @@ class CurveRow:
     unit: str
     seed: int  # of the choice of training and test rows, and of the training
     labels: int  # rows that the training used, validation rows among them
-    similar: int  # rows of similar materials that it used besides
+    similar: int  # rows of similar materials that it could use besides
     test_rows: int  # rows with a label of the property that no training used
     mae: float  # mean absolute error in the unit of the property
     median_error: float  # median of the absolute errors

@@ -73,7 +73,7 @@ class BandGPSurrogate(Surrogate):
             ConfigError: if there are too many rows, or the data carry no band energies of a level.
         """
         parts = [batch, *batch.relatives]
-        images, rows = len(self.space.group()), sum(len(part.x) for part in parts)
+        images, rows = len(self.space.group()), max(len(part.x) for part in parts)
         if rows * images > _MOST_ROWS:
             raise ConfigError(
                 f"Expected at most {_MOST_ROWS // images:,} rows for surrogate=gp_bands, got {rows:,}: use "
