@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["Learning", "Result"]
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -137,25 +136,18 @@ class Learning:
         return self.oracle.starting_from(data.prototype)
 
     def _train(self, count: int, run: LabelRun) -> _Trained:
-        """Train on the first labels, and on rows of similar materials where these lower the error of designs left out."""
+        """Train on the first labels, and on rows of similar materials if they have the same parameters and k-points."""
         settings = self._settings_of(count)
         if count - len(run.failed) < _FEWEST:
             raise LabellingError(f"Expected labels, got {len(run.failed)} failures of {count}: {run.failed[0]['reason']}")
-        alone = copy.deepcopy(settings)
-        with open_dict(alone):
-            alone.data.pop("relatives", None)
-        choices = [alone, settings] if self._has_relatives(settings) else [alone]
-        return min((self._trained(choice) for choice in choices), key=self._left_out_error)
-
-    def _has_relatives(self, settings: DictConfig) -> bool:
-        try:
-            return bool(self._data(settings).relative_rows())
-        except MatDesINNeError as error:  # of other parameters, properties or k-points
-            _LOGGER.info(f"No similar materials: {error}")
-            return False
-
-    def _trained(self, settings: DictConfig) -> _Trained:
         data = self._data(settings)
+        try:
+            data.relative_rows()
+        except MatDesINNeError as error:
+            _LOGGER.info(f"No similar materials: {error}")
+            with open_dict(settings):
+                settings.data.pop("relatives", None)
+            data = self._data(settings)
         surrogate = trained_surrogate(settings, data)
         if not isinstance(surrogate, BandGPSurrogate):
             raise ConfigError(f"Expected surrogate=gp_bands for a layer, got {type(surrogate).__name__}: change train=.")
@@ -170,8 +162,7 @@ class Learning:
     def _batch(self, now: _Trained, run: LabelRun, accuracy: Sequence[Accuracy]) -> Batch:
         new = next((entry.mae for entry in accuracy if entry.name == self.asked.name), None)
         seconds = math.fsum(float(str(row["seconds"])) for row in run.rows)
-        relatives = ", ".join(now.settings.data.get("relatives", {}))
-        batch = Batch(len(run.rows), len(run.failed), new, self._left_out_error(now), relatives, seconds / 60)
+        batch = Batch(len(run.rows), len(run.failed), new, self._left_out_error(now), seconds / 60)
         most = (len(self.points) - batch.labels) * batch.minutes / batch.labels
         _LOGGER.info(f"{batch.sentence(self.asked)} At most {most:.0f} min of calculations remain.")
         return batch

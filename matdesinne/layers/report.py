@@ -31,7 +31,6 @@ class Batch:
         failed: number of those that failed.
         new_error: mean absolute error of the designs of the batch, predicted without them; ``None`` for the first batch.
         left_out_error: mean absolute error of all designs, each predicted from all others.
-        similar: names of the similar materials of which the surrogate has learnt, too.
         minutes: of the calculations, summed over the processes.
     """
 
@@ -39,7 +38,6 @@ class Batch:
     failed: int
     new_error: float | None
     left_out_error: float
-    similar: str
     minutes: float
 
     def within(self, accuracy: float) -> bool:
@@ -52,14 +50,13 @@ class Batch:
         failed = f" ({self.failed} failed)" if self.failed else ""
         return (
             f"{self.labels} labels{failed} in {self.minutes:.0f} min: mean error of {prop.name} {new}"
-            f"{self.left_out_error:.3g}{prop.suffix} leaving out one design after another"
-            + (f", with rows of {self.similar}." if self.similar else ".")
+            f"{self.left_out_error:.3g}{prop.suffix} leaving out one design after another."
         )
 
 
 def write_curve(batches: Sequence[Batch], prop: Property, accuracy: float, folder: Path) -> None:
     """Write the errors against the number of labels as ``learning_curve.csv``, ``.png`` and ``.pdf``."""
-    units = {"labels": "1", "failed": "1", "similar": "", "minutes": "min"}
+    units = {"labels": "1", "failed": "1", "minutes": "min"}
     rows = [asdict(batch) for batch in batches]
     columns = {name: (units.get(name, prop.unit), [row[name] for row in rows]) for name in rows[0]}
     write_table(folder / "learning_curve.csv", columns)
@@ -83,7 +80,6 @@ def curve_table(batches: Sequence[Batch], prop: Property) -> str:
         "failed",
         f"error, designs of the batch [{prop.unit}]",
         f"error, one left out [{prop.unit}]",
-        "similar materials",
         "minutes",
     ]
     return markdown_table(header, [list(asdict(batch).values()) for batch in batches])
