@@ -3,8 +3,6 @@
 import importlib
 import json
 import shlex
-import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import ase
@@ -23,6 +21,7 @@ from matdesinne.targets import Property
 
 from ..toys import ROOT, load_part, script_config
 
+MOSE2 = ROOT / "matdesinne" / "datasets" / "tmd_strain_mose2.parquet"
 QUICK = "trainer.accelerator=cpu model=mdn model.max_epochs=2 model.network.hidden=16 surrogate.optimizer.max_iter=20"
 QUICK += " trainer.log_every_n_steps=1 data.synthetic.uniform=2000 data.synthetic.chains=200 data.synthetic.steps=1"
 
@@ -85,47 +84,36 @@ def test_what_cannot_work_is_said_before_any_label(tmp_path, monkeypatch):
         design(tmp_path, "target=1.0", "labels=15")
 
 
+def learning_from(folder, table: pyarrow.Table, space, *words: str) -> Learning:
+    """The strain energy of MoSe2, learnt from a table in the place of its labels."""
+    (folder / "labels").mkdir()
+    pyarrow.parquet.write_table(table, folder / "labels" / "labels.parquet")
+    oracle = SimpleNamespace(space=space, prototype=load_part("prototype", "tmd_strain/mose2"))
+    prop = Property("strain_energy", "eV")
+    words = ("data=layer", "surrogate.optimizer.max_iter=10", "logger=csv", f"folder={folder}", *words)
+    settings = composed("train", [*words, f"surrogates_folder={folder}"])
+    points = Points(torch.zeros(40, len(space.names)), torch.arange(40))
+    return Learning(settings, oracle, points, None, folder, [prop], prop, 10, 0.01)
+
+
 def test_similar_materials_help(tmp_path):
     """The packaged rows of MoSe2 as labels of a new layer."""
-    (tmp_path / "labels").mkdir()
-    shutil.copy(ROOT / "matdesinne" / "datasets" / "tmd_strain_mose2.parquet", tmp_path / "labels" / "labels.parquet")
-    oracle = SimpleNamespace(space=load_part("space", "tmd_strain/mose2"), prototype=load_part("prototype", "tmd_strain/mose2"))
-    prop = Property("strain_energy", "eV")
-    words = [
-        "data=layer",
-        "surrogate.optimizer.max_iter=10",
-        "~data.relatives.mose2",
-        "logger=csv",
-        f"surrogates_folder={tmp_path}",
-        f"folder={tmp_path}",
-    ]
-    points = Points(torch.zeros(40, 3), torch.arange(40))
-    learning = Learning(composed("train", words), oracle, points, None, tmp_path, [prop], prop, 10, 0.01)
-    run = SimpleNamespace(failed=[])
-    helped = learning._train(12, run)
-    alone = replace(learning, settings=composed("train", [*words, "~data.relatives"]))
-    found = alone._train(12, run)
-    assert learning._left_out_error(helped) < 0.5 * learning._left_out_error(found)
+    table, space = pyarrow.parquet.read_table(MOSE2), load_part("space", "tmd_strain/mose2")
+    errors = []
+    for without, similar in {"~data.relatives.mose2": {"mos2", "ws2", "wse2"}, "~data.relatives": set()}.items():
+        (folder := tmp_path / str(len(similar))).mkdir()
+        learning = learning_from(folder, table, space, without)
+        trained = learning._train(12, SimpleNamespace(failed=[]))
+        assert set(trained.settings.data.get("relatives", {})) == similar
+        errors.append(learning._left_out_error(trained))
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_similar_materials_without_a_parameter_are_left_out(tmp_path):
     """A field, which the packaged layers do not have."""
-    (tmp_path / "labels").mkdir()
-    table = pyarrow.parquet.read_table(ROOT / "matdesinne" / "datasets" / "tmd_strain_mose2.parquet")
-    field = pyarrow.array([index % 5 / 5 for index in range(len(table))])
-    pyarrow.parquet.write_table(table.append_column("electric_field", field), tmp_path / "labels" / "labels.parquet")
+    table = pyarrow.parquet.read_table(MOSE2)
+    table = table.append_column("electric_field", pyarrow.array([index % 5 / 5 for index in range(len(table))]))
     plain = load_part("space", "tmd_strain/mose2").to_dict()
     plain["parameters"].append({"name": "electric_field", "unit": "V/angstrom", "lower": 0.0, "upper": 1.0})
-    space = DesignSpace.from_dict(plain)
-    oracle = SimpleNamespace(space=space, prototype=load_part("prototype", "tmd_strain/mose2"))
-    prop = Property("strain_energy", "eV")
-    words = [
-        "data=layer",
-        "surrogate.optimizer.max_iter=10",
-        "logger=csv",
-        f"surrogates_folder={tmp_path}",
-        f"folder={tmp_path}",
-    ]
-    points = Points(torch.zeros(40, 4), torch.arange(40))
-    learning = Learning(composed("train", words), oracle, points, None, tmp_path, [prop], prop, 10, 0.01)
+    learning = learning_from(tmp_path, table, DesignSpace.from_dict(plain))
     assert "relatives" not in learning._train(12, SimpleNamespace(failed=[])).settings.data

@@ -99,9 +99,13 @@ def test_rows_without_a_level_are_left_out_of_its_process(trained, table):
     assert found[:, 2].isfinite().sum() == 10 and labels[:, 0].isfinite().all()
 
 
-def batch(table, first, last):
-    some = table.take(torch.arange(first, last))
+def chosen(table, rows):
+    some = table.take(torch.tensor(list(rows)))
     return Batch(some.x, some.y, some.bands)
+
+
+def batch(table, first, last):
+    return chosen(table, range(first, last))
 
 
 def similar(part):
@@ -144,8 +148,7 @@ def test_leaving_out_drops_the_same_strain_of_a_similar_material(trained, table,
 
     def surrogate(own, others):
         found = BandGPSurrogate(trained.space, PROPERTIES)
-        own, others = (table.take(torch.tensor(list(part))) for part in (own, others))
-        found.fit_scales(Batch(own.x, own.y, own.bands, (similar(Batch(others.x, others.y, others.bands)),)))
+        found.fit_scales(chosen(table, own)._replace(relatives=(similar(chosen(table, others)),)))
         return found.eval()
 
     with_row, without = (surrogate(rest, others).predict_many(table.x[[left_out]])[0][0] for others in (range(12), rest))
